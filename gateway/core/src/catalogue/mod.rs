@@ -1,0 +1,266 @@
+//! The tool catalogue: what Warden knows of each tool, from a server's listing and from operators.
+//!
+//! A server's own annotations are shown to operators as a suggestion and never trusted: only an operator sets an
+//! effect, and a tool without one counts as `irreversible`.
+
+pub mod input;
+pub mod ty;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How much a tool can do. Ordered from harmless to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Changes nothing.
+    Read,
+    /// Changes something that can be changed back.
+    Write,
+    /// Cannot be taken back, or nobody has said.
+    Irreversible,
+    /// Touches production.
+    Production,
+}
+
+impl Effect {
+    /// All of them.
+    pub const ALL: [Effect; 4] = [Effect::Read, Effect::Write, Effect::Irreversible, Effect::Production];
+
+    /// The name in Cedar, JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Effect::Read => "read",
+            Effect::Write => "write",
+            Effect::Irreversible => "irreversible",
+            Effect::Production => "production",
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Effect {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|effect| effect.name() == text)
+            .ok_or_else(|| format!("unknown effect `{text}`: read, write, irreversible or production"))
+    }
+}
+
+/// One tool of one server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// The definition as the server listed it: name, description, `inputSchema`, annotations and all the rest.
+    pub definition: Value,
+    /// SHA-256 of the definition, `sha256:` and hex.
+    pub hash: String,
+    /// Set by operators; unset counts as `irreversible`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+    /// Whether it reaches beyond the machines its operators run; unset counts as true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_world: Option<bool>,
+    /// Arguments that are paths besides those with a usual name (see [`is_path_name`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// A different definition that the server listed later; waits for an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Value>,
+}
+
+impl Tool {
+    /// A tool as listed, with nothing said about it.
+    pub fn listed(definition: Value) -> Self {
+        let hash = hash_of(&definition);
+        Self { definition, hash, effect: None, open_world: None, paths: Vec::new(), changed: None }
+    }
+
+    /// What policy sees.
+    pub fn effect(&self) -> Effect {
+        self.effect.unwrap_or(Effect::Irreversible)
+    }
+
+    /// The effect that the server's own annotations claim. A suggestion for operators, never used in a decision.
+    pub fn suggestion(&self) -> Effect {
+        let hint = |name: &str| self.definition.pointer(&format!("/annotations/{name}")).and_then(Value::as_bool);
+        // Absent hints take MCP's defaults: not read-only, destructive.
+        match (hint("readOnlyHint").unwrap_or(false), hint("destructiveHint").unwrap_or(true)) {
+            (true, _) => Effect::Read,
+            (false, false) => Effect::Write,
+            (false, true) => Effect::Irreversible,
+        }
+    }
+
+    /// The type of its arguments.
+    pub fn input(&self) -> ty::Ty {
+        self.definition.get("inputSchema").map_or(ty::Ty::Unseen, ty::Ty::of_input_schema)
+    }
+}
+
+/// All known tools, by server and name. The data folder's `catalogue.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// By server, then by tool.
+    pub servers: BTreeMap<String, BTreeMap<String, Tool>>,
+}
+
+/// What a listing changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Learnt {
+    /// Tools that were catalogued, because the server had none yet.
+    pub added: Vec<String>,
+    /// Tools that appeared or changed later, and wait for an operator.
+    pub waiting: Vec<String>,
+    /// Names that cannot be catalogued, with why.
+    pub refused: Vec<String>,
+}
+
+impl Catalogue {
+    /// One tool.
+    pub fn tool(&self, server: &str, name: &str) -> Option<&Tool> {
+        self.servers.get(server)?.get(name)
+    }
+
+    /// Takes in one page of a server's `tools/list`. The first listing fills the catalogue with effects unset;
+    /// a later difference is noted and waits.
+    pub fn learn(&mut self, server: &str, tools: &[Value], first: bool) -> Learnt {
+        let mut learnt = Learnt::default();
+        let known = self.servers.entry(server.to_owned()).or_default();
+        for definition in tools {
+            let Some(name) = definition.get("name").and_then(Value::as_str) else {
+                learnt.refused.push("a tool without a name".into());
+                continue;
+            };
+            if let Err(why) = tool_name(name) {
+                learnt.refused.push(why);
+                continue;
+            }
+            match known.get_mut(name) {
+                None if first => {
+                    known.insert(name.to_owned(), Tool::listed(definition.clone()));
+                    learnt.added.push(name.to_owned());
+                }
+                None => learnt.waiting.push(name.to_owned()),
+                Some(tool) if tool.hash == hash_of(definition) => {
+                    tool.changed = None;
+                }
+                Some(tool) => {
+                    if tool.changed.as_ref() != Some(definition) {
+                        tool.changed = Some(definition.clone());
+                        learnt.waiting.push(name.to_owned());
+                    }
+                }
+            }
+        }
+        learnt
+    }
+
+    /// SHA-256 of the whole, `sha256:` and hex.
+    pub fn digest(&self) -> String {
+        hash_of(&json!(self.servers))
+    }
+}
+
+/// SHA-256 over the value's JSON with sorted members, `sha256:` and hex.
+pub fn hash_of(value: &Value) -> String {
+    let mut sorted = value.clone();
+    sorted.sort_all_objects();
+    sha256_hex(sorted.to_string().as_bytes())
+}
+
+/// `sha256:` and hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    let mut text = String::from("sha256:");
+    push_hex(&mut text, &Sha256::digest(bytes));
+    text
+}
+
+/// Appends lower-case hex.
+pub fn push_hex(text: &mut String, bytes: &[u8]) {
+    use fmt::Write;
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+}
+
+/// Whether an argument of this name is taken for a path unless the catalogue says more.
+pub fn is_path_name(name: &str) -> bool {
+    matches!(name, "path" | "paths" | "source" | "destination" | "uri" | "file")
+}
+
+/// A server's name: lower-case letters, digits, `.`, `_`, `-`, at most 64. A `/` would make two tools one action.
+pub fn server_name(name: &str) -> Result<(), String> {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    if name == "call_tool" {
+        return Err("server name `call_tool` is reserved".into());
+    }
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
+        return Err(format!("server name `{}`: use 1 to 64 of a-z, 0-9, `.`, `_`, `-`", name.escape_debug()));
+    }
+    Ok(())
+}
+
+/// A tool's name: 1 to 128 characters, not `*` (the group's name), nothing that cannot be seen.
+pub fn tool_name(name: &str) -> Result<(), String> {
+    let invisible = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    if name.is_empty() || name.chars().count() > 128 || name == "*" || name.chars().any(invisible) {
+        return Err(format!(
+            "tool name `{}`: it must have 1 to 128 visible characters and not be `*`",
+            name.escape_debug().take(160).collect::<String>()
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_file() -> Value {
+        json!({"name": "read", "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": true}})
+    }
+
+    #[test]
+    fn the_first_listing_fills_and_later_differences_wait() {
+        let mut catalogue = Catalogue::default();
+        assert_eq!(catalogue.learn("fs", &[read_file()], true).added, ["read"]);
+        assert_eq!(catalogue.tool("fs", "read").unwrap().effect(), Effect::Irreversible);
+        assert_eq!(catalogue.tool("fs", "read").unwrap().suggestion(), Effect::Read);
+        let mut changed = read_file();
+        changed["description"] = json!("now with more");
+        let before = catalogue.tool("fs", "read").unwrap().hash.clone();
+        let later = catalogue.learn("fs", &[changed, json!({"name": "new"})], false);
+        assert_eq!((later.added.len(), later.waiting), (0, vec!["read".to_owned(), "new".to_owned()]));
+        assert_eq!(catalogue.tool("fs", "read").unwrap().hash, before);
+        assert!(catalogue.tool("fs", "new").is_none());
+    }
+
+    #[test]
+    fn names_that_could_be_mistaken_are_refused() {
+        for name in ["*", "", "a\u{202e}b", "a\nb", "\u{200b}"] {
+            assert!(tool_name(name).is_err(), "{name:?}");
+        }
+        for name in ["a/b", "a-b.c", "a/*", "日本", "if"] {
+            assert!(tool_name(name).is_ok(), "{name}");
+        }
+        for name in ["a/b", "A", "", "call_tool", "é"] {
+            assert!(server_name(name).is_err(), "{name}");
+        }
+    }
+}

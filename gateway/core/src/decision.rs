@@ -1,0 +1,176 @@
+//! A decision: one evaluated verdict with everything Cedar saw, as it is written down.
+
+use crate::facts::Mode;
+use crate::mac::MacKey;
+use crate::policy::snapshot::Digests;
+use crate::proposal::{DecisionId, Door};
+use crate::secrets::{self, Finding};
+use crate::verdict::Verdict;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Longer strings are cut in the record, and a keyed tag of the whole stands beside the head.
+pub const TEXT_MAX: usize = 256;
+
+/// Who holds the worker to the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforced {
+    /// Warden itself: it forwards or it does not. Only this expects an outcome.
+    Gateway,
+    /// The caller who asked for the decision.
+    Caller,
+    /// Nobody: the rule is being tried out.
+    Shadow,
+}
+
+/// The base fields of `context`, as recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Context {
+    /// Whether a person had acknowledged it.
+    pub acknowledged: bool,
+    /// How the worker ran.
+    pub mode: Mode,
+    /// Secret values, by format and place.
+    pub secret_findings: Vec<Finding>,
+    /// Strings that could not be scanned.
+    pub secret_suspicions: i64,
+    /// JSON pointers of arguments that policy could not see.
+    pub unseen: Vec<String>,
+    /// Whether a path argument had a `..` segment.
+    pub dot_segments: bool,
+    /// `context.input` with long strings cut and secrets masked; null when there was none.
+    pub input: Value,
+}
+
+/// Something encrypted, see `keys/`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The key's id. A destroyed key makes this unreadable for good.
+    pub kid: String,
+    /// Hex.
+    pub nonce: String,
+    /// Hex.
+    pub ct: String,
+}
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sealed({}, {} hex digits)", self.kid, self.ct.len())
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Its id, told to the worker as well.
+    pub id: DecisionId,
+    /// The door of the proposal.
+    pub door: Door,
+    /// Who enforces it.
+    pub enforced: Enforced,
+    /// The worker's name.
+    pub worker: String,
+    /// The connection.
+    pub connection: String,
+    /// The server, empty where there is none.
+    pub server: String,
+    /// The protocol's name of what was asked.
+    pub method: String,
+    /// The tool as the worker named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// The principal entity: type, id, parents.
+    pub principal: Value,
+    /// The action's id.
+    pub action: String,
+    /// The resource entity: type, id, parents, attributes.
+    pub resource: Value,
+    /// What Cedar saw.
+    pub context: Context,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Its reason code.
+    pub reason: String,
+    /// What the worker was advised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    /// The policies that decided.
+    pub policies: Vec<String>,
+    /// What went wrong while deciding.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+    /// What it was decided with.
+    pub digests: Digests,
+    /// Keyed tag of the whole payload, so that the same call can be recognised.
+    pub payload_tag: String,
+    /// The payload of a held proposal, encrypted with a key of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
+    /// How many identical denials since the last record this one stands for besides itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeated: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// `value` as it may be written down: every string and member name masked, and long strings cut to
+/// `{"cut": HEAD, "bytes": LENGTH, "tag": HMAC}`.
+pub fn presentable(value: &Value, key: &MacKey) -> Value {
+    match value {
+        Value::String(text) => {
+            let masked = secrets::mask(text, key);
+            match head(&masked) {
+                Some(head) => {
+                    serde_json::json!({ "cut": head, "bytes": text.len(), "tag": key.tag(text.as_bytes()) })
+                }
+                None => Value::from(masked.into_owned()),
+            }
+        }
+        Value::Array(items) => items.iter().map(|item| presentable(item, key)).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, v)| (short(name, key), presentable(v, key))).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+/// `text` masked, and cut when it is long.
+pub fn short(text: &str, key: &MacKey) -> String {
+    let masked = secrets::mask(text, key);
+    match head(&masked) {
+        Some(head) => format!("{head}… [{} bytes, {}]", text.len(), key.tag(text.as_bytes())),
+        None => masked.into_owned(),
+    }
+}
+
+/// The first [`TEXT_MAX`] bytes of a longer text, cut between characters.
+fn head(text: &str) -> Option<&str> {
+    (text.len() > TEXT_MAX).then(|| {
+        let mut end = TEXT_MAX;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        &text[..end]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn x09_records_hold_heads_tags_and_no_secret() {
+        let key = MacKey::new("k1", [1; 32]);
+        let token = format!("ghp_{}", "aB3d".repeat(9));
+        let long = format!("{}{token}", "é".repeat(300));
+        let shown = presentable(&serde_json::json!({ "a": [token, long], &token: 1 }), &key).to_string();
+        assert!(!shown.contains(&token), "{shown}");
+        assert!(shown.contains("[secret:github_token:k1:"), "{shown}");
+        assert!(shown.contains("\"bytes\":640") && shown.contains("\"tag\":\"k1:"), "{shown}");
+        assert!(short(&"x".repeat(300), &key).len() < 330);
+    }
+}

@@ -1,0 +1,154 @@
+//! Everything policy may see about a proposal, gathered before deciding. Callers can set none of it.
+
+use crate::catalogue::input::{self, Input, Refusal};
+use crate::catalogue::is_path_name;
+use crate::catalogue::ty::Ty;
+use crate::json::Json;
+use crate::proposal::Proposal;
+use crate::secrets::{self, Finding};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// How a worker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Nothing but a plan.
+    DryRun,
+    /// For real.
+    #[default]
+    Execute,
+    /// For real, started by a schedule.
+    Scheduled,
+}
+
+impl Mode {
+    /// The id of the Cedar entity.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::DryRun => "dry_run",
+            Mode::Execute => "execute",
+            Mode::Scheduled => "scheduled",
+        }
+    }
+}
+
+/// The facts of one proposal: the base fields of `context`, and its input.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Whether a person has acknowledged this exact proposal.
+    pub acknowledged: bool,
+    /// How the worker runs.
+    pub mode: Mode,
+    /// Secret values in what would be forwarded.
+    pub findings: Vec<Finding>,
+    /// Strings that could not be scanned.
+    pub suspicions: i64,
+    /// Whether a path argument has a `..` segment.
+    pub dot_segments: bool,
+    /// The arguments.
+    pub input: Input,
+}
+
+/// The facts, or the arguments' refusal together with what was found in them.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// Secret values in what would have been forwarded.
+    pub findings: Vec<Finding>,
+}
+
+/// Gathers the facts of `proposal`, whose arguments have the type `ty`. `paths` are further names of path arguments.
+pub fn gather(proposal: &Proposal, ty: &Ty, paths: &[String]) -> Result<Facts, Refused> {
+    let mut findings = secrets::scan(&proposal.envelope, "");
+    findings.extend(secrets::scan(&proposal.arguments, "/params/arguments"));
+    match input::read(ty, &proposal.arguments) {
+        Err(refusal) => Err(Refused { refusal, findings }),
+        Ok(input) => Ok(Facts {
+            acknowledged: false,
+            mode: Mode::default(),
+            findings,
+            suspicions: 0,
+            dot_segments: has_dot_segments(&proposal.arguments, paths, false),
+            input,
+        }),
+    }
+}
+
+/// Whether a string below a path argument has a `..` segment.
+fn has_dot_segments(json: &Json, paths: &[String], is_path: bool) -> bool {
+    match json {
+        Json::String(text) => is_path && climbs(text),
+        Json::Array(items) => items.iter().any(|item| has_dot_segments(item, paths, is_path)),
+        Json::Object(members) => members.iter().any(|(name, value)| {
+            let is_path = is_path || is_path_name(name) || paths.iter().any(|path| path == name);
+            has_dot_segments(value, paths, is_path)
+        }),
+        Json::Null | Json::Bool(_) | Json::Number(_) => false,
+    }
+}
+
+/// More rounds of percent-encoding than anybody has a reason for.
+const DECODINGS_MAX: usize = 8;
+
+/// Whether a path has a `..` segment, plain or percent-encoded; also when it is encoded too often to be looked at.
+fn climbs(path: &str) -> bool {
+    let mut path = Cow::Borrowed(path.as_bytes());
+    for _ in 0..DECODINGS_MAX {
+        if path.split(|b| matches!(b, b'/' | b'\\')).any(|segment| segment == b"..") {
+            return true;
+        }
+        match percent_decoded(&path) {
+            Some(decoded) => path = Cow::Owned(decoded),
+            None => return false,
+        }
+    }
+    true
+}
+
+/// One round of decoding, or nothing when there is nothing to decode.
+fn percent_decoded(bytes: &[u8]) -> Option<Vec<u8>> {
+    let hex = |b: u8| char::from(b).to_digit(16);
+    let (mut decoded, mut at, mut changed) = (Vec::with_capacity(bytes.len()), 0, false);
+    while at < bytes.len() {
+        let pair = match bytes.get(at + 1..at + 3) {
+            Some([a, b]) if bytes[at] == b'%' => hex(*a).zip(hex(*b)),
+            _ => None,
+        };
+        if let Some((a, b)) = pair {
+            decoded.push(u8::try_from(a * 16 + b).unwrap_or(b'%'));
+            at += 3;
+            changed = true;
+        } else {
+            decoded.push(bytes[at]);
+            at += 1;
+        }
+    }
+    changed.then_some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dot_segments_are_seen_in_every_spelling() {
+        for path in ["..", "/srv/../etc", "a/..", "..\\a", "%2e%2e/a", "/a%2f..%2fb", "%252e%252e%252fa", "file:///a/%2E./b", "a%5c..%5cb"] {
+            assert!(climbs(path), "{path}");
+        }
+        for path in ["/srv/a..b", "...", "/a/.b", "%2e", "100%", "a%zz", ".../x"] {
+            assert!(!climbs(path), "{path}");
+        }
+        assert!(climbs(&format!("%{}", "25".repeat(1 << 12))), "encoded too often to be looked at");
+    }
+
+    #[test]
+    fn only_path_arguments_count_at_any_depth() {
+        let read = |text: &str| crate::json::parse(text.as_bytes(), crate::json::Limits::default()).unwrap();
+        assert!(has_dot_segments(&read(r#"{"edits":[{"path":"../a"}]}"#), &[], false));
+        assert!(has_dot_segments(&read(r#"{"paths":["a",{"x":"../a"}]}"#), &[], false));
+        assert!(!has_dot_segments(&read(r#"{"text":"../a"}"#), &[], false));
+        assert!(has_dot_segments(&read(r#"{"text":"../a"}"#), &["text".into()], false));
+    }
+}

@@ -1,0 +1,7 @@
+//! The journal's formats: [`record`]s, the [`frame`]s that carry them, the Merkle [`tree`] over them, and the hot
+//! [`state`] they add up to. Files are the adapters' business.
+
+pub mod frame;
+pub mod record;
+pub mod state;
+pub mod tree;

@@ -1,0 +1,55 @@
+//! Hot state: what the records add up to, changed in journal order only.
+
+use crate::journal::record::{Body, Record};
+use crate::policy::snapshot::Digests;
+use crate::proposal::DecisionId;
+use crate::decision::Enforced;
+use crate::verdict::Verdict;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Held proposals: allowed once a named person acknowledges them.
+    pub parked: BTreeMap<DecisionId, Parked>,
+    /// Allowed proposals whose outcome is not recorded yet. After a crash these are unknown, never done.
+    pub open: BTreeMap<DecisionId, Timestamp>,
+    /// What decides now.
+    pub digests: Digests,
+}
+
+/// A held proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// Its record.
+    pub seq: u64,
+    /// The worker that asked.
+    pub worker: String,
+    /// When it was held.
+    pub since: Timestamp,
+}
+
+impl State {
+    /// Takes in the record with number `seq`.
+    pub fn apply(&mut self, seq: u64, record: &Record) {
+        match &record.body {
+            Body::Decision(decision) if decision.enforced == Enforced::Gateway => match decision.verdict {
+                Verdict::Allow => {
+                    self.open.insert(decision.id.clone(), record.ts);
+                }
+                Verdict::Escalate => {
+                    let parked = Parked { seq, worker: decision.worker.clone(), since: record.ts };
+                    self.parked.insert(decision.id.clone(), parked);
+                }
+                Verdict::Deny => {}
+            },
+            Body::Outcome(outcome) => {
+                self.open.remove(&outcome.decision);
+            }
+            Body::Policy(change) => self.digests = change.digests.clone(),
+            Body::Decision(_) | Body::Operator(_) | Body::State(_) => {}
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What really happened after a permit, "we do not know" included.
+
+use crate::json::Json;
+use crate::proposal::DecisionId;
+use crate::secrets::{self, Finding};
+use serde::{Deserialize, Serialize};
+
+/// What a peer answered, or why it did not.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// A whole answer.
+    Answered {
+        /// Byte for byte.
+        raw: String,
+        /// The same, read; `result` or `error`.
+        body: Json,
+        /// Whether `body` is an `error`.
+        is_error: bool,
+    },
+    /// Whoever asked took it back, and no answer came.
+    Cancelled,
+    /// It was sent, and then the peer was gone, silent for too long, or answered garbage. Whether it was done is not known.
+    Lost(Lost),
+    /// It was never sent.
+    NotSent,
+}
+
+/// How an answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lost {
+    /// The peer closed or died.
+    Gone,
+    /// No answer in time.
+    TimedOut,
+    /// The gateway was shutting down.
+    Aborted,
+    /// The gateway stopped before an outcome was recorded; found at the next start.
+    Crashed,
+}
+
+/// The kinds of outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Happened {
+    /// Answered with a result.
+    Done,
+    /// Answered that it failed.
+    Failed,
+    /// Answered, and the answer held a secret value, so that nobody was given it.
+    Withheld,
+    /// Taken back.
+    Cancelled,
+    /// Sent, and nobody knows.
+    Unknown,
+    /// Allowed, and never sent.
+    NotSent,
+}
+
+/// The record of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The decision that allowed it.
+    pub decision: DecisionId,
+    /// What happened.
+    pub happened: Happened,
+    /// How an answer was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+    /// The answer's length in bytes; bodies are never recorded.
+    pub bytes: u64,
+    /// From the decision's record to the answer, in milliseconds.
+    pub took_ms: u64,
+    /// Secret values in the answer, by format and place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_findings: Vec<Finding>,
+}
+
+impl Outcome {
+    /// The outcome that a reply is. Scans it.
+    pub fn of(decision: DecisionId, reply: &Reply, took_ms: u64) -> Self {
+        let plain = |happened, lost| Self {
+            decision: decision.clone(),
+            happened,
+            lost,
+            bytes: 0,
+            took_ms,
+            secret_findings: Vec::new(),
+        };
+        match reply {
+            Reply::Cancelled => plain(Happened::Cancelled, None),
+            Reply::Lost(lost) => plain(Happened::Unknown, Some(*lost)),
+            Reply::NotSent => plain(Happened::NotSent, None),
+            Reply::Answered { raw, body, is_error } => {
+                let secret_findings = secrets::scan(body, if *is_error { "/error" } else { "/result" });
+                let failed = *is_error || body.get("isError") == Some(&Json::Bool(true));
+                let happened = match (secret_findings.is_empty(), failed) {
+                    (false, _) => Happened::Withheld,
+                    (true, true) => Happened::Failed,
+                    (true, false) => Happened::Done,
+                };
+                Self { bytes: raw.len() as u64, secret_findings, ..plain(happened, None) }
+            }
+        }
+    }
+}

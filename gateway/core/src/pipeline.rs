@@ -1,0 +1,442 @@
+//! The pipeline: every branch a proposal can take, in one function.
+//!
+//! Proposal → facts → verdict → decision recorded → permit → forwarded → outcome recorded. Whatever is not foreseen ends
+//! in a deny. [`handle`] must be driven to its end even when the worker is gone, or an outcome would be missing.
+
+use crate::decision::{Context, Decision, Enforced, presentable, short};
+use crate::denials::{Admission, Denials};
+use crate::facts::{self, Mode};
+use crate::invariant::{self, Invariant};
+use crate::journal::record::{Body, Record};
+use crate::json::Json;
+use crate::mcp::{self, Class, From};
+use crate::outcome::{Happened, Lost, Outcome, Reply};
+use crate::policy::snapshot::{Case, NoCase, Snapshot};
+use crate::port::{Clock, Ids, Journal, JournalError, Receipt, Room, Vault};
+use crate::proposal::{Ask, DecisionId, Proposal, Verb};
+use crate::rpc::{Kind, Message};
+use crate::secrets::{self, Finding};
+use crate::verdict::{Evaluation, Verdict, evaluate};
+use jiff::Timestamp;
+use serde_json::Value;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// All the ports together.
+pub trait Ports: Journal + Clock + Ids + Vault {}
+
+impl<T: Journal + Clock + Ids + Vault> Ports for T {}
+
+/// Whatever a permitted proposal is forwarded to.
+pub trait Upstream: Send + Sync {
+    /// Forwards it and waits for what comes of it. Consumes the permit, so nothing is forwarded twice.
+    fn forward(&self, permit: Permit) -> impl Future<Output = Reply> + Send;
+}
+
+/// Proof that an allowing decision was recorded. Only this module makes one.
+#[must_use]
+#[derive(Debug)]
+pub struct Permit {
+    proposal: Proposal,
+    decision: DecisionId,
+    receipt: Receipt,
+}
+
+impl Permit {
+    /// What was permitted.
+    pub fn proposal(&self) -> &Proposal {
+        &self.proposal
+    }
+
+    /// The decision.
+    pub fn decision(&self) -> &DecisionId {
+        &self.decision
+    }
+
+    /// Where the decision is recorded.
+    pub fn receipt(&self) -> Receipt {
+        self.receipt
+    }
+
+    /// The bytes that may go on their way.
+    pub fn into_payload(self) -> Payload {
+        Payload(self.proposal.payload)
+    }
+
+    /// For a permitted connection: the right to pass its chatter.
+    pub fn into_passage(self) -> Option<Passage> {
+        (self.proposal.ask == Ask::Verb(Verb::Connect)).then(|| Passage {
+            worker: self.proposal.worker,
+            connection: self.proposal.connection,
+            server: self.proposal.server,
+        })
+    }
+}
+
+/// Text that may be sent. It comes out of a permit, a passage, a scanned reply, or is Warden's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload(String);
+
+impl Payload {
+    /// Words of Warden itself, or of a worker's answer rewritten by it.
+    pub fn own(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A connection that was allowed: its protocol chatter passes without a decision each.
+#[derive(Debug)]
+pub struct Passage {
+    worker: String,
+    connection: String,
+    server: String,
+}
+
+/// What chatter turned out to be.
+#[derive(Debug, PartialEq)]
+pub enum Cleared {
+    /// It passes.
+    Pass(Payload),
+    /// It is a proposal, or holds something that must be decided and recorded.
+    Decide(Message),
+}
+
+impl Passage {
+    /// Whose it is.
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
+    /// Its connection.
+    pub fn connection(&self) -> &str {
+        &self.connection
+    }
+
+    /// Its server.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Lets clean chatter pass.
+    pub fn clear(&self, from: From, message: Message) -> Cleared {
+        let (method, params, id) = match &message.kind {
+            Kind::Request { method, params, id } => (method, params, Some(id)),
+            Kind::Notification { method, params } => (method, params, None),
+            Kind::Result { .. } | Kind::Error { .. } => return Cleared::Decide(message),
+        };
+        let texts = [Some(method.as_str()), id.map(crate::rpc::Id::as_json)];
+        let clean = secrets::scan(params, "/params").is_empty()
+            && texts.into_iter().flatten().all(|text| secrets::hide(text) == text);
+        if mcp::class(from, method) == Class::Chatter && clean {
+            Cleared::Pass(Payload(message.raw))
+        } else {
+            Cleared::Decide(message)
+        }
+    }
+}
+
+/// What the worker (or the server that asked) is given.
+#[derive(Debug)]
+pub enum Answer {
+    /// The peer's answer.
+    Answered {
+        /// The decision.
+        id: DecisionId,
+        /// Byte for byte.
+        payload: Payload,
+        /// The same, read: `result` or `error`.
+        body: Json,
+        /// Whether `body` is an `error`.
+        is_error: bool,
+    },
+    /// No, or not yet, or not all of it.
+    Refused(Refusal),
+    /// It was allowed, and no answer came.
+    Ended {
+        /// The decision.
+        id: DecisionId,
+        /// What is known.
+        reply: Reply,
+    },
+}
+
+/// A refusal. Kind, advice and id are for the worker; the rest is for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The decision; not recorded when `seq` is absent.
+    pub id: DecisionId,
+    /// Its place in the journal.
+    pub seq: Option<u64>,
+    /// Deny, or escalate when it is held.
+    pub verdict: Verdict,
+    /// The reason code.
+    pub reason: String,
+    /// What the worker can do.
+    pub advice: Option<String>,
+}
+
+/// The policy snapshot, the ports, and what is watched between proposals.
+pub struct Gate<P> {
+    /// The ports.
+    pub ports: P,
+    snapshot: RwLock<Arc<Snapshot>>,
+    // A std mutex: nothing awaits while it is held.
+    denials: Mutex<Denials>,
+}
+
+impl<P: Ports> Gate<P> {
+    /// A gate that decides by `snapshot`.
+    pub fn new(ports: P, snapshot: Snapshot) -> Self {
+        Self { ports, snapshot: RwLock::new(Arc::new(snapshot)), denials: Mutex::default() }
+    }
+
+    /// The snapshot of now. A proposal keeps the one it started with.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another snapshot in place, for all proposals from here on.
+    pub fn serve(&self, snapshot: Snapshot) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    }
+
+    /// Records denials that were only counted so far: of windows that are over, or of all when `shutdown`.
+    pub async fn sweep(&self, shutdown: bool) {
+        let now = self.ports.now();
+        let counted = {
+            let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+            denials.sweep((!shutdown).then_some(now))
+        };
+        for decision in counted {
+            let decision = Decision { id: self.ports.decision(now), ..decision };
+            let record = Record::new(now, Body::Decision(Box::new(decision)));
+            // A failure is what `journal_failed` tells every later proposal.
+            let _ = self.ports.append(record, Room::Reserved).await;
+        }
+    }
+
+    /// Records a denial, or counts it. Answers in either case.
+    async fn deny(&self, decision: Decision, now: Timestamp) -> Refusal {
+        let refusal = Refusal {
+            id: decision.id.clone(),
+            seq: None,
+            verdict: Verdict::Deny,
+            reason: decision.reason.clone(),
+            advice: decision.advice.clone(),
+        };
+        let admission = {
+            let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+            denials.admit(&decision, now)
+        };
+        match admission {
+            Admission::Count(id) => Refusal { id, ..refusal },
+            Admission::Record { repeated } => {
+                let record = Record::new(now, Body::Decision(Box::new(Decision { repeated, ..decision })));
+                let seq = self.ports.append(record, Room::Reserved).await.ok().map(|receipt| receipt.seq);
+                Refusal { seq, ..refusal }
+            }
+        }
+    }
+
+    /// A verdict that could not be recorded becomes a denial, which may still find room.
+    async fn deny_unrecorded(&self, decision: Decision, error: JournalError, now: Timestamp) -> Refusal {
+        let evaluation = Evaluation::deny(error.reason(), Some(error.to_string()));
+        let denial = Decision {
+            verdict: Verdict::Deny,
+            reason: evaluation.reason,
+            advice: evaluation.advice,
+            errors: evaluation.errors,
+            sealed: None,
+            ..decision
+        };
+        self.deny(denial, now).await
+    }
+}
+
+/// Takes a proposal from its facts to its outcome.
+pub async fn handle<P: Ports, U: Upstream>(gate: &Gate<P>, proposal: Proposal, upstream: &U) -> Answer {
+    let now = gate.ports.now();
+    let id = gate.ports.decision(now);
+    let snapshot = gate.snapshot();
+    let (evaluation, seen) = judge(&snapshot, &proposal);
+    let verdict = evaluation.verdict;
+    let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, gate.ports.mac());
+    match verdict {
+        Verdict::Deny => Answer::Refused(gate.deny(decision, now).await),
+        Verdict::Escalate => {
+            match gate.ports.seal(&id, proposal.payload.as_bytes()) {
+                Ok(sealed) => decision.sealed = Some(sealed),
+                Err(e) => {
+                    let evaluation = Evaluation::deny("seal_failed", Some(e.to_string()));
+                    decision.verdict = Verdict::Deny;
+                    (decision.reason, decision.advice) = (evaluation.reason, evaluation.advice);
+                    decision.errors = evaluation.errors;
+                    return Answer::Refused(gate.deny(decision, now).await);
+                }
+            }
+            let held = Refusal {
+                id,
+                seq: None,
+                verdict,
+                reason: decision.reason.clone(),
+                advice: decision.advice.clone(),
+            };
+            let record = Record::new(now, Body::Decision(Box::new(decision.clone())));
+            Answer::Refused(match gate.ports.append(record, Room::Ordinary).await {
+                Ok(receipt) => Refusal { seq: Some(receipt.seq), ..held },
+                Err(error) => gate.deny_unrecorded(decision, error, now).await,
+            })
+        }
+        Verdict::Allow => {
+            let record = Record::new(now, Body::Decision(Box::new(decision.clone())));
+            let receipt = match gate.ports.append(record, Room::Ordinary).await {
+                Ok(receipt) => receipt,
+                Err(error) => return Answer::Refused(gate.deny_unrecorded(decision, error, now).await),
+            };
+            let reply = upstream.forward(Permit { proposal, decision: id.clone(), receipt }).await;
+            complete(gate, id, reply, now).await
+        }
+    }
+}
+
+/// Records what came of a permit. Whether that succeeds never changes the answer: the effect has happened.
+async fn complete<P: Ports>(gate: &Gate<P>, id: DecisionId, reply: Reply, since: Timestamp) -> Answer {
+    let now = gate.ports.now();
+    let took_ms = u64::try_from(now.duration_since(since).as_millis()).unwrap_or_default();
+    let outcome = Outcome::of(id.clone(), &reply, took_ms);
+    let happened = outcome.happened;
+    let recorded = gate.ports.append(Record::new(now, Body::Outcome(outcome)), Room::Reserved).await;
+    match reply {
+        Reply::Answered { .. } if happened == Happened::Withheld => Answer::Refused(Refusal {
+            id,
+            seq: recorded.ok().map(|receipt| receipt.seq),
+            verdict: Verdict::Deny,
+            reason: "result_withheld".into(),
+            advice: crate::reason::advice("result_withheld").map(str::to_owned),
+        }),
+        Reply::Answered { raw, body, is_error } => {
+            invariant::check(happened != Happened::Withheld, Invariant::W4);
+            Answer::Answered { id, payload: Payload(raw), body, is_error }
+        }
+        reply => Answer::Ended { id, reply },
+    }
+}
+
+/// What was seen of a proposal, for the record.
+struct Seen {
+    findings: Vec<Finding>,
+    unseen: Vec<String>,
+    dot_segments: bool,
+    input: Value,
+}
+
+fn judge(snapshot: &Snapshot, proposal: &Proposal) -> (Evaluation, Seen) {
+    let blind = |evaluation| {
+        let mut findings = secrets::scan(&proposal.envelope, "");
+        findings.extend(secrets::scan(&proposal.arguments, "/params/arguments"));
+        (evaluation, Seen { findings, unseen: Vec::new(), dot_segments: false, input: Value::Null })
+    };
+    let case = match snapshot.case(&proposal.worker, &proposal.server, &proposal.ask) {
+        Ok(case) => case,
+        Err(no_case) => return blind(Evaluation::deny(no_case.reason(), None)),
+    };
+    match facts::gather(proposal, &case.target.input, &case.target.paths) {
+        Err(refused) => {
+            let mut judged = blind(Evaluation::deny(refused.refusal.code(), Some(refused.refusal.to_string())));
+            judged.1.findings = refused.findings;
+            judged
+        }
+        Ok(facts) => {
+            let evaluation = evaluate(snapshot, case, &facts);
+            let seen = Seen {
+                findings: facts.findings,
+                unseen: facts.input.unseen,
+                dot_segments: facts.dot_segments,
+                input: facts.input.record,
+            };
+            (evaluation, seen)
+        }
+    }
+}
+
+/// A verdict on a proposal, recorded nowhere: what `warden decide` shows.
+pub fn preview(snapshot: &Snapshot, proposal: &Proposal) -> Evaluation {
+    judge(snapshot, proposal).0
+}
+
+impl NoCase {
+    /// The reason code of the denial it leads to.
+    pub fn reason(self) -> &'static str {
+        match self {
+            NoCase::Worker => "unknown_worker",
+            NoCase::Server => "unknown_server",
+            NoCase::Action => "unknown_method",
+        }
+    }
+}
+
+fn write_up(
+    id: DecisionId,
+    snapshot: &Snapshot,
+    proposal: &Proposal,
+    evaluation: Evaluation,
+    seen: Seen,
+    key: &crate::mac::MacKey,
+) -> Decision {
+    let case = snapshot.case(&proposal.worker, &proposal.server, &proposal.ask).ok();
+    let named = |ty: &str, id: &str| serde_json::json!({ "type": ty, "id": short(id, key) });
+    let action = |case: Case<'_>| {
+        let id: &str = case.target.action.id().as_ref();
+        id.to_owned()
+    };
+    let tool = match &proposal.ask {
+        Ask::Tool { name } => Some(short(name, key)),
+        _ => None,
+    };
+    Decision {
+        id,
+        door: proposal.door,
+        enforced: Enforced::Gateway,
+        worker: short(&proposal.worker, key),
+        connection: proposal.connection.clone(),
+        server: short(&proposal.server, key),
+        method: short(&proposal.method, key),
+        tool,
+        principal: case.map_or_else(|| named("Worker", &proposal.worker), |c| c.principal_record.clone()),
+        action: case.map_or_else(|| short(&proposal.method, key), action),
+        resource: case.map_or_else(|| named("Server", &proposal.server), |c| c.target.resource_record.clone()),
+        context: Context {
+            acknowledged: false,
+            mode: Mode::default(),
+            secret_findings: seen.findings,
+            secret_suspicions: 0,
+            unseen: seen.unseen.iter().map(|pointer| short(pointer, key)).collect(),
+            dot_segments: seen.dot_segments,
+            input: presentable(&seen.input, key),
+        },
+        verdict: evaluation.verdict,
+        reason: evaluation.reason,
+        advice: evaluation.advice,
+        policies: evaluation.policies,
+        errors: evaluation.errors.iter().map(|error| short(error, key)).collect(),
+        digests: snapshot.digests.clone(),
+        payload_tag: key.tag(proposal.payload.as_bytes()),
+        sealed: None,
+        repeated: 0,
+    }
+}
+
+/// Allowed proposals that a crash left without an outcome: unknown, never done.
+pub async fn settle_crashed<P: Ports>(gate: &Gate<P>, open: Vec<DecisionId>) -> Result<(), JournalError> {
+    for decision in open {
+        let now = gate.ports.now();
+        let outcome = Outcome::of(decision, &Reply::Lost(Lost::Crashed), 0);
+        gate.ports.append(Record::new(now, Body::Outcome(outcome)), Room::Reserved).await?;
+    }
+    Ok(())
+}

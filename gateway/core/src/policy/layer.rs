@@ -1,0 +1,196 @@
+//! One layer's policies, read from text and refused unless they can be trusted to mean what they say.
+
+use super::{Problem, Problems, est, place};
+use crate::catalogue::sha256_hex;
+use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
+use miette::Diagnostic;
+use std::collections::HashMap;
+
+/// The layers, each its own policy set, never one merged text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LayerName {
+    /// Compiled in, forbids only.
+    Charter,
+    /// The operators' `policies/*.cedar`.
+    Site,
+    /// A tree of agents, resolved.
+    Composition,
+}
+
+impl LayerName {
+    /// The prefix of its policies' ids.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            LayerName::Charter => "charter/",
+            LayerName::Site => "site/",
+            LayerName::Composition => "composition/",
+        }
+    }
+
+    /// The layer that a prefixed id belongs to.
+    pub fn of(id: &PolicyId) -> Option<Self> {
+        let id: &str = id.as_ref();
+        [Self::Charter, Self::Site, Self::Composition].into_iter().find(|layer| id.starts_with(layer.prefix()))
+    }
+}
+
+/// A policy file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Its name, relative to the policy folder.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// One policy with what people want to know of it.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// The policy; its id is the layer's prefix and its `@id`.
+    pub policy: Policy,
+    /// The file it stands in.
+    pub file: String,
+    /// The line it starts at, from 1.
+    pub line: usize,
+    /// `@reason`: the code that a refusal by it carries.
+    pub reason: Option<String>,
+    /// `@advice`: what a worker can do instead.
+    pub advice: Option<String>,
+    /// `@severity`.
+    pub severity: Option<String>,
+}
+
+/// A layer, loaded.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Which.
+    pub name: LayerName,
+    /// Its policies, in the order of files and text.
+    pub rules: Vec<Rule>,
+    /// SHA-256 over file names and texts, `sha256:` and hex.
+    pub digest: String,
+}
+
+impl Layer {
+    /// Reads a layer. Refuses templates, missing or duplicate ids, a charter permit, reasons that are no code, and
+    /// policies in which acknowledgement could make something less allowed.
+    pub fn load(name: LayerName, files: &[SourceFile]) -> Result<Self, Problems> {
+        let (mut rules, mut problems) = (Vec::new(), Vec::new());
+        let mut seen: HashMap<String, String> = HashMap::new();
+        for file in files {
+            let set: PolicySet = match file.text.parse() {
+                Ok(set) => set,
+                Err(e) => {
+                    problems.extend(parse_problems(file, &e));
+                    continue;
+                }
+            };
+            for template in set.templates() {
+                problems.push(problem(file, &template.to_cedar(), "template", None, "templates are not accepted", "write the policy out, without slots"));
+            }
+            for policy in set.policies() {
+                match rule(name, file, policy) {
+                    Ok(rule) => {
+                        let id = rule.policy.id().to_string();
+                        let at = format!("{}:{}", rule.file, rule.line);
+                        if let Some(before) = seen.insert(id.clone(), at) {
+                            problems.push(Problem {
+                                policy: Some(id.clone()),
+                                line: rule.line,
+                                ..problem(file, "", "duplicate_id", None, &format!("`@id` stands at {before} already"), "give each policy an id of its own")
+                            });
+                        }
+                        rules.push(rule);
+                    }
+                    Err(problem) => problems.push(*problem),
+                }
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        // The order of a policy set is not the order of its text.
+        rules.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        Ok(Self { name, rules, digest: digest(files) })
+    }
+
+    /// The policies as one set.
+    pub fn set(&self) -> PolicySet {
+        // Ids were checked to be unique.
+        PolicySet::from_policies(self.rules.iter().map(|rule| rule.policy.clone())).unwrap_or_default()
+    }
+}
+
+/// SHA-256 over the names and texts of policy files.
+pub fn digest(files: &[SourceFile]) -> String {
+    let all: Vec<(&str, &str)> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
+    sha256_hex(serde_json::json!(all).to_string().as_bytes())
+}
+
+fn rule(layer: LayerName, file: &SourceFile, policy: &Policy) -> Result<Rule, Box<Problem>> {
+    let text = policy.to_cedar().unwrap_or_default();
+    let refuse = |code: &str, message: &str, help: &str| {
+        Box::new(problem(file, &text, code, policy.annotation("id"), message, help))
+    };
+    let id = match policy.annotation("id") {
+        Some(id) if !id.trim().is_empty() => id,
+        _ => return Err(refuse("missing_id", "a policy without `@id`", "start it with `@id(\"a_name_of_its_own\")`")),
+    };
+    if layer == LayerName::Charter && policy.effect() == Effect::Permit {
+        return Err(refuse("charter_permit", "the charter only forbids", "put permits into the site's policies"));
+    }
+    let code = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if policy.annotation("reason").is_some_and(|reason| reason.is_empty() || !code(reason)) {
+        return Err(refuse("reason_code", "`@reason` is a code in snake_case", "for example `@reason(\"spends_money\")`; the sentence belongs into `@advice`"));
+    }
+    match est::acknowledgement_helps(policy) {
+        Ok(true) => {}
+        Ok(false) => {
+            return Err(refuse("acknowledgement_polarity", "acknowledging could make something less allowed", "in a permit say `when { context.acknowledged }`, in a forbid `unless { context.acknowledged }`"));
+        }
+        Err(est::BareContext) => {
+            return Err(refuse("bare_context", "`context` is used as a value", "name the field: `context.acknowledged`"));
+        }
+    }
+    let (line, _) = place(&file.text, file.text.find(&text).unwrap_or(0));
+    Ok(Rule {
+        policy: policy.new_id(PolicyId::new(format!("{}{id}", layer.prefix()))),
+        file: file.name.clone(),
+        line,
+        reason: policy.annotation("reason").map(str::to_owned),
+        advice: policy.annotation("advice").map(str::to_owned),
+        severity: policy.annotation("severity").map(str::to_owned),
+    })
+}
+
+fn problem(file: &SourceFile, snippet: &str, code: &str, policy: Option<&str>, message: &str, help: &str) -> Problem {
+    let (line, column) = place(&file.text, file.text.find(snippet).unwrap_or(0));
+    Problem {
+        code: code.into(),
+        file: file.name.clone(),
+        line,
+        column,
+        policy: policy.map(str::to_owned),
+        message: message.into(),
+        help: Some(help.into()),
+    }
+}
+
+fn parse_problems(file: &SourceFile, errors: &cedar_policy::ParseErrors) -> Vec<Problem> {
+    errors
+        .iter()
+        .map(|e| {
+            let offset = e.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset());
+            let (line, column) = place(&file.text, offset);
+            Problem {
+                code: "syntax".into(),
+                file: file.name.clone(),
+                line,
+                column,
+                policy: None,
+                message: e.to_string(),
+                help: e.help().map(|help| help.to_string()),
+            }
+        })
+        .collect()
+}

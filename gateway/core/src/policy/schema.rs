@@ -1,0 +1,130 @@
+//! The schema of a snapshot: the charter's base, the servers and groups as enumerated types, an action per tool.
+//!
+//! Built as JSON, not text, so that odd tool names cannot be mis-escaped. Cedar records do not extend, so each
+//! action's context repeats the fields of `Base`, taken from the parsed base so that the two cannot drift.
+
+use crate::catalogue::ty::{Extra, Field, Ty};
+use crate::catalogue::{Catalogue, server_name, tool_name};
+use crate::proposal::Verb;
+use cedar_policy::{Schema, SchemaFragment};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The base schema's text.
+pub const BASE: &str = include_str!("../../../../schemas/warden.cedarschema");
+
+/// Why no schema can be built; a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(String);
+
+/// The tools that an action of the schema stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Footprint<'a> {
+    /// None at all.
+    None,
+    /// One tool: server and name.
+    Tool(&'a str, &'a str),
+    /// Those of one server.
+    Server(&'a str),
+    /// All.
+    All,
+}
+
+/// Makes schemas for the same servers, groups and tools, whole or cut to a footprint: a policy that names one tool
+/// is validated against that tool's schema, so that loading stays linear.
+pub struct Builder<'a> {
+    base: Value,
+    fields: Map<String, Value>,
+    catalogue: &'a Catalogue,
+    servers: &'a [String],
+}
+
+impl<'a> Builder<'a> {
+    /// Checks every name.
+    pub fn new(catalogue: &'a Catalogue, servers: &'a [String], groups: &[String]) -> Result<Self, Error> {
+        let (fragment, _) =
+            SchemaFragment::from_cedarschema_str(BASE).map_err(|e| Error(format!("the base schema: {e}")))?;
+        let mut base = fragment.to_json_value().map_err(|e| Error(format!("the base schema: {e}")))?;
+        for server in servers {
+            server_name(server).map_err(Error)?;
+        }
+        for (name, members) in [("Server", servers), ("Group", groups)] {
+            // An enumerated type has at least one member; without any, no literal of the type can match anyway.
+            if !members.is_empty() {
+                base[""]["entityTypes"][name] = json!({ "enum": members });
+            }
+        }
+        let fields = base.pointer("//commonTypes/Base/attributes").and_then(Value::as_object).cloned();
+        let fields = fields.ok_or_else(|| Error("the base schema has no type `Base`".into()))?;
+        let mut builder = Self { base, fields, catalogue, servers };
+        for verb in Verb::ALL {
+            let context = builder.context(&verb_input(verb));
+            let at = format!("//actions/{}/appliesTo/context", verb.action());
+            match builder.base.pointer_mut(&at) {
+                Some(place) => *place = context,
+                None => return Err(Error(format!("the base schema has no action `{}`", verb.action()))),
+            }
+        }
+        Ok(builder)
+    }
+
+    /// The schema in Cedar's JSON form.
+    pub fn json(&self, footprint: Footprint<'_>) -> Result<Value, Error> {
+        let mut schema = self.base.clone();
+        let Some(actions) = schema.pointer_mut("//actions").and_then(Value::as_object_mut) else {
+            return Err(Error("the base schema has no actions".into()));
+        };
+        for server in self.servers {
+            let group = format!("{server}/*");
+            actions.insert(group.clone(), json!({ "memberOf": [{ "id": "call_tool" }] }));
+            for (name, tool) in self.catalogue.servers.get(server).into_iter().flatten() {
+                let wanted = match footprint {
+                    Footprint::None => false,
+                    Footprint::Tool(s, t) => s == server && t == name,
+                    Footprint::Server(s) => s == server,
+                    Footprint::All => true,
+                };
+                if !wanted {
+                    continue;
+                }
+                tool_name(name).map_err(Error)?;
+                let action = json!({ "memberOf": [{ "id": group }], "appliesTo": {
+                    "principalTypes": ["Worker"], "resourceTypes": ["Tool"], "context": self.context(&tool.input()) } });
+                let id = format!("{server}/{name}");
+                if actions.insert(id.clone(), action).is_some() {
+                    return Err(Error(format!("action `{id}` is there twice")));
+                }
+            }
+        }
+        Ok(schema)
+    }
+
+    /// The schema, ready for validation.
+    pub fn schema(&self, footprint: Footprint<'_>) -> Result<Schema, Error> {
+        Schema::from_json_value(self.json(footprint)?).map_err(|e| Error(format!("the generated schema: {e}")))
+    }
+
+    fn context(&self, input: &Ty) -> Value {
+        let mut attributes = self.fields.clone();
+        if let Some(input) = input.to_cedar() {
+            attributes.insert("input".into(), input);
+        }
+        json!({ "type": "Record", "attributes": attributes })
+    }
+}
+
+/// What policy sees of the parameters of a verb.
+pub fn verb_input(verb: Verb) -> Ty {
+    let text = |required| Field { ty: Ty::Text(None), required, nullable: false };
+    let fields: &[(&str, bool)] = match verb {
+        Verb::ReadResource | Verb::SubscribeResource => &[("uri", true)],
+        Verb::GetPrompt => &[("name", true)],
+        Verb::ListTools | Verb::ListResources | Verb::ListPrompts => &[("cursor", false)],
+        Verb::FollowTask => &[("taskId", false)],
+        Verb::Connect | Verb::Complete | Verb::Sample | Verb::Elicit | Verb::ListRoots | Verb::Operate => &[],
+    };
+    let fields: BTreeMap<String, Field> =
+        fields.iter().map(|(name, required)| ((*name).to_owned(), text(*required))).collect();
+    Ty::Record(fields, Extra::Unseen)
+}

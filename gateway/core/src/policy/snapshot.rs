@@ -1,0 +1,584 @@
+//! A policy snapshot: everything a verdict needs, prepared once. One snapshot serves a proposal from its first to its
+//! last evaluation.
+
+use super::layer::{Layer, LayerName, Rule, SourceFile};
+use super::schema::{Builder, Footprint, verb_input};
+use super::slice::{Index, Lineage, Slice};
+use super::{Problem, Problems, probe};
+use crate::catalogue::ty::Ty;
+use crate::catalogue::{Catalogue, Effect as ToolEffect, hash_of, sha256_hex};
+use crate::facts::{Facts, Mode};
+use crate::proposal::{Ask, Verb};
+use cedar_policy::{
+    ActionConstraint, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet,
+    Request, RestrictedExpression as Expression, Schema, ValidationMode, Validator,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// The charter's files, compiled in.
+pub const CHARTER: [(&str, &str); 3] = [
+    ("charter/attended.cedar", include_str!("../../../../policies/charter/attended.cedar")),
+    ("charter/reserved.cedar", include_str!("../../../../policies/charter/reserved.cedar")),
+    ("charter/secrets.cedar", include_str!("../../../../policies/charter/secrets.cedar")),
+];
+
+/// A worker that policies can speak about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Its name.
+    pub name: String,
+    /// The groups it is in.
+    pub groups: Vec<String>,
+    /// The composition it is bound to, if any.
+    pub composition: Option<String>,
+}
+
+/// What a snapshot is built from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The operators' policy files.
+    pub site: Vec<SourceFile>,
+    /// The policies of each composition.
+    pub compositions: BTreeMap<String, Vec<SourceFile>>,
+    /// All workers.
+    pub workers: Vec<Worker>,
+    /// All servers.
+    pub servers: Vec<String>,
+    /// All known tools.
+    pub catalogue: Catalogue,
+}
+
+/// What a snapshot was made of, for the record. Each is `sha256:` and hex.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digests {
+    /// The compiled-in charter.
+    pub charter: String,
+    /// The site's policy files.
+    pub policy: String,
+    /// The generated schema.
+    pub schema: String,
+    /// The tool catalogue.
+    pub catalogue: String,
+}
+
+/// An action on a resource, with what it takes to ask about it.
+#[derive(Debug)]
+pub struct Target {
+    /// The action.
+    pub action: EntityUid,
+    /// The resource.
+    pub resource: EntityUid,
+    /// The resource's attributes and parents, for the record.
+    pub resource_record: serde_json::Value,
+    /// The type of the arguments.
+    pub input: Ty,
+    /// Arguments marked as paths.
+    pub paths: Vec<String>,
+    action_lineage: Vec<EntityUid>,
+    resource_parents: Vec<EntityUid>,
+}
+
+/// See the module.
+pub struct Snapshot {
+    schema: Schema,
+    entities: Entities,
+    targets: Vec<Target>,
+    servers: HashMap<String, Server>,
+    operate: usize,
+    workers: HashMap<String, Bound>,
+    rules: HashMap<PolicyId, Rule>,
+    modes: [(Mode, EntityUid); 3],
+    catalogue: Catalogue,
+    schema_text: String,
+    /// What it was made of.
+    pub digests: Digests,
+    /// The full layers, as the oracle of tests and for `policy list`.
+    pub layers: Vec<Layer>,
+}
+
+struct Server {
+    tools: HashMap<String, usize>,
+    unlisted: usize,
+    verbs: HashMap<Verb, usize>,
+}
+
+struct Bound {
+    uid: EntityUid,
+    record: serde_json::Value,
+    /// By target; none when the worker's composition cannot be resolved.
+    slices: Option<Vec<Arc<Slice>>>,
+    in_composition: bool,
+}
+
+/// What a verdict is asked about: one worker, one target, found in the snapshot.
+#[derive(Clone, Copy)]
+pub struct Case<'s> {
+    /// The worker.
+    pub principal: &'s EntityUid,
+    /// The worker for the record.
+    pub principal_record: &'s serde_json::Value,
+    /// The target.
+    pub target: &'s Target,
+    /// The policies that can matter; none when the worker's composition cannot be resolved.
+    pub slice: Option<&'s Arc<Slice>>,
+    /// Whether a composition permit is needed as well.
+    pub in_composition: bool,
+}
+
+/// Why there is no such case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoCase {
+    /// No such worker.
+    Worker,
+    /// No such server.
+    Server,
+    /// No such action.
+    Action,
+}
+
+impl Snapshot {
+    /// Loads, validates and prepares everything, and refuses what allows a known-forbidden probe.
+    pub fn build(source: Source) -> Result<Self, Problems> {
+        let charter_files: Vec<SourceFile> = CHARTER
+            .iter()
+            .map(|(name, text)| SourceFile { name: (*name).into(), text: (*text).into() })
+            .collect();
+        let charter = Layer::load(LayerName::Charter, &charter_files)?;
+        let site = Layer::load(LayerName::Site, &source.site)?;
+        let mut compositions = BTreeMap::new();
+        for (name, files) in &source.compositions {
+            compositions.insert(name.clone(), Layer::load(LayerName::Composition, files)?);
+        }
+        let groups: Vec<String> = {
+            let all: std::collections::BTreeSet<&String> = source.workers.iter().flat_map(|w| &w.groups).collect();
+            all.into_iter().cloned().collect()
+        };
+        let general = |message: String| Problems(vec![general_problem(&message)]);
+        let builder = Builder::new(&source.catalogue, &source.servers, &groups).map_err(|e| general(e.to_string()))?;
+        let known = Known { workers: &source.workers, groups: &groups, source: &source };
+        let mut problems = Vec::new();
+        for layer in [&charter, &site].into_iter().chain(compositions.values()) {
+            problems.extend(validate(layer, &builder, &known));
+        }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        let schema_json = builder.json(Footprint::All).map_err(|e| general(e.to_string()))?;
+        let schema_digest = hash_of(&schema_json);
+        let schema_text = cedar_policy::SchemaFragment::from_json_value(schema_json)
+            .map_err(|e| e.to_string())
+            .and_then(|fragment| fragment.to_cedarschema().map_err(|e| e.to_string()))
+            .map_err(general)?;
+        let schema = builder.schema(Footprint::All).map_err(|e| general(e.to_string()))?;
+        let (targets, servers, operate) = targets(&source).map_err(general)?;
+        let entities = entities(&source.workers, &targets, &schema).map_err(general)?;
+        let unpreparable = |e: super::slice::Unpreparable| general(format!("policy `{}` cannot be prepared", e.0));
+        let mut plain = Index::new(&[&charter, &site]).map_err(unpreparable)?;
+        let mut bound = BTreeMap::new();
+        for (name, layer) in &compositions {
+            bound.insert(name.clone(), Index::new(&[&charter, &site, layer]).map_err(unpreparable)?);
+        }
+        let mut workers = HashMap::new();
+        for worker in &source.workers {
+            let index = match &worker.composition {
+                None => Some(&mut plain),
+                Some(name) => bound.get_mut(name),
+            };
+            let lineage = worker_lineage(worker).map_err(general)?;
+            let slices = index.map(|index| {
+                let of = |target: &Target| {
+                    let action = Lineage::new(target.action.clone(), target.action_lineage.iter().cloned());
+                    let resource = Lineage::new(target.resource.clone(), target.resource_parents.iter().cloned());
+                    index.slice(&lineage, &action, &resource)
+                };
+                targets.iter().map(of).collect()
+            });
+            let uid = uid("Worker", &worker.name).map_err(general)?;
+            let record = serde_json::json!({ "type": "Worker", "id": worker.name, "parents": worker.groups });
+            workers.insert(
+                worker.name.clone(),
+                Bound { uid, record, slices, in_composition: worker.composition.is_some() },
+            );
+        }
+        let digests = Digests {
+            charter: charter.digest.clone(),
+            policy: policy_digest(&site, &compositions),
+            schema: schema_digest,
+            catalogue: source.catalogue.digest(),
+        };
+        let layers: Vec<Layer> = [charter, site].into_iter().chain(compositions.into_values()).collect();
+        let rules = layers.iter().flat_map(|l| &l.rules).map(|r| (r.policy.id().clone(), r.clone())).collect();
+        let mode = |mode: Mode| uid("Mode", mode.name()).map(|uid| (mode, uid));
+        let modes = [
+            mode(Mode::DryRun).map_err(general)?,
+            mode(Mode::Execute).map_err(general)?,
+            mode(Mode::Scheduled).map_err(general)?,
+        ];
+        let snapshot = Self {
+            schema,
+            entities,
+            targets,
+            servers,
+            operate,
+            workers,
+            rules,
+            modes,
+            catalogue: source.catalogue,
+            schema_text,
+            digests,
+            layers,
+        };
+        probe::run(&snapshot)?;
+        Ok(snapshot)
+    }
+
+    /// Finds the worker and the target of what is asked. A tool that is not catalogued is `call_tool/unlisted`.
+    pub fn case(&self, worker: &str, server: &str, ask: &Ask) -> Result<Case<'_>, NoCase> {
+        let bound = self.workers.get(worker).ok_or(NoCase::Worker)?;
+        let number = match ask {
+            Ask::Verb(Verb::Operate) => self.operate,
+            ask => {
+                let server = self.servers.get(server).ok_or(NoCase::Server)?;
+                match ask {
+                    Ask::Tool { name } => *server.tools.get(name).unwrap_or(&server.unlisted),
+                    Ask::Verb(verb) => *server.verbs.get(verb).ok_or(NoCase::Action)?,
+                    Ask::Unknown => return Err(NoCase::Action),
+                }
+            }
+        };
+        Ok(bound.case(&self.targets[number], number))
+    }
+
+    /// Every worker with every target, for probes and tests.
+    pub fn cases(&self) -> impl Iterator<Item = Case<'_>> {
+        self.workers.values().flat_map(|bound| {
+            self.targets.iter().enumerate().map(|(number, target)| bound.case(target, number))
+        })
+    }
+
+    /// The request that the facts make, validated against the schema. A failure means that facts and schema differ.
+    pub fn request(&self, case: Case<'_>, facts: &Facts) -> Result<Request, String> {
+        let mode = self.modes.iter().find(|(mode, _)| *mode == facts.mode).map(|(_, uid)| uid.clone());
+        let mode = mode.ok_or("no such mode")?;
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let mut pairs = vec![
+            ("acknowledged".to_owned(), Expression::new_bool(facts.acknowledged)),
+            ("mode".to_owned(), Expression::new_entity_uid(mode)),
+            ("secret_findings".to_owned(), Expression::new_long(count(facts.findings.len()))),
+            ("secret_suspicions".to_owned(), Expression::new_long(facts.suspicions)),
+            (
+                "unseen".to_owned(),
+                Expression::new_set(facts.input.unseen.iter().map(|p| Expression::new_string(p.clone()))),
+            ),
+            ("dot_segments".to_owned(), Expression::new_bool(facts.dot_segments)),
+        ];
+        pairs.extend(facts.input.cedar.clone().map(|input| ("input".to_owned(), input)));
+        let context = Context::from_pairs(pairs).map_err(|e| e.to_string())?;
+        let (principal, target) = (case.principal.clone(), case.target);
+        Request::new(principal, target.action.clone(), target.resource.clone(), context, Some(&self.schema))
+            .map_err(|e| e.to_string())
+    }
+
+    /// The entities, shared by all requests.
+    pub fn entities(&self) -> &Entities {
+        &self.entities
+    }
+
+    /// The rule behind a policy id.
+    pub fn rule(&self, id: &PolicyId) -> Option<&Rule> {
+        self.rules.get(id)
+    }
+
+    /// Whether a list shows this to a worker.
+    pub fn is_listed(&self, worker: &str, server: &str, ask: &Ask) -> bool {
+        self.case(worker, server, ask).is_ok_and(|case| case.slice.is_some_and(|slice| slice.listed))
+    }
+
+    /// The catalogue it was built with.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// The generated schema in Cedar's text form, for authors and their editors.
+    pub fn schema_text(&self) -> &str {
+        &self.schema_text
+    }
+}
+
+impl Bound {
+    fn case<'s>(&'s self, target: &'s Target, number: usize) -> Case<'s> {
+        Case {
+            principal: &self.uid,
+            principal_record: &self.record,
+            target,
+            slice: self.slices.as_ref().map(|slices| &slices[number]),
+            in_composition: self.in_composition,
+        }
+    }
+}
+
+fn policy_digest(site: &Layer, compositions: &BTreeMap<String, Layer>) -> String {
+    if compositions.is_empty() {
+        return site.digest.clone();
+    }
+    let all: BTreeMap<&str, &str> = std::iter::once(("site", site.digest.as_str()))
+        .chain(compositions.iter().map(|(name, layer)| (name.as_str(), layer.digest.as_str())))
+        .collect();
+    sha256_hex(serde_json::json!(all).to_string().as_bytes())
+}
+
+fn uid(ty: &str, id: &str) -> Result<EntityUid, String> {
+    let ty: EntityTypeName = ty.parse().map_err(|e| format!("entity type `{ty}`: {e}"))?;
+    Ok(EntityUid::from_type_name_and_id(ty, EntityId::new(id)))
+}
+
+fn worker_parents(worker: &Worker) -> Result<Vec<EntityUid>, String> {
+    worker.groups.iter().map(|group| uid("Group", group)).collect()
+}
+
+fn worker_lineage(worker: &Worker) -> Result<Lineage, String> {
+    Ok(Lineage::new(uid("Worker", &worker.name)?, worker_parents(worker)?))
+}
+
+type Targets = (Vec<Target>, HashMap<String, Server>, usize);
+
+fn targets(source: &Source) -> Result<Targets, String> {
+    let mut targets = Vec::new();
+    let mut servers = HashMap::new();
+    let mut add = |target: Target| {
+        targets.push(target);
+        targets.len() - 1
+    };
+    for name in &source.servers {
+        let server = uid("Server", name)?;
+        let actions = |id: &str| -> Result<Vec<EntityUid>, String> {
+            ["call_tool", "effect"].into_iter().chain([id]).map(|id| uid("Action", id)).collect()
+        };
+        let mut tools = HashMap::new();
+        for (tool_name, tool) in source.catalogue.servers.get(name).into_iter().flatten() {
+            let number = add(Target {
+                action: uid("Action", &format!("{name}/{tool_name}"))?,
+                resource: uid("Tool", &format!("{name}/{tool_name}"))?,
+                resource_record: tool_record(name, tool_name, tool.effect(), tool.open_world.unwrap_or(true), true),
+                input: tool.input(),
+                paths: tool.paths.clone(),
+                action_lineage: actions(&format!("{name}/*"))?,
+                resource_parents: vec![server.clone()],
+            });
+            tools.insert(tool_name.clone(), number);
+        }
+        // No tool is called `*`, so this resource is nobody else's.
+        let unlisted = add(Target {
+            action: uid("Action", "call_tool/unlisted")?,
+            resource: uid("Tool", &format!("{name}/*"))?,
+            resource_record: tool_record(name, "*", ToolEffect::Production, true, false),
+            input: Ty::Unseen,
+            paths: Vec::new(),
+            action_lineage: vec![uid("Action", "call_tool")?, uid("Action", "effect")?],
+            resource_parents: vec![server.clone()],
+        });
+        let mut verbs = HashMap::new();
+        for verb in Verb::ALL.into_iter().filter(|verb| *verb != Verb::Operate) {
+            let groups: &[&str] = match verb {
+                Verb::Connect | Verb::ListTools | Verb::ListResources | Verb::ListPrompts => &["protocol"],
+                verb if verb.is_server_request() => &["server_request", "effect"],
+                _ => &["effect"],
+            };
+            let number = add(Target {
+                action: uid("Action", verb.action())?,
+                resource: server.clone(),
+                resource_record: serde_json::json!({ "type": "Server", "id": name }),
+                input: verb_input(verb),
+                paths: Vec::new(),
+                action_lineage: groups.iter().map(|g| uid("Action", g)).collect::<Result<_, _>>()?,
+                resource_parents: Vec::new(),
+            });
+            verbs.insert(verb, number);
+        }
+        servers.insert(name.clone(), Server { tools, unlisted, verbs });
+    }
+    let operate = add(Target {
+        action: uid("Action", Verb::Operate.action())?,
+        resource: uid("Plane", "operator")?,
+        resource_record: serde_json::json!({ "type": "Plane", "id": "operator" }),
+        input: verb_input(Verb::Operate),
+        paths: Vec::new(),
+        action_lineage: vec![uid("Action", "govern")?, uid("Action", "effect")?],
+        resource_parents: Vec::new(),
+    });
+    Ok((targets, servers, operate))
+}
+
+fn tool_record(server: &str, tool: &str, effect: ToolEffect, open_world: bool, listed: bool) -> serde_json::Value {
+    serde_json::json!({
+        "type": "Tool", "id": format!("{server}/{tool}"), "parents": [server],
+        "effect": effect, "open_world": open_world, "listed": listed })
+}
+
+fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<Entities, String> {
+    let mut all = Vec::new();
+    for worker in workers {
+        let parents = worker_parents(worker)?.into_iter().collect();
+        all.push(Entity::new_no_attrs(uid("Worker", &worker.name)?, parents));
+    }
+    for target in targets {
+        let record = &target.resource_record;
+        let Some(effect) = record.get("effect").and_then(serde_json::Value::as_str) else { continue };
+        let flag = |name: &str| Expression::new_bool(record[name] == true);
+        let attributes = HashMap::from([
+            ("effect".to_owned(), Expression::new_entity_uid(uid("Effect", effect)?)),
+            ("open_world".to_owned(), flag("open_world")),
+            ("listed".to_owned(), flag("listed")),
+        ]);
+        let parents: HashSet<EntityUid> = target.resource_parents.iter().cloned().collect();
+        all.push(Entity::new(target.resource.clone(), attributes, parents).map_err(|e| e.to_string())?);
+    }
+    Entities::from_entities(all, Some(schema)).map_err(|e| format!("entities: {e}"))
+}
+
+struct Known<'a> {
+    workers: &'a [Worker],
+    groups: &'a [String],
+    source: &'a Source,
+}
+
+impl Known<'_> {
+    /// Entity literals of types that are not enumerated: a typo in them would be a rule that never fires.
+    fn unknown(&self, literal: &EntityUid) -> Option<(String, Vec<String>)> {
+        let id: &str = literal.id().as_ref();
+        let (is_known, all) = match literal.type_name().basename() {
+            "Worker" => {
+                let worker = id.split('/').next().unwrap_or(id);
+                (self.workers.iter().any(|w| w.name == worker), self.workers.iter().map(|w| w.name.clone()).collect())
+            }
+            "Group" => (self.groups.iter().any(|group| group == id), self.groups.to_vec()),
+            "Server" => (self.source.servers.iter().any(|server| server == id), self.source.servers.clone()),
+            "Tool" => {
+                let known = id.split_once('/').is_some_and(|(server, tool)| {
+                    self.source.catalogue.tool(server, tool).is_some()
+                        || tool == "*" && self.source.servers.iter().any(|s| s == server)
+                });
+                (known, Vec::new())
+            }
+            _ => (true, Vec::new()),
+        };
+        (!is_known).then(|| (literal.to_string(), all))
+    }
+}
+
+fn validate(layer: &Layer, builder: &Builder<'_>, known: &Known<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut by_footprint: BTreeMap<(u8, String, String), Vec<&Rule>> = BTreeMap::new();
+    for rule in &layer.rules {
+        for literal in rule.policy.entity_literals() {
+            if let Some((literal, all)) = known.unknown(&literal) {
+                let help = match all.is_empty() {
+                    true => "check the spelling, and that the server has been listed once".to_owned(),
+                    false => format!("known: {}", all.join(", ")),
+                };
+                problems.push(rule_problem(rule, "unknown_entity", format!("no such entity: `{literal}`"), Some(help)));
+            }
+        }
+        by_footprint.entry(footprint(&rule.policy)).or_default().push(rule);
+    }
+    for ((kind, server, tool), rules) in by_footprint {
+        let footprint = match kind {
+            0 => Footprint::None,
+            1 => Footprint::Tool(&server, &tool),
+            2 => Footprint::Server(&server),
+            _ => Footprint::All,
+        };
+        let found = check(&rules, builder, footprint);
+        // A condition may speak of an action that the cut schema lacks: the whole schema has the last word.
+        let found = match footprint {
+            Footprint::All => found,
+            _ if found.is_empty() => found,
+            _ => check(&rules, builder, Footprint::All),
+        };
+        problems.extend(found);
+    }
+    problems
+}
+
+/// As [`Footprint`], owned: kind, server, tool.
+fn footprint(policy: &Policy) -> (u8, String, String) {
+    let of = |uid: &EntityUid| {
+        let id: &str = uid.id().as_ref();
+        match id.split_once('/') {
+            _ if id == "call_tool/unlisted" => (0, String::new(), String::new()),
+            Some((server, "*")) => (2, server.to_owned(), String::new()),
+            Some((server, tool)) => (1, server.to_owned(), tool.to_owned()),
+            None if ["call_tool", "effect"].contains(&id) => (3, String::new(), String::new()),
+            None => (0, String::new(), String::new()),
+        }
+    };
+    match policy.action_constraint() {
+        ActionConstraint::Any => (3, String::new(), String::new()),
+        ActionConstraint::Eq(uid) => of(&uid),
+        ActionConstraint::In(uids) => match uids.as_slice() {
+            [one] => of(one),
+            _ => (3, String::new(), String::new()),
+        },
+    }
+}
+
+fn check(rules: &[&Rule], builder: &Builder<'_>, footprint: Footprint<'_>) -> Vec<Problem> {
+    let schema = match builder.schema(footprint) {
+        Ok(schema) => schema,
+        Err(e) => return vec![general_problem(&e.to_string())],
+    };
+    let set = match PolicySet::from_policies(rules.iter().map(|rule| rule.policy.clone())) {
+        Ok(set) => set,
+        Err(e) => return vec![general_problem(&e.to_string())],
+    };
+    let result = Validator::new(schema).validate_with_level(&set, ValidationMode::Strict, 1);
+    let mut said: BTreeMap<PolicyId, (String, Option<String>, usize)> = BTreeMap::new();
+    let errors = result.validation_errors().map(|e| (e.policy_id(), e.to_string(), miette::Diagnostic::help(e).map(|h| h.to_string())));
+    let warnings = result.validation_warnings().map(|w| (w.policy_id(), w.to_string(), miette::Diagnostic::help(w).map(|h| h.to_string())));
+    for (id, message, help) in errors.chain(warnings) {
+        // One message a policy: a mistake in a group's rule would be told once for each tool.
+        said.entry(id.clone()).or_insert((message, help, 0)).2 += 1;
+    }
+    let mut problems = Vec::new();
+    for rule in rules {
+        let Some((message, help, count)) = said.remove(rule.policy.id()) else { continue };
+        let message = message.replace(&format!("for policy `{}`, ", rule.policy.id()), "");
+        let (message, help) = match count {
+            1 => (message, help),
+            n if message.contains("`input") => (
+                format!("{message} (and {} more like it)", n - 1),
+                Some("`context.input` is typed per tool: name the tools in the scope, `action == Action::\"SERVER/TOOL\"`".into()),
+            ),
+            n => (format!("{message} (and {} more)", n - 1), help),
+        };
+        problems.push(rule_problem(rule, "invalid", message, help));
+    }
+    problems
+}
+
+fn rule_problem(rule: &Rule, code: &str, message: String, help: Option<String>) -> Problem {
+    Problem {
+        code: code.into(),
+        file: rule.file.clone(),
+        line: rule.line,
+        column: 1,
+        policy: Some(rule.policy.id().to_string()),
+        message,
+        help,
+    }
+}
+
+fn general_problem(message: &str) -> Problem {
+    Problem {
+        code: "snapshot".into(),
+        file: "policies".into(),
+        line: 0,
+        column: 0,
+        policy: None,
+        message: message.into(),
+        help: None,
+    }
+}
+

@@ -1,0 +1,81 @@
+//! What the pipeline needs of the world. Adapters implement these; each has one suite of tests for all of them.
+
+use crate::decision::Sealed;
+use crate::journal::record::Record;
+use crate::mac::MacKey;
+use crate::proposal::DecisionId;
+use jiff::Timestamp;
+use std::future::Future;
+
+/// Proof that a record is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its sequence number.
+    pub seq: u64,
+}
+
+/// Which room a record may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// What is left on the disk.
+    Ordinary,
+    /// The reserved segment as well: denials, outcomes, operators' acts.
+    Reserved,
+}
+
+/// Why a record was not written. Each means: not recorded, so nothing may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    /// No room, or none of the kind that was asked for.
+    #[error("the journal's disk is full")]
+    Full,
+    /// A write or a sync failed before; nothing is written until a restart has verified the journal.
+    #[error("the journal failed and takes no more records")]
+    Failed,
+    /// Too many records wait.
+    #[error("too many records wait to be written")]
+    Busy,
+}
+
+impl JournalError {
+    /// The reason code of the denial it leads to.
+    pub fn reason(self) -> &'static str {
+        match self {
+            JournalError::Full => "journal_full",
+            JournalError::Failed => "journal_failed",
+            JournalError::Busy => "journal_busy",
+        }
+    }
+}
+
+/// The append-only log.
+pub trait Journal: Send + Sync {
+    /// Writes a record and waits until it would survive a power cut.
+    fn append(&self, record: Record, room: Room) -> impl Future<Output = Result<Receipt, JournalError>> + Send;
+}
+
+/// The time.
+pub trait Clock: Send + Sync {
+    /// UTC.
+    fn now(&self) -> Timestamp;
+}
+
+/// Fresh names.
+pub trait Ids: Send + Sync {
+    /// An id that sorts by `now`.
+    fn decision(&self, now: Timestamp) -> DecisionId;
+}
+
+/// The keys.
+pub trait Vault: Send + Sync {
+    /// Encrypts what a held proposal would forward, with a key of its own that is on the disk when this returns.
+    fn seal(&self, id: &DecisionId, payload: &[u8]) -> Result<Sealed, SealFailed>;
+
+    /// The key of tags.
+    fn mac(&self) -> &MacKey;
+}
+
+/// Sealing failed; the proposal cannot be held.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SealFailed(pub String);

@@ -1,0 +1,151 @@
+//! What a worker asks to do, in one form whatever door it came through.
+
+use crate::json::Json;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The way a proposal came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Door {
+    /// The Model Context Protocol.
+    Mcp,
+    /// `warden decide`: nothing is forwarded.
+    Decide,
+    /// A worker's request to the operator plane.
+    OperatorPlane,
+}
+
+/// A verb of the policy model: the action of everything that is not one catalogued tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// Opens a connection; stands for all its protocol chatter.
+    Connect,
+    /// Lists tools.
+    ListTools,
+    /// Lists resources or their templates.
+    ListResources,
+    /// Lists prompts.
+    ListPrompts,
+    /// Reads a resource.
+    ReadResource,
+    /// Subscribes to a resource or takes that back.
+    SubscribeResource,
+    /// Gets a prompt.
+    GetPrompt,
+    /// Asks for completions of an argument.
+    Complete,
+    /// Asks about, or cancels, a task of this connection.
+    FollowTask,
+    /// A server asks the worker's model for a completion.
+    Sample,
+    /// A server asks the worker's user.
+    Elicit,
+    /// A server asks for the worker's roots.
+    ListRoots,
+    /// A worker reaches for the operator plane.
+    Operate,
+}
+
+impl Verb {
+    /// All of them.
+    pub const ALL: [Verb; 13] = [
+        Verb::Connect,
+        Verb::ListTools,
+        Verb::ListResources,
+        Verb::ListPrompts,
+        Verb::ReadResource,
+        Verb::SubscribeResource,
+        Verb::GetPrompt,
+        Verb::Complete,
+        Verb::FollowTask,
+        Verb::Sample,
+        Verb::Elicit,
+        Verb::ListRoots,
+        Verb::Operate,
+    ];
+
+    /// The action's id in Cedar.
+    pub fn action(self) -> &'static str {
+        match self {
+            Verb::Connect => "connect",
+            Verb::ListTools => "list_tools",
+            Verb::ListResources => "list_resources",
+            Verb::ListPrompts => "list_prompts",
+            Verb::ReadResource => "read_resource",
+            Verb::SubscribeResource => "subscribe_resource",
+            Verb::GetPrompt => "get_prompt",
+            Verb::Complete => "complete",
+            Verb::FollowTask => "follow_task",
+            Verb::Sample => "sample",
+            Verb::Elicit => "elicit",
+            Verb::ListRoots => "list_roots",
+            Verb::Operate => "operate",
+        }
+    }
+
+    /// Whether a server asks it of a worker.
+    pub fn is_server_request(self) -> bool {
+        matches!(self, Verb::Sample | Verb::Elicit | Verb::ListRoots)
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// A call of a tool.
+    Tool {
+        /// The tool's name as the worker wrote it.
+        name: String,
+    },
+    /// Anything else that the policy model knows.
+    Verb(Verb),
+    /// Something it does not know; never allowed.
+    Unknown,
+}
+
+/// One proposal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposal {
+    /// The way it came in.
+    pub door: Door,
+    /// The worker that asks or, for a server's request, the worker it would reach.
+    pub worker: String,
+    /// The connection it belongs to.
+    pub connection: String,
+    /// The server it is for or from; empty where there is none.
+    pub server: String,
+    /// The protocol's own name of it, for example `tools/call`.
+    pub method: String,
+    /// What is asked.
+    pub ask: Ask,
+    /// The arguments that policy may see.
+    pub arguments: Json,
+    /// Everything else that would be forwarded, decoded, to be scanned.
+    pub envelope: Json,
+    /// What would be forwarded, byte for byte.
+    pub payload: String,
+}
+
+/// Names a decision; sorts by time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DecisionId(String);
+
+impl DecisionId {
+    /// An id made by the id port.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

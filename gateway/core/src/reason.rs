@@ -1,0 +1,85 @@
+//! Reason codes: why something was refused. Each has a page, generated from this table.
+
+/// One code.
+#[derive(Clone, Copy, Debug)]
+pub struct Reason {
+    /// The stable code.
+    pub code: &'static str,
+    /// What happened, for an operator.
+    pub meaning: &'static str,
+    /// What a worker can do. It is told no more than this.
+    pub advice: &'static str,
+    /// What an operator can do.
+    pub remedy: &'static str,
+}
+
+macro_rules! reasons {
+    ($($code:literal: $meaning:literal, $advice:literal, $remedy:literal;)*) => {
+        /// Every code Warden gives by itself. Rules of a site add their own with `@reason`.
+        pub const REASONS: &[Reason] = &[$(Reason { code: $code, meaning: $meaning, advice: $advice, remedy: $remedy }),*];
+    };
+}
+
+reasons! {
+    "allowed": "A permit matched in every layer and nothing forbade it.",
+        "nothing to do", "Nothing to do.";
+    "not_on_allowlist": "No site permit matches, acknowledged or not. This is the default.",
+        "use another tool, or ask an operator to allow this one", "Write a permit into `policies/`, check it with `warden policy check`, and apply it.";
+    "acknowledgement_required": "A permit matches only once a named person has acknowledged this exact call.",
+        "wait for a person's acknowledgement", "Look at the call with `warden audit show ID`.";
+    "secret_found": "What would have been forwarded holds a secret value.",
+        "send a handle or a reference instead of the value", "Find out how the value reached the worker, and rotate it.";
+    "irreversible_effect": "The tool's effect is irreversible, or nobody has classified the tool.",
+        "wait for a person's acknowledgement, or use a tool whose effect can be taken back", "If the tool is harmless: `warden tools classify SERVER/TOOL read` (or `write`).";
+    "production_effect": "The tool touches production, or is not in the catalogue.",
+        "wait for a person's acknowledgement", "Check `warden tools list`: a tool that is not catalogued counts as the worst.";
+    "unseen_arguments": "Policy cannot see all arguments of the call; `unseen` in the record names them.",
+        "leave out the arguments that policy cannot see, or wait for a person's acknowledgement", "Prefer tools whose schema declares its arguments.";
+    "dot_segments": "A path argument has a `..` segment, plain or percent-encoded.",
+        "send the path without `..`", "Nothing to do, unless the argument is no path: then tell the server's author to rename it.";
+    "reserved_key": "A worker wrote to a state key that belongs to its host.",
+        "use another key", "Nothing to do.";
+    "operators_only": "A worker reached for the schedule, the policies or the operator plane.",
+        "use the worker plane", "Find out why the worker tried.";
+    "forbidden": "A forbid of the site or the composition matched, and gives no reason of its own.",
+        "ask an operator", "Add `@reason` and `@advice` to the rule that `policies` names.";
+    "policy_error": "A policy failed while it was evaluated. Cedar would skip it; Warden refuses.",
+        "ask an operator", "Mend the policy that `errors` names: overflow and absent attributes are the usual causes.";
+    "request_invalid": "The facts do not fit the schema of the snapshot.",
+        "ask an operator", "This is a defect of Warden: report it.";
+    "composition_unresolved": "The worker is bound to a composition that cannot be resolved.",
+        "ask an operator", "Register the composition, or take the binding out of the configuration.";
+    "argument_undeclared": "An argument is not declared by the tool's schema.",
+        "send only arguments that the tool declares", "If the server's schema changed, look at `warden tools show SERVER/TOOL`.";
+    "argument_missing": "An argument that the tool's schema requires is missing.",
+        "send every required argument", "Nothing to do.";
+    "argument_wrong_type": "An argument is not of the type that the tool's schema says.",
+        "send the argument in its declared type", "Nothing to do.";
+    "argument_out_of_range": "A number cannot be represented exactly, so policy could see another value than the tool.",
+        "send an integer of 64 bits, or at most four decimals", "Nothing to do.";
+    "argument_not_in_enum": "A text is not among those that the tool's schema lists.",
+        "send one of the declared values", "Nothing to do.";
+    "malformed_request": "A request could not be read as the method it names.",
+        "send a request that fits the protocol", "Nothing to do.";
+    "unknown_method": "The method is not known to Warden, so nothing can be decided about it.",
+        "use a method of the protocol", "If it is a new method of MCP, a newer Warden may know it.";
+    "unknown_server": "No server of this name is configured.",
+        "use a configured server", "Add the server to `warden.yaml`.";
+    "unknown_worker": "No worker of this name is configured.",
+        "ask an operator for a token", "Add the worker to `warden.yaml`.";
+    "result_withheld": "The call ran, and its result holds a secret value, so nobody was given it.",
+        "the call ran, and its result is withheld: do not repeat it", "The outcome record names the format and the place. Keep the secret out of what the server returns.";
+    "journal_full": "The disk is full. Denials and operators' records still fit; nothing else moves.",
+        "try again later", "Make room on the disk of the data folder.";
+    "journal_failed": "The decision could not be written down, so nothing was forwarded. Nothing will be until a restart has verified the journal.",
+        "try again later", "Look at the log, mend the disk, and restart: `warden audit verify` says what is there.";
+    "journal_busy": "Too many decisions wait to be written.",
+        "try again in a moment", "The disk is slower than the workers: move the data folder to a faster one.";
+    "seal_failed": "The arguments could not be sealed, so the call could not be held.",
+        "try again later", "Look at the permissions of `keys/` in the data folder.";
+}
+
+/// What a worker is told for a code.
+pub fn advice(code: &str) -> Option<&'static str> {
+    REASONS.iter().find(|reason| reason.code == code).map(|reason| reason.advice)
+}

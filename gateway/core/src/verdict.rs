@@ -1,0 +1,172 @@
+//! The verdict: Cedar asked once or twice, and never trusted past an error.
+//!
+//! Cedar **skips** a policy that errors, so a failing `forbid` would let a call through. Any error of any policy is a
+//! deny, with its own reason, and never a question for a person.
+
+use crate::facts::Facts;
+use crate::policy::layer::LayerName;
+use crate::policy::slice::Slice;
+use crate::policy::snapshot::{Case, Snapshot};
+use cedar_policy::{Authorizer, Decision as CedarDecision, Entities, PolicyId, PolicySet, Request};
+use serde::{Deserialize, Serialize};
+
+/// What is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It may run.
+    Allow,
+    /// It would be allowed if a named person acknowledged this exact proposal.
+    Escalate,
+    /// It may not run.
+    Deny,
+}
+
+impl Verdict {
+    /// The name in JSON, logs and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Allow => "allow",
+            Verdict::Escalate => "escalate",
+            Verdict::Deny => "deny",
+        }
+    }
+
+    /// 0 deny, 1 escalate, 2 allow.
+    pub fn rank(self) -> u8 {
+        match self {
+            Verdict::Deny => 0,
+            Verdict::Escalate => 1,
+            Verdict::Allow => 2,
+        }
+    }
+}
+
+/// A verdict with its reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evaluation {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// A stable code, see [`crate::reason`], or the `@reason` of the rule.
+    pub reason: String,
+    /// What a worker can do instead.
+    pub advice: Option<String>,
+    /// The policies that decided, sorted.
+    pub policies: Vec<String>,
+    /// What went wrong while deciding, for operators. Contains no values.
+    pub errors: Vec<String>,
+}
+
+impl Evaluation {
+    /// A deny that no policy had to be asked for.
+    pub fn deny(reason: &str, error: Option<String>) -> Self {
+        Self {
+            verdict: Verdict::Deny,
+            reason: reason.into(),
+            advice: crate::reason::advice(reason).map(str::to_owned),
+            policies: Vec::new(),
+            errors: error.into_iter().collect(),
+        }
+    }
+}
+
+/// One question's answer.
+enum Answer {
+    Yes(Vec<PolicyId>),
+    No(Vec<PolicyId>),
+    Error(Vec<String>),
+}
+
+/// Decides a case. Total: a fault is one more reason to refuse.
+pub fn evaluate(snapshot: &Snapshot, case: Case<'_>, facts: &Facts) -> Evaluation {
+    let Some(slice) = case.slice else {
+        return Evaluation::deny("composition_unresolved", None);
+    };
+    let request = match snapshot.request(case, facts) {
+        Ok(request) => request,
+        // The text may quote a value, so it is not kept.
+        Err(_) => return Evaluation::deny("request_invalid", Some("the request does not fit the schema".into())),
+    };
+    decide(snapshot, slice, &request, case.in_composition)
+}
+
+fn decide(snapshot: &Snapshot, slice: &Slice, request: &Request, in_composition: bool) -> Evaluation {
+    let entities = snapshot.entities();
+    match ask(&slice.plain, request, entities, in_composition) {
+        Answer::Yes(permits) => Evaluation {
+            verdict: Verdict::Allow,
+            reason: "allowed".into(),
+            advice: None,
+            policies: names(permits),
+            errors: Vec::new(),
+        },
+        Answer::Error(errors) => Evaluation { errors, ..Evaluation::deny("policy_error", None) },
+        Answer::No(forbids) => {
+            let acknowledged = slice.acknowledged.as_ref().map(|set| ask(set, request, entities, in_composition));
+            match acknowledged {
+                Some(Answer::Yes(permits)) if forbids.is_empty() => {
+                    refusal(snapshot, Verdict::Escalate, "acknowledgement_required", permits)
+                }
+                Some(Answer::Yes(_)) => refusal(snapshot, Verdict::Escalate, "acknowledgement_required", forbids),
+                Some(Answer::Error(errors)) => Evaluation { errors, ..Evaluation::deny("policy_error", None) },
+                // What would still forbid it when acknowledged says more than what would not.
+                Some(Answer::No(hard)) if !hard.is_empty() => {
+                    refusal(snapshot, Verdict::Deny, "not_on_allowlist", hard)
+                }
+                Some(Answer::No(_)) => refusal(snapshot, Verdict::Deny, "not_on_allowlist", Vec::new()),
+                None => refusal(snapshot, Verdict::Deny, "not_on_allowlist", forbids),
+            }
+        }
+    }
+}
+
+/// Cedar's allow, no error, and a permit of the site and, where one is bound, of the composition.
+fn ask(set: &PolicySet, request: &Request, entities: &Entities, in_composition: bool) -> Answer {
+    let response = Authorizer::new().is_authorized(request, set, entities);
+    let diagnostics = response.diagnostics();
+    // The messages may quote values; which policy failed is what an operator needs.
+    let errors: Vec<String> =
+        diagnostics.errors().map(|e| match e {
+            cedar_policy::AuthorizationError::PolicyEvaluationError(e) => format!("policy `{}` failed", e.policy_id()),
+        }).collect();
+    if !errors.is_empty() {
+        return Answer::Error(errors);
+    }
+    let reason: Vec<PolicyId> = diagnostics.reason().cloned().collect();
+    let permitted = |layer| reason.iter().any(|id| LayerName::of(id) == Some(layer));
+    match response.decision() {
+        CedarDecision::Deny => Answer::No(reason),
+        CedarDecision::Allow
+            if permitted(LayerName::Site) && (!in_composition || permitted(LayerName::Composition)) =>
+        {
+            Answer::Yes(reason)
+        }
+        CedarDecision::Allow => Answer::No(Vec::new()),
+    }
+}
+
+fn refusal(snapshot: &Snapshot, verdict: Verdict, reason: &str, policies: Vec<PolicyId>) -> Evaluation {
+    let policies = names(policies);
+    // Ids sort by layer, the charter first: its rule speaks for the refusal.
+    let rule = policies.iter().find_map(|id| snapshot.rule(&PolicyId::new(id)));
+    let forbid = rule.filter(|rule| rule.policy.effect() == cedar_policy::Effect::Forbid);
+    let reason = match forbid {
+        Some(rule) => rule.reason.clone().unwrap_or_else(|| "forbidden".into()),
+        None => reason.to_owned(),
+    };
+    let advice = rule.and_then(|rule| rule.advice.clone());
+    Evaluation {
+        verdict,
+        advice: advice.or_else(|| crate::reason::advice(&reason).map(str::to_owned)),
+        reason,
+        policies,
+        errors: Vec::new(),
+    }
+}
+
+fn names(ids: Vec<PolicyId>) -> Vec<String> {
+    let rank = |id: &PolicyId| LayerName::of(id).map_or(3, |layer| layer as u8);
+    let mut ids = ids;
+    ids.sort_by(|a, b| (rank(a), a).cmp(&(rank(b), b)));
+    ids.into_iter().map(|id| id.to_string()).collect()
+}
