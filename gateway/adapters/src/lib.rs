@@ -1,1 +1,23 @@
-//! x
+//! `warden-adapters` touches the world: journal files, keys, the sled view, MCP children, listeners.
+//!
+//! Each module implements a port of `warden_core::port`, or is a door that makes proposals. None of them decides.
+
+pub mod files;
+pub mod govern;
+pub mod http;
+pub mod identity;
+pub mod journal;
+pub mod keys;
+pub mod mcp;
+pub mod metrics;
+pub mod policy_folder;
+pub mod view;
+pub mod world;
+
+use std::io;
+use std::path::Path;
+
+/// Makes new names in a folder durable.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    std::fs::File::open(dir)?.sync_all()
+}

@@ -33,6 +33,8 @@ pub enum Lost {
     Gone,
     /// No answer in time.
     TimedOut,
+    /// Something that is no answer, or one too long to read.
+    Garbled,
     /// The gateway was shutting down.
     Aborted,
     /// The gateway stopped before an outcome was recorded; found at the next start.
@@ -55,6 +57,8 @@ pub enum Happened {
     Unknown,
     /// Allowed, and never sent.
     NotSent,
+    /// Held, and nobody acknowledged it in time; its key is destroyed.
+    Expired,
 }
 
 /// The record of it.

@@ -122,6 +122,14 @@ impl Passage {
         &self.server
     }
 
+    /// A reply to chatter, if it holds no secret value.
+    pub fn release(&self, reply: Reply) -> Option<Payload> {
+        match reply {
+            Reply::Answered { raw, body, .. } if secrets::scan(&body, "").is_empty() => Some(Payload(raw)),
+            _ => None,
+        }
+    }
+
     /// Lets clean chatter pass.
     pub fn clear(&self, from: From, message: Message) -> Cleared {
         let (method, params, id) = match &message.kind {
@@ -429,6 +437,15 @@ fn write_up(
         sealed: None,
         repeated: 0,
     }
+}
+
+/// Held proposals that nobody acknowledged in time. Their keys must be destroyed first.
+pub async fn expire<P: Ports>(gate: &Gate<P>, held: Vec<DecisionId>) -> Result<(), JournalError> {
+    for decision in held {
+        let outcome = Outcome { happened: Happened::Expired, ..Outcome::of(decision, &Reply::NotSent, 0) };
+        gate.ports.append(Record::new(gate.ports.now(), Body::Outcome(outcome)), Room::Reserved).await?;
+    }
+    Ok(())
 }
 
 /// Allowed proposals that a crash left without an outcome: unknown, never done.

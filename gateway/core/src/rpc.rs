@@ -65,7 +65,12 @@ impl Id {
         Self("null".into())
     }
 
-    /// An id of ours.
+    /// A number, as it was written.
+    pub fn number(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// A string.
     pub fn text(id: &str) -> Self {
         Self(Json::String(id.into()).to_value().to_string())
     }

@@ -47,6 +47,7 @@ impl State {
             },
             Body::Outcome(outcome) => {
                 self.open.remove(&outcome.decision);
+                self.parked.remove(&outcome.decision);
             }
             Body::Policy(change) => self.digests = change.digests.clone(),
             Body::Decision(_) | Body::Operator(_) | Body::State(_) => {}

@@ -1,0 +1,404 @@
+//! What decides, and how it changes: the applied policies, the tool catalogue, the snapshot made of them. Every change is
+//! recorded before it takes effect, and one is made at a time.
+
+use crate::files::write_private;
+use crate::mcp::Settings;
+use crate::mcp::child::ServerCommand;
+use crate::mcp::discover;
+use crate::policy_folder;
+use crate::world::{World, now};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+use warden_core::catalogue::{Catalogue, Effect};
+use warden_core::journal::record::{Body, OperatorAct, PolicyChange, PolicyEvent, Record};
+use warden_core::pipeline::Gate;
+use warden_core::policy::Problems;
+use warden_core::policy::layer::{SourceFile, digest};
+use warden_core::policy::snapshot::{Snapshot, Source, Worker};
+use warden_core::port::{Journal, JournalError, Room};
+
+/// What a snapshot is built from besides policies and catalogue.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// The operators' policy folder.
+    pub policy_dir: PathBuf,
+    /// All workers.
+    pub workers: Vec<Worker>,
+    /// All servers.
+    pub servers: BTreeMap<String, ServerCommand>,
+    /// Bounds.
+    pub settings: Settings,
+}
+
+/// See the module.
+pub struct Governor {
+    gate: Arc<Gate<World>>,
+    setup: Setup,
+    state: Mutex<State>,
+}
+
+#[derive(Clone)]
+struct State {
+    site: Vec<SourceFile>,
+    catalogue: Catalogue,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The policies cannot be loaded; what decided before still does.
+    #[error(transparent)]
+    Policies(#[from] Problems),
+    /// The file system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It could not be recorded.
+    #[error("the change could not be recorded: {0}")]
+    Journal(#[from] JournalError),
+    /// It makes no sense now.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The policy folder beside what decides.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The digest of what decides.
+    pub applied: String,
+    /// The digest of the folder, when it differs.
+    pub pending: Option<String>,
+    /// What keeps the folder from being applied.
+    pub problems: Vec<warden_core::policy::Problem>,
+    /// The policies that decide.
+    pub policies: Vec<Listed>,
+}
+
+/// One policy that decides.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its id, layer first.
+    pub id: String,
+    /// `permit` or `forbid`.
+    pub effect: String,
+    /// File and line.
+    pub at: String,
+    /// `@reason`.
+    pub reason: Option<String>,
+}
+
+/// What an operator says of tools.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Classify {
+    /// `SERVER/TOOL`, with `*` for any part of a name.
+    pub tools: String,
+    /// The effect.
+    pub effect: Option<Effect>,
+    /// Whether it reaches beyond the operators' machines.
+    pub open_world: Option<bool>,
+    /// Further names of path arguments.
+    pub paths: Option<Vec<String>>,
+}
+
+/// Reads what decides from the data folder. At the first start that is the policy folder as it stands, kept as applied.
+pub fn load(setup: &Setup) -> Result<(Source, Snapshot), Error> {
+    let site = match policy_folder::applied(&setup.data_dir)? {
+        Some(site) => site,
+        None => {
+            let site = policy_folder::read(&setup.policy_dir)?;
+            let source = source(setup, &site, &load_catalogue(&setup.data_dir)?);
+            Snapshot::build(source)?;
+            policy_folder::keep_applied(&setup.data_dir, &site)?;
+            site
+        }
+    };
+    let source = source(setup, &site, &load_catalogue(&setup.data_dir)?);
+    let snapshot = Snapshot::build(source.clone())?;
+    Ok((source, snapshot))
+}
+
+/// The catalogue file; none is an empty one.
+pub fn load_catalogue(data_dir: &Path) -> io::Result<Catalogue> {
+    let path = data_dir.join("catalogue.json");
+    match std::fs::read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Catalogue::default()),
+        Err(e) => Err(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", path.display()))),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| io::Error::other(format!("`{}` is not a tool catalogue: {e}", path.display()))),
+    }
+}
+
+/// Writes the catalogue file.
+pub fn save_catalogue(data_dir: &Path, catalogue: &Catalogue) -> io::Result<()> {
+    write_private(&data_dir.join("catalogue.json"), &serde_json::to_vec_pretty(catalogue)?)
+}
+
+/// Everything a snapshot is built from.
+pub fn source(setup: &Setup, site: &[SourceFile], catalogue: &Catalogue) -> Source {
+    Source {
+        site: site.to_vec(),
+        compositions: BTreeMap::new(),
+        workers: setup.workers.clone(),
+        servers: setup.servers.keys().cloned().collect(),
+        catalogue: catalogue.clone(),
+    }
+}
+
+/// Asks servers that were never listed for their tools. What goes wrong is told and does not keep Warden from starting:
+/// such a server's tools stay unlisted.
+pub async fn discover(setup: &Setup, catalogue: &mut Catalogue) -> Vec<String> {
+    let mut added = Vec::new();
+    for (name, command) in &setup.servers {
+        if catalogue.servers.get(name).is_some_and(|tools| !tools.is_empty()) {
+            continue;
+        }
+        match discover::tools(name, command, setup.settings).await {
+            Ok(tools) => {
+                let learnt = catalogue.learn(name, &tools, true);
+                for why in learnt.refused {
+                    tracing::warn!(server = name, "{why}: it is not catalogued and cannot be called");
+                }
+                added.extend(learnt.added.into_iter().map(|tool| format!("{name}/{tool}")));
+            }
+            Err(e) => tracing::warn!("{e}; its tools stay unlisted until it answers"),
+        }
+    }
+    added
+}
+
+impl Governor {
+    /// Of a gate that serves what `source` made.
+    pub fn new(gate: Arc<Gate<World>>, setup: Setup, source: Source) -> Self {
+        let state = Mutex::new(State { site: source.site, catalogue: source.catalogue });
+        Self { gate, setup, state }
+    }
+
+    /// The configuration it works with.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Records that this decides from here on, and by what.
+    pub async fn started(&self) -> Result<(), JournalError> {
+        let change = PolicyChange {
+            event: PolicyEvent::Started,
+            digests: self.gate.snapshot().digests.clone(),
+            operator: None,
+            tools: Vec::new(),
+        };
+        self.record(Body::Policy(change)).await
+    }
+
+    /// Lists a server's tools once, if that never worked before.
+    pub async fn ensure_listed(&self, server: &str) {
+        let mut state = self.state.lock().await;
+        if state.catalogue.servers.get(server).is_some_and(|tools| !tools.is_empty()) {
+            return;
+        }
+        let mut setup = self.setup.clone();
+        setup.servers.retain(|name, _| name == server);
+        let mut next = state.clone();
+        let added = discover(&setup, &mut next.catalogue).await;
+        if added.is_empty() {
+            return;
+        }
+        if let Err(e) = self.change(&mut state, next, PolicyEvent::Catalogued, None, added).await {
+            tracing::error!(server, error = %e, "the listed tools could not be taken into the catalogue");
+        }
+    }
+
+    /// Takes in what a server lists now: differences wait for an operator.
+    pub async fn compare(&self, server: &str, tools: &[serde_json::Value]) {
+        let mut state = self.state.lock().await;
+        let learnt = state.catalogue.learn(server, tools, false);
+        if !learnt.waiting.is_empty() {
+            tracing::warn!(server, tools = learnt.waiting.len(), "tools appeared or changed: `warden tools list` shows them");
+            if let Err(e) = save_catalogue(&self.setup.data_dir, &state.catalogue) {
+                tracing::error!(error = %e, "the tool catalogue cannot be written");
+            }
+        }
+    }
+
+    /// The catalogue of now, with what waits.
+    pub async fn catalogue(&self) -> Catalogue {
+        self.state.lock().await.catalogue.clone()
+    }
+
+    /// Applies what an operator says of tools. A changed definition is accepted with it.
+    pub async fn classify(&self, operator: &str, says: &Classify) -> Result<Vec<String>, Error> {
+        let mut state = self.state.lock().await;
+        let mut next = state.clone();
+        let mut changed = Vec::new();
+        for (server, tools) in &mut next.catalogue.servers {
+            for (name, tool) in tools {
+                let full = format!("{server}/{name}");
+                if !matches(&says.tools, &full) {
+                    continue;
+                }
+                if let Some(definition) = tool.changed.take() {
+                    let fresh = warden_core::catalogue::Tool::listed(definition);
+                    (tool.definition, tool.hash) = (fresh.definition, fresh.hash);
+                }
+                tool.effect = says.effect.or(tool.effect);
+                tool.open_world = says.open_world.or(tool.open_world);
+                if let Some(paths) = &says.paths {
+                    tool.paths.clone_from(paths);
+                }
+                changed.push(full);
+            }
+        }
+        if changed.is_empty() {
+            return Err(Error::Refused(format!("no catalogued tool matches `{}`: see `warden tools list`", says.tools)));
+        }
+        let what = says.effect.map_or_else(String::new, |effect| format!(" as {effect}"));
+        self.act(operator, "tools_classify", &format!("{}{what}", says.tools)).await?;
+        self.change(&mut state, next, PolicyEvent::Classified, Some(operator), changed.clone()).await?;
+        Ok(changed)
+    }
+
+    /// The policy folder beside what decides.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let state = self.state.lock().await;
+        let snapshot = self.gate.snapshot();
+        let folder = policy_folder::read(&self.setup.policy_dir)?;
+        let pending = (folder != state.site).then(|| digest(&folder));
+        let problems = match &pending {
+            Some(_) => match self.build(&folder, &state.catalogue).await {
+                Err(Error::Policies(Problems(problems))) => problems,
+                Err(other) => return Err(other),
+                Ok(_) => Vec::new(),
+            },
+            None => Vec::new(),
+        };
+        Ok(Status { applied: digest(&state.site), pending, problems, policies: listed(&snapshot) })
+    }
+
+    /// Makes the policy folder decide, if it still is what the operator looked at.
+    pub async fn apply(&self, operator: &str, wanted: &str) -> Result<String, Error> {
+        let mut state = self.state.lock().await;
+        let folder = policy_folder::read(&self.setup.policy_dir)?;
+        let now = digest(&folder);
+        // A prefix is enough to say which one was looked at.
+        let bare = now.trim_start_matches("sha256:");
+        if wanted.len() < 8 || !(now.starts_with(wanted) || bare.starts_with(wanted)) {
+            return Err(Error::Refused(format!("the policy folder is `{now}` now, not `{wanted}`: look at it again with `warden policy list`")));
+        }
+        let next = State { site: folder, ..state.clone() };
+        self.act(operator, "policy_apply", &now).await?;
+        self.change(&mut state, next, PolicyEvent::Applied, Some(operator), Vec::new()).await?;
+        Ok(now)
+    }
+
+    /// For `serve --watch`: applies a changed folder that loads.
+    pub async fn apply_if_changed(&self) -> Result<bool, Error> {
+        let mut state = self.state.lock().await;
+        let folder = policy_folder::read(&self.setup.policy_dir)?;
+        if folder == state.site {
+            return Ok(false);
+        }
+        let next = State { site: folder, ..state.clone() };
+        self.change(&mut state, next, PolicyEvent::Watched, None, Vec::new()).await?;
+        Ok(true)
+    }
+
+    /// Records an operator's act, before it takes effect.
+    pub async fn act(&self, operator: &str, act: &str, object: &str) -> Result<(), JournalError> {
+        let act = OperatorAct { operator: operator.into(), act: act.into(), object: object.into() };
+        self.record(Body::Operator(act)).await
+    }
+
+    async fn record(&self, body: Body) -> Result<(), JournalError> {
+        self.gate.ports.append(Record::new(now(), body), Room::Reserved).await.map(drop)
+    }
+
+    async fn build(&self, site: &[SourceFile], catalogue: &Catalogue) -> Result<Snapshot, Error> {
+        let source = source(&self.setup, site, catalogue);
+        // Validation takes milliseconds a policy at times; proposals go on meanwhile.
+        let built = tokio::task::spawn_blocking(move || Snapshot::build(source)).await;
+        Ok(built.map_err(io::Error::other)??)
+    }
+
+    async fn change(
+        &self,
+        state: &mut State,
+        next: State,
+        event: PolicyEvent,
+        operator: Option<&str>,
+        tools: Vec<String>,
+    ) -> Result<(), Error> {
+        let snapshot = self.build(&next.site, &next.catalogue).await?;
+        let change =
+            PolicyChange { event, digests: snapshot.digests.clone(), operator: operator.map(str::to_owned), tools };
+        self.record(Body::Policy(change)).await?;
+        if next.catalogue != state.catalogue {
+            save_catalogue(&self.setup.data_dir, &next.catalogue)?;
+        }
+        if next.site != state.site {
+            policy_folder::keep_applied(&self.setup.data_dir, &next.site)?;
+        }
+        write_schema(&self.setup.data_dir, &snapshot)?;
+        tracing::info!(?event, policy = snapshot.digests.policy, "a new policy snapshot decides");
+        self.gate.serve(snapshot);
+        *state = next;
+        Ok(())
+    }
+}
+
+/// Leaves the generated schema where authors and their editors find it.
+pub fn write_schema(data_dir: &Path, snapshot: &Snapshot) -> io::Result<()> {
+    write_private(&data_dir.join("warden.cedarschema"), snapshot.schema_text().as_bytes())
+}
+
+/// The policies of a snapshot, layer by layer.
+pub fn listed(snapshot: &Snapshot) -> Vec<Listed> {
+    let rules = snapshot.layers.iter().flat_map(|layer| &layer.rules);
+    rules
+        .map(|rule| Listed {
+            id: rule.policy.id().to_string(),
+            effect: rule.policy.effect().to_string(),
+            at: format!("{}:{}", rule.file, rule.line),
+            reason: rule.reason.clone(),
+        })
+        .collect()
+}
+
+/// `*` stands for any part of the text.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_any_part() {
+        for (pattern, text) in [("a/b", "a/b"), ("a/*", "a/b"), ("*", "a/b"), ("a/read_*", "a/read_file"), ("*/x*y", "s/xay")] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("a/b", "a/bc"), ("a/*", "b/a"), ("a/*_x", "a/x"), ("", "a")] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The two planes over HTTP: [`worker`] for workers, [`operator`] for named persons. Separate listeners, separate
+//! credentials.
+
+pub mod operator;
+pub mod worker;
+
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// The bearer token of a request ([RFC 6750 §2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// `{"error": {code, message}}` with a status.
+fn error(status: axum::http::StatusCode, code: &str, message: &str) -> Response {
+    (status, axum::Json(json!({ "error": { "code": code, "message": message } }))).into_response()
+}
+
+/// Whether a `Host` or `Origin` names this machine by a loopback name or one that was configured: a page in a browser must
+/// not reach a loopback listener by another name.
+fn is_local(authority: &str, allowed: &[String]) -> bool {
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    matches!(host, "localhost" | "127.0.0.1" | "::1") || allowed.iter().any(|a| a == host || a == authority)
+}
+
+/// Checks `Host` and `Origin`.
+fn guard(headers: &HeaderMap, allowed: &[String]) -> Result<(), Box<Response>> {
+    let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let forbidden = |what: &str| Box::new(error(axum::http::StatusCode::FORBIDDEN, "forbidden_origin", what));
+    if let Some(host) = text(header::HOST)
+        && !is_local(host, allowed)
+    {
+        return Err(forbidden("this `Host` is not served; add it to `allowed_hosts`"));
+    }
+    if let Some(origin) = text(header::ORIGIN) {
+        let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
+        if !is_local(authority, allowed) {
+            return Err(forbidden("this `Origin` is not served; add it to `allowed_hosts`"));
+        }
+    }
+    Ok(())
+}

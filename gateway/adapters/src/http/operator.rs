@@ -1,0 +1,420 @@
+//! The operator plane: a Unix socket with mode 0600, for named operators. Nothing here is a worker's: one that comes is
+//! refused, and the attempt is a recorded decision.
+
+use super::{bearer, error, guard};
+use crate::govern::{self, Classify, Governor};
+use crate::identity::{Identities, Role};
+use crate::journal::Health;
+use crate::view::{self, Query, View};
+use crate::world::{World, now};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Path, Query as Params, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::serve::IncomingStream;
+use axum::{Extension, Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use tokio::net::UnixListener;
+use warden_core::catalogue::Tool;
+use warden_core::journal::record::{Body, Record};
+use warden_core::json::Json as Strict;
+use warden_core::pipeline::{self, Gate};
+use warden_core::port::JournalError;
+use warden_core::proposal::{Ask, Door, Proposal, Verb};
+
+/// What the operator plane works with.
+pub struct OperatorPlane {
+    /// The gate.
+    pub gate: Arc<Gate<World>>,
+    /// What decides.
+    pub governor: Arc<Governor>,
+    /// Who may speak.
+    pub identities: Arc<RwLock<Identities>>,
+    /// The queryable log, once it is open.
+    pub view: Arc<OnceLock<View>>,
+    /// User ids of workers, with their names: peers that are turned away.
+    pub worker_uids: HashMap<u32, String>,
+    /// Whether a worker may have the gateway's own user id.
+    pub same_uid: bool,
+    /// Further names of this machine, for the TCP listener.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// The user at the other end of the socket.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|cred| cred.uid()) }
+    }
+}
+
+/// The operator a request comes from.
+#[derive(Clone)]
+struct By(String);
+
+/// How the gateway is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// Whether proposals can be allowed.
+    pub ready: bool,
+    /// `good`, `full` or `failed: …`.
+    pub journal: String,
+    /// Number of records.
+    pub records: u64,
+    /// The Merkle root over them.
+    pub root: String,
+    /// Whether the queryable log is open.
+    pub view: bool,
+    /// Held proposals.
+    pub held: usize,
+    /// The digest of what decides.
+    pub policy: String,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl OperatorPlane {
+    /// The routes.
+    pub fn router(self: Arc<Self>) -> Router {
+        let named = Router::new()
+            .route("/v1/decisions", get(decisions))
+            .route("/v1/decisions/{id}", get(decision))
+            .route("/v1/policies", get(policies))
+            .route("/v1/policies/apply", post(apply))
+            .route("/v1/tools", get(tools))
+            .route("/v1/tools/classify", post(classify))
+            .route("/v1/tokens", get(tokens).post(issue))
+            .route("/v1/tokens/{id}", delete(revoke_token))
+            .route("/v1/operators", get(operators).post(add_operator))
+            .route("/v1/operators/{name}", delete(revoke_operator))
+            .layer(middleware::from_fn_with_state(self.clone(), named_only));
+        Router::new()
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .merge(named)
+            .layer(middleware::from_fn_with_state(self.clone(), peers_only))
+            .with_state(self)
+    }
+
+    /// How the gateway is.
+    pub fn ready(&self) -> Ready {
+        let journal = &self.gate.ports.journal;
+        let (health, head) = (journal.health(), journal.head());
+        let mut warnings = Vec::new();
+        if self.same_uid {
+            warnings.push("a worker may have the gateway's user id: acknowledgements hold against the model, not against code the worker runs".to_owned());
+        }
+        Ready {
+            ready: health == Health::Good,
+            journal: match health {
+                Health::Good => "good".into(),
+                Health::Full => "full".into(),
+                Health::Failed(why) => format!("failed: {why}"),
+            },
+            records: head.tree.size(),
+            root: crate::journal::root_text(&head.tree.root()),
+            view: self.view.get().is_some(),
+            held: head.state.parked.len(),
+            policy: self.gate.snapshot().digests.policy.clone(),
+            warnings,
+        }
+    }
+
+    /// A worker that reaches for this plane is a proposal like any other; the charter forbids it.
+    async fn refuse_worker(&self, worker: &str, what: &str) -> Response {
+        let proposal = Proposal {
+            door: Door::OperatorPlane,
+            worker: worker.to_owned(),
+            connection: String::new(),
+            server: String::new(),
+            method: what.to_owned(),
+            ask: Ask::Verb(Verb::Operate),
+            arguments: Strict::Object(vec![]),
+            envelope: Strict::String(what.to_owned()),
+            payload: String::new(),
+        };
+        pipeline::handle(&self.gate, proposal, &crate::mcp::connection::Nowhere).await;
+        error(StatusCode::FORBIDDEN, "operators_only", "this plane is for operators; the attempt is recorded")
+    }
+
+    async fn act(&self, by: &By, act: &str, object: &str) -> Result<(), Box<Response>> {
+        self.governor.act(&by.0, act, object).await.map_err(|e: JournalError| Box::new(unavailable(&e.to_string())))
+    }
+
+    /// Changes who may speak: recorded, then written, then in force.
+    async fn change<T>(
+        &self,
+        by: &By,
+        (act, object): (&str, &str),
+        change: impl FnOnce(&mut Identities) -> std::io::Result<T>,
+    ) -> Result<T, Box<Response>> {
+        let mut next = self.identities.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let done = change(&mut next).map_err(|e| Box::new(error(StatusCode::CONFLICT, "refused", &e.to_string())))?;
+        self.act(by, act, object).await?;
+        next.save(&self.governor.setup().data_dir).map_err(|e| Box::new(unavailable(&e.to_string())))?;
+        *self.identities.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(done)
+    }
+}
+
+type Plane = State<Arc<OperatorPlane>>;
+
+async fn peers_only(State(plane): Plane, request: Request, next: Next) -> Response {
+    if let Err(response) = guard(request.headers(), &plane.allowed_hosts) {
+        return *response;
+    }
+    let uid = request.extensions().get::<ConnectInfo<Peer>>().and_then(|info| info.0.uid);
+    if let Some(worker) = uid.and_then(|uid| plane.worker_uids.get(&uid)).filter(|_| !plane.same_uid) {
+        return plane.refuse_worker(worker, request.uri().path()).await;
+    }
+    next.run(request).await
+}
+
+async fn named_only(State(plane): Plane, mut request: Request, next: Next) -> Response {
+    let who = {
+        let identities = plane.identities.read().unwrap_or_else(PoisonError::into_inner);
+        let secret = bearer(request.headers()).unwrap_or_default();
+        match (identities.operator(secret), identities.worker(secret)) {
+            (Some(operator), _) => Ok(By(operator.name.clone())),
+            (None, Some(token)) => Err(Some(token.worker.clone())),
+            (None, None) => Err(None),
+        }
+    };
+    match who {
+        Ok(by) => {
+            request.extensions_mut().insert(by);
+            next.run(request).await
+        }
+        Err(Some(worker)) => plane.refuse_worker(&worker, request.uri().path()).await,
+        Err(None) => error(StatusCode::UNAUTHORIZED, "unauthorized", "an operator's bearer token is needed: `warden operator add NAME`"),
+    }
+}
+
+fn unavailable(message: &str) -> Response {
+    error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+}
+
+fn governed(e: &govern::Error) -> Response {
+    let (status, code) = match e {
+        govern::Error::Policies(_) => (StatusCode::UNPROCESSABLE_ENTITY, "policies_invalid"),
+        govern::Error::Refused(_) => (StatusCode::CONFLICT, "refused"),
+        govern::Error::Io(_) | govern::Error::Journal(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    error(status, code, &e.to_string())
+}
+
+async fn readyz(State(plane): Plane) -> Response {
+    let ready = plane.ready();
+    let status = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(ready)).into_response()
+}
+
+async fn metrics(State(plane): Plane) -> Response {
+    let kind = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    (kind, plane.gate.ports.metrics.text()).into_response()
+}
+
+/// A record as readers see it: with its sequence number.
+pub fn shown(seq: u64, record: &Record) -> Value {
+    let mut value = serde_json::to_value(record).unwrap_or_default();
+    if let Some(members) = value.as_object_mut() {
+        members.insert("seq".into(), json!(seq));
+    }
+    value
+}
+
+async fn decisions(State(plane): Plane, Params(query): Params<Query>) -> Response {
+    let found = tokio::task::spawn_blocking(move || {
+        let view = plane.view.get().ok_or_else(|| std::io::Error::other("the queryable log is still being opened; try again in a moment"))?;
+        let mut reader = plane.gate.ports.journal.reader();
+        view::run(view, &mut reader, &query)
+    });
+    match found.await.map_err(std::io::Error::other) {
+        Ok(Ok(found)) => {
+            let next = found.last().map(|(seq, _)| *seq);
+            let records: Vec<Value> = found.iter().map(|(seq, record)| shown(*seq, record)).collect();
+            Json(json!({ "records": records, "next_before": next })).into_response()
+        }
+        Ok(Err(e)) | Err(e) => unavailable(&e.to_string()),
+    }
+}
+
+async fn decision(State(plane): Plane, Path(id): Path<String>) -> Response {
+    let found = tokio::task::spawn_blocking(move || {
+        let mut reader = plane.gate.ports.journal.reader();
+        let records = plane.gate.ports.journal.next_seq();
+        find(plane.view.get(), &mut reader, records, &id)
+    });
+    match found.await.map_err(std::io::Error::other) {
+        Ok(Ok(found)) if found.is_empty() => error(StatusCode::NOT_FOUND, "no_such_decision", "no such decision in this journal"),
+        Ok(Ok(found)) => {
+            let records: Vec<Value> = found.iter().map(|(seq, record)| shown(*seq, record)).collect();
+            Json(json!({ "records": records })).into_response()
+        }
+        Ok(Err(e)) | Err(e) => unavailable(&e.to_string()),
+    }
+}
+
+/// The decision of that id or sequence number, and its outcome. Ids carry their time, so only what was recorded around it
+/// is read.
+pub fn find(view: Option<&View>, reader: &mut crate::journal::Reader, records: u64, id: &str) -> std::io::Result<Vec<(u64, Record)>> {
+    if let Ok(seq) = id.parse::<u64>() {
+        return Ok(reader.record(seq)?.map(|record| (seq, record)).into_iter().collect());
+    }
+    let Ok(uuid) = uuid::Uuid::parse_str(id) else { return Ok(Vec::new()) };
+    let made = uuid.get_timestamp().and_then(|ts| {
+        let (seconds, nanos) = ts.to_unix();
+        jiff::Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
+    });
+    let start = match (view, made) {
+        (Some(view), Some(made)) => view.first_around(made)?,
+        _ => 0,
+    };
+    let (id, mut found) = (uuid.to_string(), Vec::new());
+    for seq in start..records {
+        let Some(bytes) = reader.bytes(seq)? else { break };
+        if !bytes.windows(id.len()).any(|window| window == id.as_bytes()) {
+            continue;
+        }
+        let record = Record::from_bytes(&bytes).map_err(std::io::Error::other)?;
+        match &record.body {
+            Body::Decision(decision) if decision.id.as_str() == id => found.push((seq, record)),
+            Body::Outcome(outcome) if outcome.decision.as_str() == id => {
+                found.push((seq, record));
+                break;
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+async fn policies(State(plane): Plane) -> Response {
+    match plane.governor.status().await {
+        Ok(status) => Json(status).into_response(),
+        Err(e) => governed(&e),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Apply {
+    digest: String,
+}
+
+async fn apply(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Apply>) -> Response {
+    match plane.governor.apply(&by.0, &body.digest).await {
+        Ok(digest) => Json(json!({ "applied": digest })).into_response(),
+        Err(e) => governed(&e),
+    }
+}
+
+/// A tool as operators see it.
+pub fn shown_tool(server: &str, name: &str, tool: &Tool) -> Value {
+    json!({
+        "tool": format!("{server}/{name}"),
+        "effect": tool.effect(),
+        "classified": tool.effect.is_some(),
+        "suggestion": tool.suggestion(),
+        "open_world": tool.open_world.unwrap_or(true),
+        "paths": tool.paths,
+        "changed": tool.changed.is_some(),
+        "hash": tool.hash,
+        "description": tool.definition.get("description"),
+        "inputSchema": tool.definition.get("inputSchema"),
+    })
+}
+
+async fn tools(State(plane): Plane) -> Response {
+    let catalogue = plane.governor.catalogue().await;
+    let all = catalogue.servers.iter().flat_map(|(server, tools)| {
+        tools.iter().map(move |(name, tool)| shown_tool(server, name, tool))
+    });
+    Json(json!({ "tools": all.collect::<Vec<_>>() })).into_response()
+}
+
+async fn classify(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Classify>) -> Response {
+    match plane.governor.classify(&by.0, &body).await {
+        Ok(tools) => Json(json!({ "tools": tools })).into_response(),
+        Err(e) => governed(&e),
+    }
+}
+
+async fn tokens(State(plane): Plane) -> Response {
+    let identities = plane.identities.read().unwrap_or_else(PoisonError::into_inner);
+    let tokens = identities.tokens.iter().map(|t| json!({ "id": t.id, "worker": t.worker, "role": t.role, "issued": t.issued }));
+    Json(json!({ "tokens": tokens.collect::<Vec<_>>() })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Issue {
+    worker: String,
+    role: Role,
+}
+
+async fn issue(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Issue>) -> Response {
+    if !plane.governor.setup().workers.iter().any(|worker| worker.name == body.worker) {
+        return error(StatusCode::CONFLICT, "unknown_worker", "no such worker in `warden.yaml`");
+    }
+    let issued = plane
+        .change(&by, ("token_issue", &body.worker), |all| all.issue(&body.worker, body.role, &now().to_string()))
+        .await;
+    match issued {
+        Ok((secret, token)) => Json(json!({ "id": token.id, "worker": token.worker, "token": secret })).into_response(),
+        Err(response) => *response,
+    }
+}
+
+async fn revoke_token(State(plane): Plane, Extension(by): Extension<By>, Path(id): Path<String>) -> Response {
+    revoked(plane.change(&by, ("token_revoke", &id), |all| Ok(all.revoke_token(&id))).await, "token")
+}
+
+async fn operators(State(plane): Plane) -> Response {
+    let identities = plane.identities.read().unwrap_or_else(PoisonError::into_inner);
+    let operators = identities.operators.iter().map(|o| json!({ "name": o.name, "added": o.added }));
+    Json(json!({ "operators": operators.collect::<Vec<_>>() })).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Add {
+    name: String,
+}
+
+async fn add_operator(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Add>) -> Response {
+    let added = plane
+        .change(&by, ("operator_add", &body.name), |all| all.add_operator(&body.name, &now().to_string()))
+        .await;
+    match added {
+        Ok(secret) => Json(json!({ "name": body.name, "token": secret })).into_response(),
+        Err(response) => *response,
+    }
+}
+
+async fn revoke_operator(State(plane): Plane, Extension(by): Extension<By>, Path(name): Path<String>) -> Response {
+    let change = |all: &mut Identities| {
+        if all.operators.len() == 1 && all.operators.iter().any(|o| o.name == name) {
+            return Err(std::io::Error::other("the last operator stays: add another one first"));
+        }
+        Ok(all.revoke_operator(&name))
+    };
+    revoked(plane.change(&by, ("operator_revoke", &name), change).await, "operator")
+}
+
+fn revoked(done: Result<bool, Box<Response>>, what: &str) -> Response {
+    match done {
+        Ok(true) => Json(json!({ "revoked": true })).into_response(),
+        Ok(false) => error(StatusCode::NOT_FOUND, "not_found", &format!("no such {what}")),
+        Err(response) => *response,
+    }
+}

@@ -1,0 +1,358 @@
+//! The journal on files: append-only segments, group commit, `fdatasync`, then the receipt.
+//!
+//! One thread writes. It takes whatever waits, writes it as one batch, syncs once and answers all. A failed write or
+//! sync poisons it for good: what the disk holds is unknown then, and retrying a failed sync reports success without
+//! the data being there. Only a restart, which verifies, goes on.
+
+mod read;
+mod recover;
+mod segment;
+
+pub use read::Reader;
+pub use recover::{OpenError, Verified, verify};
+
+use recover::Recovered;
+use segment::{Segment, Spare};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, oneshot};
+use warden_core::journal::frame::{self, PAYLOAD_MAX, SEGMENT_HEADER, SegmentHeader};
+use warden_core::journal::record::{Body, Record, StateMark};
+use warden_core::journal::state::State;
+use warden_core::journal::tree::{Frontier, Hash, leaf};
+use warden_core::mac::MacKey;
+use warden_core::port::{JournalError, Receipt, Room};
+
+/// How the journal is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+    /// Bytes of the reserved segment.
+    pub reserved_bytes: u64,
+    /// Records that may wait; more are refused.
+    pub queue_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, reserved_bytes: 8 << 20, queue_max: 4096 }
+    }
+}
+
+/// A batch is closed at this many bytes, so that nobody waits for a very long write.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// How long a full disk is left alone before room is looked for again.
+const FULL_RETRY: Duration = Duration::from_secs(2);
+
+/// A record that is on the disk.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// Its sequence number.
+    pub seq: u64,
+    /// The record.
+    pub record: Arc<Record>,
+}
+
+/// What the journal adds up to after some sequence number.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// The tree.
+    pub tree: Frontier,
+    /// The hot state.
+    pub state: State,
+}
+
+/// The running journal. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    key: MacKey,
+}
+
+struct Shared {
+    queue: Mutex<Option<SyncSender<Waiting>>>,
+    head: Mutex<Head>,
+    committed: broadcast::Sender<Committed>,
+    next_seq: AtomicU64,
+    health: Mutex<Health>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    dir: PathBuf,
+}
+
+/// How the journal is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It takes records.
+    Good,
+    /// No room for ordinary records.
+    Full,
+    /// Poisoned.
+    Failed(String),
+}
+
+struct Waiting {
+    record: Record,
+    bytes: Vec<u8>,
+    room: Room,
+    done: oneshot::Sender<Result<Receipt, JournalError>>,
+}
+
+impl Journal {
+    /// Opens the journal in `dir` (`journal/` and `state/` below it), verifying what is needed to go on.
+    pub fn open(dir: &Path, key: MacKey, options: Options) -> Result<Self, OpenError> {
+        let Recovered { segment, head } = recover::open(dir, options)?;
+        let (queue, waiting) = sync_channel(options.queue_max);
+        let (committed, _) = broadcast::channel(16_384);
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Some(queue)),
+            next_seq: AtomicU64::new(segment.next_seq),
+            head: Mutex::new(head),
+            committed,
+            health: Mutex::new(Health::Good),
+            thread: Mutex::new(None),
+            dir: dir.to_owned(),
+        });
+        let spare = Spare::prepare(&dir.join("journal"), options.segment_bytes);
+        let writer =
+            Writer { shared: shared.clone(), options, segment, spare, full: None, key: key.clone(), buffer: Vec::new() };
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer.run(&waiting))
+            .map_err(|e| OpenError::io("start the writer of", dir, e))?;
+        *lock(&shared.thread) = Some(thread);
+        Ok(Self { shared, key })
+    }
+
+    /// Writes a record and waits until it would survive a power cut.
+    pub async fn append(&self, record: Record, room: Room) -> Result<Receipt, JournalError> {
+        let bytes = record.to_bytes(&self.key);
+        if bytes.len() > PAYLOAD_MAX {
+            return Err(JournalError::Full);
+        }
+        let (done, receipt) = oneshot::channel();
+        {
+            let queue = lock(&self.shared.queue);
+            let queue = queue.as_ref().ok_or(JournalError::Failed)?;
+            match queue.try_send(Waiting { record, bytes, room, done }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => return Err(JournalError::Busy),
+                Err(TrySendError::Disconnected(_)) => return Err(JournalError::Failed),
+            }
+        }
+        // The writer answers everybody or is gone.
+        receipt.await.unwrap_or(Err(JournalError::Failed))
+    }
+
+    /// Every record from now on, as it is committed. A reader that is too slow is told how many it missed.
+    pub fn committed(&self) -> broadcast::Receiver<Committed> {
+        self.shared.committed.subscribe()
+    }
+
+    /// The sequence number of the next record: how many there are.
+    pub fn next_seq(&self) -> u64 {
+        self.shared.next_seq.load(Ordering::Acquire)
+    }
+
+    /// The tree and hot state of now.
+    pub fn head(&self) -> Head {
+        lock(&self.shared.head).clone()
+    }
+
+    /// How it is.
+    pub fn health(&self) -> Health {
+        lock(&self.shared.health).clone()
+    }
+
+    /// Reads records by their sequence number.
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.shared.dir.join("journal"))
+    }
+
+    /// Writes what waits and stops. Later records are refused.
+    pub fn close(&self) {
+        drop(lock(&self.shared.queue).take());
+        if let Some(thread) = lock(&self.shared.thread).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+// A std mutex: nothing awaits while it is held, and a poisoned one still holds what was last written whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    options: Options,
+    segment: Segment,
+    spare: Spare,
+    /// Since when only the reserved segment is left.
+    full: Option<Instant>,
+    key: MacKey,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    fn run(mut self, queue: &Receiver<Waiting>) {
+        while let Ok(first) = queue.recv() {
+            let mut batch = vec![first];
+            let mut bytes = batch[0].bytes.len();
+            while bytes < BATCH_BYTES_MAX {
+                let Ok(next) = queue.try_recv() else { break };
+                bytes += next.bytes.len();
+                batch.push(next);
+            }
+            if let Err(e) = self.write(batch) {
+                self.poison(&e);
+                // Dropping the queue answers everybody who waits; new ones find it gone.
+                return;
+            }
+        }
+    }
+
+    fn poison(&self, e: &std::io::Error) {
+        tracing::error!(error = %e, file = %self.segment.path.display(),
+            "the journal failed: every proposal is denied until a restart has verified it");
+        *lock(&self.shared.health) = Health::Failed(format!("{}: {e}", self.segment.path.display()));
+        drop(lock(&self.shared.queue).take());
+    }
+
+    /// Writes a batch, in parts where a segment ends. An error is one that poisons.
+    fn write(&mut self, batch: Vec<Waiting>) -> std::io::Result<()> {
+        let mut batch = batch.into_iter().peekable();
+        while batch.peek().is_some() {
+            let mut part = Vec::new();
+            let mut end = self.segment.end;
+            while let Some(next) = batch.peek() {
+                let length = frame::length_of(next.bytes.len()) as u64;
+                if end + length > self.segment.size {
+                    break;
+                }
+                end += length;
+                part.extend(batch.next());
+            }
+            let part = self.admit(part);
+            if !part.is_empty() {
+                self.commit(part)?;
+            }
+            if let Some(next) = batch.peek() {
+                let needed = SEGMENT_HEADER as u64 + frame::length_of(next.bytes.len()) as u64;
+                if !self.roll(needed)? {
+                    if let Some(refused) = batch.next() {
+                        let _ = refused.done.send(Err(JournalError::Full));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// While the disk is full only denials, outcomes and operators' records go on.
+    fn admit(&mut self, part: Vec<Waiting>) -> Vec<Waiting> {
+        if self.full.is_none() {
+            return part;
+        }
+        let (reserved, ordinary): (Vec<_>, Vec<_>) = part.into_iter().partition(|w| w.room == Room::Reserved);
+        for waiting in ordinary {
+            let _ = waiting.done.send(Err(JournalError::Full));
+        }
+        // Room is looked for after they were answered; nobody waits for it.
+        if self.full.is_some_and(|since| since.elapsed() >= FULL_RETRY) && reserved.is_empty() {
+            let _ = self.roll(0);
+        }
+        reserved
+    }
+
+    fn commit(&mut self, part: Vec<Waiting>) -> std::io::Result<()> {
+        let first = self.segment.next_seq;
+        self.buffer.clear();
+        for (seq, waiting) in (first..).zip(&part) {
+            frame::push(&mut self.buffer, seq, first, &waiting.bytes);
+        }
+        self.segment.append(&self.buffer, part.len() as u64)?;
+        {
+            let mut head = lock(&self.shared.head);
+            for (seq, waiting) in (first..).zip(&part) {
+                head.tree.push(leaf(&waiting.bytes));
+                head.state.apply(seq, &waiting.record);
+            }
+        }
+        self.shared.next_seq.store(self.segment.next_seq, Ordering::Release);
+        for (seq, waiting) in (first..).zip(part) {
+            // The worker may have given up waiting; the record stands all the same.
+            let _ = waiting.done.send(Ok(Receipt { seq }));
+            let _ = self.shared.committed.send(Committed { seq, record: Arc::new(waiting.record) });
+        }
+        Ok(())
+    }
+
+    /// Goes on in the next segment; in the reserved one when there is no room. False: not even there.
+    fn roll(&mut self, needed: u64) -> std::io::Result<bool> {
+        let dir = self.shared.dir.join("journal");
+        // The mark of the hot state comes first and takes some of it.
+        let size = self.options.segment_bytes.max(needed + 4096);
+        let head = lock(&self.shared.head).clone();
+        let header = SegmentHeader { first_seq: self.segment.next_seq, root_before: head.tree.root() };
+        let was_full = self.full.is_some();
+        match self.spare.take(size) {
+            Ok(file) => {
+                self.segment = Segment::begin(&dir, file, &header)?;
+                self.full = None;
+                if was_full {
+                    tracing::info!("there is room again: the journal takes all records");
+                    segment::reserve(&dir, self.options.reserved_bytes);
+                }
+                *lock(&self.shared.health) = Health::Good;
+            }
+            Err(e) if was_full => {
+                self.full = Some(Instant::now());
+                tracing::warn!(error = %e, "still no room for the journal");
+                return Ok(false);
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "no room for the journal: only denials and operators' records are taken");
+                self.full = Some(Instant::now());
+                *lock(&self.shared.health) = Health::Full;
+                match segment::take_reserve(&dir) {
+                    Ok(file) => self.segment = Segment::begin(&dir, file, &header)?,
+                    Err(e) => {
+                        tracing::error!(error = %e, "the reserved segment cannot be used");
+                        return Ok(false);
+                    }
+                }
+                return Ok(needed <= self.segment.size);
+            }
+        }
+        self.spare = Spare::prepare(&dir, self.options.segment_bytes);
+        self.snapshot(&head)?;
+        Ok(true)
+    }
+
+    /// The hot state beside the seal of a segment, and its hash as the next segment's first record.
+    fn snapshot(&mut self, head: &Head) -> std::io::Result<()> {
+        let mark = match recover::write_snapshot(&self.shared.dir, self.segment.next_seq, head) {
+            Ok(hash) => StateMark { next_seq: self.segment.next_seq, hash },
+            Err(e) => {
+                // Only the next start is slower for it.
+                tracing::warn!(error = %e, "no hot-state snapshot was written");
+                return Ok(());
+            }
+        };
+        let ts = jiff::Timestamp::now();
+        let record = Record::new(ts, Body::State(mark));
+        let (done, _) = oneshot::channel();
+        let bytes = record.to_bytes(&self.key);
+        self.commit(vec![Waiting { record, bytes, room: Room::Reserved, done }])
+    }
+}
+
+/// The root of a tree as people write it.
+pub fn root_text(root: &Hash) -> String {
+    format!("sha256:{}", warden_core::journal::tree::hex(root))
+}

@@ -1,0 +1,59 @@
+//! Policy files: the operators' folder, and the applied copy that decides.
+
+use crate::files::{create_private_dir, write_private};
+use std::io;
+use std::path::Path;
+use warden_core::policy::layer::SourceFile;
+
+/// Reads `*.cedar` of a folder and its subfolders but `charter` and `cases`, sorted by name.
+pub fn read(dir: &Path) -> io::Result<Vec<SourceFile>> {
+    let mut files = Vec::new();
+    collect(dir, "", &mut files)?;
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+fn collect(dir: &Path, prefix: &str, files: &mut Vec<SourceFile>) -> io::Result<()> {
+    let at = |e: io::Error, path: &Path| io::Error::new(e.kind(), format!("cannot read `{}`: {e}", path.display()));
+    for entry in std::fs::read_dir(dir).map_err(|e| at(e, dir))? {
+        let entry = entry.map_err(|e| at(e, dir))?;
+        let path = entry.path();
+        let name = entry.file_name().into_string().map_err(|_| {
+            io::Error::other(format!("`{}` holds a file whose name is not UTF-8", dir.display()))
+        })?;
+        if name.starts_with('.') {
+            continue;
+        }
+        let full = format!("{prefix}{name}");
+        let kind = entry.file_type().map_err(|e| at(e, &path))?;
+        if kind.is_dir() && !(prefix.is_empty() && ["charter", "cases"].contains(&name.as_str())) {
+            collect(&path, &format!("{full}/"), files)?;
+        } else if !kind.is_dir() && name.ends_with(".cedar") {
+            let text = std::fs::read_to_string(&path).map_err(|e| at(e, &path))?;
+            files.push(SourceFile { name: full, text });
+        }
+    }
+    Ok(())
+}
+
+/// The applied copy in the data folder; nothing when none was ever applied.
+pub fn applied(data_dir: &Path) -> io::Result<Option<Vec<SourceFile>>> {
+    let path = data_dir.join("policies.applied.json");
+    match std::fs::read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", path.display()))),
+        Ok(bytes) => {
+            let pairs: Vec<(String, String)> = serde_json::from_slice(&bytes)
+                .map_err(|e| io::Error::other(format!("`{}` is not what Warden wrote: {e}", path.display())))?;
+            Ok(Some(pairs.into_iter().map(|(name, text)| SourceFile { name, text }).collect()))
+        }
+    }
+}
+
+/// Keeps `files` as the applied copy. What decides is this copy, so a changed folder waits until somebody applies it.
+pub fn keep_applied(data_dir: &Path, files: &[SourceFile]) -> io::Result<()> {
+    let pairs: Vec<(&str, &str)> = files.iter().map(|file| (file.name.as_str(), file.text.as_str())).collect();
+    create_private_dir(data_dir)?;
+    write_private(&data_dir.join("policies.applied.json"), &serde_json::to_vec_pretty(&pairs)?)
+}
+

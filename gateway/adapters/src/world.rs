@@ -1,0 +1,102 @@
+//! The ports as the running gateway has them: the journal, the clock, ids, the keys; with every record told to log and
+//! metrics as it is committed.
+
+use crate::journal::Journal;
+use crate::keys::Keys;
+use crate::metrics::Metrics;
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Instant;
+use warden_core::decision::Sealed;
+use warden_core::journal::record::{Body, Record};
+use warden_core::mac::MacKey;
+use warden_core::port::{self, JournalError, Receipt, Room, SealFailed};
+use warden_core::proposal::DecisionId;
+
+/// See the module.
+pub struct World {
+    /// The journal.
+    pub journal: Journal,
+    /// The keys.
+    pub keys: Keys,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+impl port::Journal for World {
+    async fn append(&self, record: Record, room: Room) -> Result<Receipt, JournalError> {
+        let started = Instant::now();
+        let said = Said::of(&record);
+        let receipt = self.journal.append(record, room).await;
+        self.metrics.appended(started.elapsed(), receipt.is_ok());
+        match (&receipt, said) {
+            (Ok(receipt), Some(said)) => {
+                self.metrics.decided(said.verdict);
+                tracing::info!(seq = receipt.seq, id = said.id, worker = said.worker, action = said.action,
+                    verdict = said.verdict, reason = said.reason, "decision");
+            }
+            (Err(e), said) => tracing::error!(error = %e, id = said.map(|said| said.id), "not recorded"),
+            (Ok(_), None) => {}
+        }
+        receipt
+    }
+}
+
+/// What the log says of a decision: no argument, no body.
+struct Said {
+    id: String,
+    worker: String,
+    action: String,
+    verdict: &'static str,
+    reason: String,
+}
+
+impl Said {
+    fn of(record: &Record) -> Option<Self> {
+        match &record.body {
+            Body::Decision(d) => Some(Self {
+                id: d.id.to_string(),
+                worker: d.worker.clone(),
+                action: d.action.clone(),
+                verdict: d.verdict.name(),
+                reason: d.reason.clone(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl port::Clock for World {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+}
+
+impl port::Ids for World {
+    fn decision(&self, now: Timestamp) -> DecisionId {
+        decision_id(now)
+    }
+}
+
+impl port::Vault for World {
+    fn seal(&self, id: &DecisionId, payload: &[u8]) -> Result<Sealed, SealFailed> {
+        self.keys.seal(id, payload)
+    }
+
+    fn mac(&self) -> &MacKey {
+        self.keys.mac()
+    }
+}
+
+/// The time in microseconds, which is what records keep.
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+/// A UUID version 7 ([RFC 9562 §5.7](https://www.rfc-editor.org/rfc/rfc9562#section-5.7)): sorts by time.
+pub fn decision_id(now: Timestamp) -> DecisionId {
+    let ms = u64::try_from(now.as_millisecond()).unwrap_or_default();
+    let ts = uuid::Timestamp::from_unix(uuid::NoContext, ms / 1000, u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000);
+    DecisionId::new(uuid::Uuid::new_v7(ts).to_string())
+}
