@@ -1,1 +1,39 @@
-//! x
+//! The application: command line, configuration, and the gateway with everything wired.
+//!
+//! Commands are small files under [`commands`]; [`gateway`] starts and stops the whole thing; data goes to stdout, talk to
+//! stderr.
+
+pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod config;
+pub mod exit;
+pub mod file_server;
+pub mod gateway;
+pub mod log;
+
+use cli::{Cli, Command};
+use exit::Outcome;
+
+/// Runs one command.
+pub async fn run(cli: Cli) -> Outcome {
+    let quiet = !matches!(cli.command, Command::Serve { .. });
+    log::start(cli.global.log_format, quiet);
+    let global = &cli.global;
+    match cli.command {
+        Command::Init { dir, operator, worker } => commands::init::run(&dir, &operator, &worker),
+        Command::Serve { watch } => commands::serve::run(global, watch).await,
+        Command::Doctor => commands::doctor::run(global).await,
+        Command::Validate => commands::validate::run(global),
+        Command::Demo { once } => commands::demo::run(global, once).await,
+        Command::Decide { file } => commands::decide::run(global, &file),
+        Command::Mcp { server: Some(server), token_file, .. } => commands::mcp::bridge(global, &server, token_file).await,
+        Command::Mcp { server: None, name, command, .. } => commands::mcp::alone(global, &name, command).await,
+        Command::Token(token) => commands::token::run(global, token).await,
+        Command::Operator(operator) => commands::operator::run(global, operator).await,
+        Command::Tools(tools) => commands::tools::run(global, tools).await,
+        Command::Policy(policy) => commands::policy::run(global, policy).await,
+        Command::Audit(audit) => commands::audit::run(global, audit).await,
+        Command::FileServer { root } => file_server::run(&root).await,
+    }
+}

@@ -1,2 +1,35 @@
-//! x
-fn main() {}
+//! The binary.
+
+use clap::Parser;
+use std::process::ExitCode;
+use warden::cli::Cli;
+use warden::exit;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let code = if e.use_stderr() { exit::INVALID } else { 0 };
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&exit::Failure::failed(e)),
+    };
+    let done = runtime.block_on(warden::run(cli));
+    // A read of stdin that nobody waits for any more must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn fail(failure: &exit::Failure) -> ExitCode {
+    if !failure.message.is_empty() {
+        eprintln!("error: {}", failure.message);
+    }
+    ExitCode::from(failure.code)
+}

@@ -235,6 +235,17 @@ impl Governor {
         let mut state = self.state.lock().await;
         let mut next = state.clone();
         let mut changed = Vec::new();
+        for (server, waiting) in &mut next.catalogue.waiting {
+            let names: Vec<String> =
+                waiting.keys().filter(|name| matches(&says.tools, &format!("{server}/{name}"))).cloned().collect();
+            for name in names {
+                if let Some(definition) = waiting.remove(&name) {
+                    let tools = next.catalogue.servers.entry(server.clone()).or_default();
+                    tools.insert(name, warden_core::catalogue::Tool::listed(definition));
+                }
+            }
+        }
+        next.catalogue.waiting.retain(|_, waiting| !waiting.is_empty());
         for (server, tools) in &mut next.catalogue.servers {
             for (name, tool) in tools {
                 let full = format!("{server}/{name}");

@@ -26,7 +26,7 @@ struct Format {
     pattern: &'static str,
 }
 
-const FORMATS: [Format; 18] = [
+const FORMATS: [Format; 19] = [
     Format { name: "aws_access_key_id", pattern: r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b" },
     Format { name: "github_token", pattern: r"\bgh[pousr]_[A-Za-z0-9]{36,255}\b" },
     Format { name: "github_fine_grained_token", pattern: r"\bgithub_pat_[A-Za-z0-9_]{60,255}\b" },
@@ -44,6 +44,7 @@ const FORMATS: [Format; 18] = [
     Format { name: "digitalocean_token", pattern: r"\bdo[opr]_v1_[a-f0-9]{64}\b" },
     Format { name: "json_web_token", pattern: r"\beyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{16,}" },
     Format { name: "private_key", pattern: r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?s:.{32,}?)(?:-----END|\z)" },
+    Format { name: "warden_token", pattern: r"\bwd[no]_[a-f0-9]{64}\b" },
     Format { name: "credential_uri", pattern: r"\b[a-z][a-z0-9+.\-]{1,24}://[^\s/:@\x22']{1,64}:[^\s/@\x22'$\{<*]{4,}@[A-Za-z0-9.\-]+" },
 ];
 
@@ -144,6 +145,7 @@ mod tests {
             "digitalocean_token" => format!("dop_v1_{}", "0123456789abcdef".repeat(4)),
             "json_web_token" => format!("eyJ{}.eyJ{}.{}", a(20), a(30), a(43)),
             "private_key" => format!("-----BEGIN RSA {} KEY-----\n{}\n-----END", "PRIVATE", a(64)),
+            "warden_token" => format!("wdn_{}", "0123456789abcdef".repeat(4)),
             "credential_uri" => format!("postgres://app:{}@db.example", a(12)),
             other => panic!("no example of `{other}`"),
         }

@@ -4,7 +4,7 @@ use super::{bearer, error, guard};
 use crate::govern::Governor;
 use crate::identity::{Identities, Token};
 use crate::mcp::connection::{self, Connection, Taken};
-use crate::mcp::{Settings, list};
+use crate::mcp::Settings;
 use crate::world::World;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -18,8 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use warden_core::mcp::{self, From};
-use warden_core::pipeline::Gate;
+use warden_core::pipeline::{self, Gate};
 use warden_core::rpc::{self, Kind, Message};
+use warden_core::verdict::Verdict;
 
 /// The session header of MCP.
 pub const SESSION: &str = "mcp-session-id";
@@ -173,7 +174,7 @@ async fn take_checked(
     let mut response = match connection.take(&body).await {
         Taken::Accepted => StatusCode::ACCEPTED.into_response(),
         Taken::Malformed(line) => json_response(StatusCode::BAD_REQUEST, line),
-        Taken::Answer(answer) if wants_stream => stream_answer(plane, connection, server, answer),
+        Taken::Answer(answer) if wants_stream => stream_answer(connection, answer),
         Taken::Answer(answer) => match answer.await {
             Ok(line) => json_response(StatusCode::OK, line),
             Err(_) => protocol(StatusCode::INTERNAL_SERVER_ERROR, "the request was dropped"),
@@ -207,12 +208,19 @@ async fn open(plane: &Arc<WorkerPlane>, worker: &str, server: &str, body: &[u8])
         .map_err(|e| Box::new(protocol(StatusCode::BAD_REQUEST, &e.to_string())))?;
     let Some(command) = plane.governor.setup().servers.get(server) else {
         // Asked and denied like anything else, so that it stands in the log.
-        let answer = warden_core::pipeline::handle(&plane.gate, proposal, &connection::Nowhere).await;
+        let answer = pipeline::handle(&plane.gate, proposal, &connection::Nowhere).await;
         return Err(Box::new(json_response(StatusCode::NOT_FOUND, connection::not_opened(&id, &answer))));
     };
-    plane.governor.ensure_listed(server).await;
-    let metrics = plane.gate.ports.metrics.clone();
-    let opened = connection::open(plane.gate.clone(), proposal, command, plane.settings, metrics).await;
+    // A server is not even asked for its tools for a worker that may not connect.
+    if pipeline::preview(&plane.gate.snapshot(), &proposal).verdict == Verdict::Allow {
+        plane.governor.ensure_listed(server).await;
+    }
+    let (metrics, governor) = (plane.gate.ports.metrics.clone(), plane.governor.clone());
+    let listed: connection::Listed = Arc::new(move |server, tools| {
+        let (governor, server) = (governor.clone(), server.to_owned());
+        tokio::spawn(async move { governor.compare(&server, &tools).await });
+    });
+    let opened = connection::open(plane.gate.clone(), proposal, command, plane.settings, metrics, listed).await;
     let connection = opened.map_err(|answer| {
         Box::new(json_response(StatusCode::FORBIDDEN, connection::not_opened(&id, &answer)))
     })?;
@@ -248,9 +256,7 @@ async fn end(State(plane): State<Arc<WorkerPlane>>, Path(server): Path<String>, 
 
 /// The answer as the last event of a stream, after what the server has to say meanwhile.
 fn stream_answer(
-    plane: Arc<WorkerPlane>,
     connection: Arc<Connection<World>>,
-    server: String,
     answer: tokio::sync::oneshot::Receiver<String>,
 ) -> Response {
     let (events, stream) = mpsc::channel(64);
@@ -268,22 +274,10 @@ fn stream_answer(
         };
         connection.end_answering(number);
         if let Some(line) = last {
-            watch_list(&plane, &server, &line);
             let _ = events.send(line).await;
         }
     });
     event_stream(stream)
-}
-
-/// A list of tools that passes by shows what has changed since the catalogue was made.
-fn watch_list(plane: &Arc<WorkerPlane>, server: &str, line: &str) {
-    if !line.contains("\"tools\"") || !line.contains("\"inputSchema\"") {
-        return;
-    }
-    let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { return };
-    let tools = value.get("result").map(list::tools).unwrap_or_default();
-    let (plane, server) = (plane.clone(), server.to_owned());
-    tokio::spawn(async move { plane.governor.compare(&server, &tools).await });
 }
 
 fn event_stream(messages: mpsc::Receiver<String>) -> Response {

@@ -22,6 +22,9 @@ use warden_core::rpc::{self, Id, Kind, Message};
 /// Messages for a worker that listens nowhere are kept up to this many; then the oldest go.
 const QUEUE_MAX: usize = 256;
 
+/// Told of the definitions in a list that are not those of the catalogue, by server.
+pub type Listed = Arc<dyn Fn(&str, Vec<serde_json::Value>) + Send + Sync>;
+
 /// See the module.
 pub struct Connection<P> {
     gate: Arc<Gate<P>>,
@@ -29,6 +32,7 @@ pub struct Connection<P> {
     child: Child,
     settings: Settings,
     metrics: Arc<Metrics>,
+    listed: Listed,
     /// Requests of the worker that the server has not answered.
     of_worker: Mutex<HashMap<Id, Open>>,
     /// Requests of the server that the worker has not answered.
@@ -97,6 +101,7 @@ pub async fn open<P: Ports + 'static>(
     command: &ServerCommand,
     settings: Settings,
     metrics: Arc<Metrics>,
+    listed: Listed,
 ) -> Result<Arc<Connection<P>>, Answer> {
     let server = proposal.server.clone();
     let starter =
@@ -111,6 +116,7 @@ pub async fn open<P: Ports + 'static>(
         child,
         settings,
         metrics,
+        listed,
         of_worker: Mutex::default(),
         of_server: Mutex::default(),
         outbox: Mutex::default(),
@@ -217,17 +223,19 @@ impl<P: Ports + 'static> Connection<P> {
     /// one in the catalogue: they wait for an operator.
     fn shown(&self, raw: &str) -> String {
         let (snapshot, server) = (self.gate.snapshot(), self.passage.server());
+        let mut unknown = Vec::new();
         let filtered = list::filter_tools(raw, self.settings.server, |name, definition| {
-            let ask = Ask::Tool { name: name.to_owned() };
-            let same = match snapshot.catalogue().tool(server, name) {
-                Some(tool) => tool.hash == hash_of(definition),
-                None => true,
-            };
+            let known = snapshot.catalogue().tool(server, name);
+            let same = known.is_some_and(|tool| tool.hash == hash_of(definition));
             if !same {
-                tracing::warn!(server, tool = %warden_core::secrets::hide(name), "the tool's definition has changed: `warden tools classify` accepts it");
+                unknown.push(definition.clone());
             }
-            same && snapshot.is_listed(self.passage.worker(), server, &ask)
+            let ask = Ask::Tool { name: name.to_owned() };
+            (same || known.is_none()) && snapshot.is_listed(self.passage.worker(), server, &ask)
         });
+        if !unknown.is_empty() {
+            (self.listed)(server, unknown);
+        }
         filtered.unwrap_or_else(|| raw.to_owned())
     }
 

@@ -115,6 +115,9 @@ impl Tool {
 pub struct Catalogue {
     /// By server, then by tool.
     pub servers: BTreeMap<String, BTreeMap<String, Tool>>,
+    /// Definitions that were listed later, by server and tool. Until an operator classifies them they are unlisted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<String, BTreeMap<String, Value>>,
 }
 
 /// What a listing changed.
@@ -153,7 +156,12 @@ impl Catalogue {
                     known.insert(name.to_owned(), Tool::listed(definition.clone()));
                     learnt.added.push(name.to_owned());
                 }
-                None => learnt.waiting.push(name.to_owned()),
+                None => {
+                    let waiting = self.waiting.entry(server.to_owned()).or_default();
+                    if waiting.insert(name.to_owned(), definition.clone()).as_ref() != Some(definition) {
+                        learnt.waiting.push(name.to_owned());
+                    }
+                }
                 Some(tool) if tool.hash == hash_of(definition) => {
                     tool.changed = None;
                 }
@@ -249,6 +257,7 @@ mod tests {
         assert_eq!((later.added.len(), later.waiting), (0, vec!["read".to_owned(), "new".to_owned()]));
         assert_eq!(catalogue.tool("fs", "read").unwrap().hash, before);
         assert!(catalogue.tool("fs", "new").is_none());
+        assert!(catalogue.waiting["fs"].contains_key("new"));
     }
 
     #[test]

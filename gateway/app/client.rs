@@ -1,0 +1,76 @@
+//! The CLI as a client of the running gateway, over the operator socket.
+
+use crate::exit::Failure;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A client of the operator plane.
+pub struct Client {
+    http: reqwest::Client,
+    token: String,
+}
+
+impl Client {
+    /// A client when a gateway runs on that data folder; nothing when none does.
+    pub fn connect(data_dir: &Path) -> Result<Option<Self>, Failure> {
+        let socket = data_dir.join("operator.sock");
+        if std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            return Ok(None);
+        }
+        let http = reqwest::Client::builder().unix_socket(socket).build().map_err(Failure::failed)?;
+        Ok(Some(Self { http, token: operator_token(data_dir)? }))
+    }
+
+    /// The same, where a running gateway is needed.
+    pub fn need(data_dir: &Path) -> Result<Self, Failure> {
+        Self::connect(data_dir)?.ok_or_else(|| {
+            Failure::failed(format!("no gateway runs on `{}`: start it with `warden serve`", data_dir.display()))
+        })
+    }
+
+    /// `GET path`.
+    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+        self.send(self.http.get(url(path))).await
+    }
+
+    /// `POST path` with a JSON body.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.send(self.http.post(url(path)).json(body)).await
+    }
+
+    /// `DELETE path`.
+    pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.send(self.http.delete(url(path))).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
+        let response = request.bearer_auth(&self.token).send().await.map_err(|e| Failure::of(&e))?;
+        let status = response.status();
+        let body: Value = response.json().await.unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let message = body.pointer("/error/message").and_then(Value::as_str).map_or_else(|| format!("the gateway answered {status}"), str::to_owned);
+        Err(match status.as_u16() {
+            409 | 404 | 403 => Failure::no(message),
+            422 | 400 => Failure::invalid(message),
+            401 => Failure::failed(format!("{message}; or put the token into WARDEN_OPERATOR_TOKEN")),
+            _ => Failure::failed(message),
+        })
+    }
+}
+
+fn url(path: &str) -> String {
+    format!("http://localhost{path}")
+}
+
+/// `WARDEN_OPERATOR_TOKEN`, else the file that `init` wrote.
+fn operator_token(data_dir: &Path) -> Result<String, Failure> {
+    if let Ok(token) = std::env::var("WARDEN_OPERATOR_TOKEN") {
+        return Ok(token);
+    }
+    let file: PathBuf = data_dir.join("operator.token");
+    std::fs::read_to_string(&file).map(|text| text.trim().to_owned()).map_err(|e| {
+        Failure::failed(format!("no operator's token: WARDEN_OPERATOR_TOKEN is not set, and `{}`: {e}", file.display()))
+    })
+}

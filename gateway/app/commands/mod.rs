@@ -1,0 +1,54 @@
+//! One file a command.
+
+pub mod audit;
+pub mod decide;
+pub mod demo;
+pub mod doctor;
+pub mod init;
+pub mod mcp;
+pub mod operator;
+pub mod policy;
+pub mod serve;
+pub mod token;
+pub mod tools;
+pub mod validate;
+
+use crate::cli::Global;
+use crate::config::Config;
+use crate::exit::Failure;
+use std::io::Write;
+use std::path::PathBuf;
+
+fn config(global: &Global) -> Result<Config, Failure> {
+    Ok(Config::load(&global.config, global.data_dir.as_deref())?)
+}
+
+/// The data folder alone, for commands that need no more of the configuration.
+fn data_dir(global: &Global) -> Result<PathBuf, Failure> {
+    match &global.data_dir {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok(config(global)?.setup.data_dir),
+    }
+}
+
+/// Data goes to stdout. A reader that has gone away ends the talk, not the work.
+fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Rows as an aligned table.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Text from a worker or a server, safe for a terminal.
+fn plain(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] }).collect()
+}

@@ -1,0 +1,333 @@
+//! `warden.yaml`: read strictly ([`RawConfig`]), then made into checked values once ([`Config`]).
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use warden_adapters::govern::Setup;
+use warden_adapters::journal::Options;
+use warden_adapters::mcp::Settings;
+use warden_adapters::mcp::child::ServerCommand;
+use warden_core::catalogue::server_name;
+use warden_core::json::Limits;
+use warden_core::policy::snapshot::Worker;
+
+/// The configuration file. Unknown keys are refused. In values, `${NAME}` stands for an environment variable.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "warden.yaml")]
+pub struct RawConfig {
+    /// Where workers reach Warden. Keep it on loopback unless something in front of it speaks TLS.
+    #[serde(default = "default_listen")]
+    pub listen: String,
+    /// A TCP address for operators beside the socket; loopback only. Off when absent.
+    #[serde(default)]
+    pub operator_listen: Option<String>,
+    /// The folder that holds the journal, the keys and everything else Warden writes.
+    #[serde(default = "default_data_dir")]
+    pub data_dir: PathBuf,
+    /// The folder of the site's `.cedar` files.
+    #[serde(default = "default_policies")]
+    pub policies: PathBuf,
+    /// Whether a worker may run under Warden's own user id. Such a worker's code can read the operators' credentials.
+    #[serde(default)]
+    pub same_uid: bool,
+    /// Further names under which this machine may be addressed (`Host` and `Origin`).
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
+    /// The workers, by name.
+    #[serde(default)]
+    pub workers: BTreeMap<String, RawWorker>,
+    /// The MCP servers, by name: 1 to 64 of a-z, 0-9, `.`, `_`, `-`.
+    #[serde(default)]
+    pub servers: BTreeMap<String, RawServer>,
+    /// Bounds of messages and calls.
+    #[serde(default)]
+    pub limits: RawLimits,
+    /// How the journal is kept.
+    #[serde(default)]
+    pub journal: RawJournal,
+    /// Hours after which a held proposal that nobody acknowledged expires.
+    #[serde(default = "default_held_for_h")]
+    pub held_for_h: u32,
+}
+
+/// A worker.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawWorker {
+    /// The groups it is in, for policies: `principal in Group::"NAME"`.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// The user id it runs under. Absent counts as Warden's own, which needs `same_uid: true`.
+    #[serde(default)]
+    pub uid: Option<u32>,
+}
+
+/// An MCP server that Warden starts as a child, one for each connection.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawServer {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Its environment, beside PATH, HOME, LANG, TMPDIR and USER. Credentials belong here, as `${NAME}`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Its working directory.
+    #[serde(default)]
+    pub cwd: Option<PathBuf>,
+}
+
+/// Bounds.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLimits {
+    /// Bytes of a message from a worker.
+    pub message_bytes: usize,
+    /// Bytes of a message from a server.
+    pub result_bytes: usize,
+    /// Nesting of a message from a worker.
+    pub depth: usize,
+    /// Seconds a server may take for an answer.
+    pub call_timeout_s: u64,
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self { message_bytes: 4 << 20, result_bytes: 64 << 20, depth: 64, call_timeout_s: 60 }
+    }
+}
+
+/// The journal.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawJournal {
+    /// MiB of a segment.
+    pub segment_mb: u32,
+    /// MiB kept free for denials and operators' records on a full disk.
+    pub reserved_mb: u32,
+    /// Records that may wait; more are denied.
+    pub queue_max: usize,
+}
+
+impl Default for RawJournal {
+    fn default() -> Self {
+        Self { segment_mb: 64, reserved_mb: 8, queue_max: 4096 }
+    }
+}
+
+fn default_listen() -> String {
+    "127.0.0.1:7171".into()
+}
+
+fn default_data_dir() -> PathBuf {
+    "data".into()
+}
+
+fn default_policies() -> PathBuf {
+    "policies".into()
+}
+
+fn default_held_for_h() -> u32 {
+    24
+}
+
+/// The configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The worker plane's address.
+    pub listen: SocketAddr,
+    /// The operator plane's TCP address, if any.
+    pub operator_listen: Option<SocketAddr>,
+    /// Whether workers may share Warden's user id.
+    pub same_uid: bool,
+    /// User ids of workers that have one.
+    pub uids: BTreeMap<String, Option<u32>>,
+    /// Further names of this machine.
+    pub allowed_hosts: Vec<String>,
+    /// What decides.
+    pub setup: Setup,
+    /// How the journal is kept.
+    pub journal: Options,
+    /// How long proposals are held.
+    pub held_for: Duration,
+}
+
+/// What is wrong with the configuration: a sentence that names the file and the key.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}`: {what}", path.display())]
+pub struct Error {
+    path: PathBuf,
+    what: String,
+}
+
+impl Config {
+    /// Reads a file. Relative paths in it start where the file stands.
+    pub fn load(path: &Path, data_dir: Option<&Path>) -> Result<Self, Error> {
+        let error = |what: String| Error { path: path.to_owned(), what };
+        let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => error("no such file: make one with `warden init`, or name one with --config".into()),
+            _ => error(e.to_string()),
+        })?;
+        let raw: RawConfig = serde_saphyr::from_str(&text).map_err(|e| error(e.to_string()))?;
+        let base = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let env = |name: &str| std::env::var(name).ok();
+        Self::build(raw, base, data_dir, env).map_err(error)
+    }
+
+    /// Checks a configuration.
+    pub fn build(
+        raw: RawConfig,
+        base: &Path,
+        data_dir: Option<&Path>,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let expand = |key: &str, text: &str| expand(text, &env).map_err(|e| format!("{key}: {e}"));
+        let address = |key: &str, text: &str| -> Result<SocketAddr, String> {
+            let text = expand(key, text)?;
+            text.parse().map_err(|_| format!("{key}: `{text}` is not an address such as 127.0.0.1:7171"))
+        };
+        let mut servers = BTreeMap::new();
+        for (name, server) in &raw.servers {
+            let key = format!("servers.{name}");
+            server_name(name).map_err(|e| format!("{key}: {e}"))?;
+            let mut command = Vec::new();
+            for (number, part) in server.command.iter().enumerate() {
+                command.push(expand(&format!("{key}.command[{number}]"), part)?);
+            }
+            let mut command = command.into_iter();
+            let program = command.next().filter(|program| !program.is_empty());
+            let program = program.ok_or_else(|| format!("{key}.command: name a program"))?;
+            let mut vars = BTreeMap::new();
+            for (name, value) in &server.env {
+                vars.insert(name.clone(), expand(&format!("{key}.env.{name}"), value)?);
+            }
+            let cwd = server.cwd.as_ref().map(|cwd| base.join(cwd));
+            servers.insert(name.clone(), ServerCommand { program, args: command.collect(), env: vars, cwd });
+        }
+        let mut workers = Vec::new();
+        for (name, worker) in &raw.workers {
+            let fine = |text: &str| !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            if let Some(bad) = [name].into_iter().chain(&worker.groups).find(|text| !fine(text)) {
+                return Err(format!("workers.{}: `{}`: use 1 to 64 letters, digits, `.`, `_`, `-`", name.escape_debug(), bad.escape_debug()));
+            }
+            workers.push(Worker { name: name.clone(), groups: worker.groups.clone(), composition: None });
+        }
+        for (key, value) in [
+            ("limits.message_bytes", raw.limits.message_bytes),
+            ("limits.result_bytes", raw.limits.result_bytes),
+            ("limits.depth", raw.limits.depth),
+            ("journal.queue_max", raw.journal.queue_max),
+            ("journal.segment_mb", raw.journal.segment_mb as usize),
+        ] {
+            if value == 0 {
+                return Err(format!("{key}: 0 would refuse everything"));
+            }
+        }
+        if raw.limits.message_bytes > 8 << 20 {
+            return Err(format!("limits.message_bytes: {}: a held message must fit into a record, so at most 8388608", raw.limits.message_bytes));
+        }
+        let operator_listen = raw.operator_listen.as_deref().map(|text| address("operator_listen", text)).transpose()?;
+        if operator_listen.is_some_and(|address| !address.ip().is_loopback()) {
+            return Err("operator_listen: operators are reached over loopback only".into());
+        }
+        Ok(Self {
+            listen: address("listen", &raw.listen)?,
+            operator_listen,
+            same_uid: raw.same_uid,
+            uids: raw.workers.iter().map(|(name, worker)| (name.clone(), worker.uid)).collect(),
+            allowed_hosts: raw.allowed_hosts,
+            setup: Setup {
+                data_dir: data_dir.map_or_else(|| base.join(&raw.data_dir), Path::to_owned),
+                policy_dir: base.join(&raw.policies),
+                workers,
+                servers,
+                settings: Settings {
+                    worker: Limits { bytes_max: raw.limits.message_bytes, depth_max: raw.limits.depth },
+                    server: Limits { bytes_max: raw.limits.result_bytes, depth_max: 128 },
+                    call_timeout: Duration::from_secs(raw.limits.call_timeout_s),
+                    ..Settings::default()
+                },
+            },
+            journal: Options {
+                segment_bytes: u64::from(raw.journal.segment_mb) << 20,
+                reserved_bytes: u64::from(raw.journal.reserved_mb) << 20,
+                queue_max: raw.journal.queue_max,
+            },
+            held_for: Duration::from_secs(u64::from(raw.held_for_h) * 3600),
+        })
+    }
+
+    /// Workers that share Warden's user id although `same_uid` is not set.
+    pub fn workers_with_our_uid(&self) -> Vec<&str> {
+        let own = rustix::process::getuid().as_raw();
+        let shares = |uid: &Option<u32>| uid.is_none_or(|uid| uid == own);
+        if self.same_uid { Vec::new() } else { self.uids.iter().filter(|(_, uid)| shares(uid)).map(|(name, _)| name.as_str()).collect() }
+    }
+}
+
+/// `${NAME}` replaced by the variable; `$${` stands for `${`.
+fn expand(text: &str, env: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let (mut done, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            done.push_str(&rest[..at - 1]);
+            done.push_str("${");
+            rest = &rest[at + 2..];
+            continue;
+        }
+        done.push_str(&rest[..at]);
+        let (name, after) = rest[at + 2..].split_once('}').ok_or("`${` without `}`")?;
+        done.push_str(&env(name).ok_or_else(|| format!("the environment variable `{name}` is not set"))?);
+        rest = after;
+    }
+    done.push_str(rest);
+    Ok(done)
+}
+
+/// The JSON Schema of the file, for editors: `schemas/config.json`.
+pub fn json_schema() -> String {
+    let mut text = serde_json::to_string_pretty(&schemars::schema_for!(RawConfig)).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(yaml: &str) -> Result<Config, String> {
+        let raw: RawConfig = serde_saphyr::from_str(yaml).map_err(|e| e.to_string())?;
+        Config::build(raw, Path::new("/etc/warden"), None, |name| (name == "TOKEN").then(|| "t0p".into()))
+    }
+
+    #[test]
+    fn x10_a_typo_is_refused_wherever_it_stands() {
+        for yaml in ["lisen: a", "workers: { a: { gruops: [] } }", "servers: { a: { command: [x], evn: {} } }",
+            "limits: { depht: 1 }", "journal: { segment: 1 }", "servers: { a: { command: [x] }, a: { command: [y] } }"] {
+            let error = build(yaml).unwrap_err();
+            assert!(error.contains("line") || error.contains(':'), "{yaml}: {error}");
+        }
+    }
+
+    #[test]
+    fn x11_errors_name_the_key() {
+        for (yaml, key) in [("listen: here", "listen"), ("servers: { A: { command: [x] } }", "servers.A"),
+            ("servers: { a: { command: [] } }", "servers.a.command"), ("servers: { a: { command: [x], env: { K: '${NOPE}' } } }", "servers.a.env.K"),
+            ("workers: { 'a b': {} }", "workers.a b"), ("operator_listen: 0.0.0.0:1", "operator_listen"), ("limits: { depth: 0 }", "limits.depth")] {
+            let error = build(yaml).unwrap_err();
+            assert!(error.contains(key), "{yaml}: {error}");
+        }
+    }
+
+    #[test]
+    fn references_are_filled_in_and_paths_start_at_the_file() {
+        let config = build("servers: { a: { command: [x, '$${TOKEN}'], env: { K: 'Bearer ${TOKEN}' } } }").unwrap();
+        assert_eq!(config.setup.servers["a"].env["K"], "Bearer t0p");
+        assert_eq!(config.setup.servers["a"].args, ["${TOKEN}"]);
+        assert_eq!(config.setup.data_dir, Path::new("/etc/warden/data"));
+        assert!(!format!("{config:?}").contains("t0p"));
+    }
+}

@@ -1,0 +1,269 @@
+//! The running gateway: everything wired, both planes listening, and an end that loses nothing.
+
+use crate::config::Config;
+use crate::exit::Failure;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Duration;
+use axum::serve::ListenerExt;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use warden_adapters::files::DataDir;
+use warden_adapters::govern::{self, Governor};
+use warden_adapters::http::operator::{OperatorPlane, Peer};
+use warden_adapters::http::worker::WorkerPlane;
+use warden_adapters::identity::Identities;
+use warden_adapters::journal::Journal;
+use warden_adapters::keys::Keys;
+use warden_adapters::metrics::Metrics;
+use warden_adapters::view::View;
+use warden_adapters::world::{World, now};
+use warden_core::journal::record::{Body, PolicyChange, PolicyEvent, Record};
+use warden_core::pipeline::{self, Gate};
+use warden_core::port::{Journal as _, Room};
+
+/// How long in-flight proposals may take at a shutdown.
+const PATIENCE: Duration = Duration::from_secs(10);
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// A gateway that serves.
+pub struct Gateway {
+    /// Where workers reach it.
+    pub address: SocketAddr,
+    /// Where operators reach it.
+    pub socket: PathBuf,
+    /// The gate.
+    pub gate: Arc<Gate<World>>,
+    /// What decides.
+    pub governor: Arc<Governor>,
+    /// Who may speak.
+    pub identities: Arc<RwLock<Identities>>,
+    workers: Arc<WorkerPlane>,
+    view: Arc<OnceLock<View>>,
+    stop: watch::Sender<bool>,
+    data_dir: DataDir,
+}
+
+impl Gateway {
+    /// Opens the data folder, verifies the journal, loads what decides, and listens.
+    pub async fn start(config: &Config, watch_policies: bool) -> Result<Self, Failure> {
+        let shared = config.workers_with_our_uid();
+        if !shared.is_empty() {
+            return Err(Failure::invalid(format!(
+                "worker `{}` runs under Warden's own user id, so its code could read the operators' credentials: give it another with `uid:`, or accept that with `same_uid: true`",
+                shared.join("`, `")
+            )));
+        }
+        warden_core::secrets::prepare();
+        let data_dir = DataDir::open(&config.setup.data_dir)?;
+        let keys = Keys::open(data_dir.path())?;
+        let (path, mac, options) = (data_dir.path().to_owned(), keys.mac().clone(), config.journal);
+        let journal = blocking(move || Journal::open(&path, mac, options)).await?;
+        let mut catalogue = govern::load_catalogue(data_dir.path())?;
+        let added = govern::discover(&config.setup, &mut catalogue).await;
+        if !added.is_empty() {
+            govern::save_catalogue(data_dir.path(), &catalogue)?;
+        }
+        let setup = config.setup.clone();
+        let (source, snapshot) = blocking(move || govern::load(&setup)).await?;
+        govern::write_schema(data_dir.path(), &snapshot)?;
+        let open: Vec<_> = journal.head().state.open.into_keys().collect();
+        let world = World { journal: journal.clone(), keys, metrics: Arc::new(Metrics::new()) };
+        let gate = Arc::new(Gate::new(world, snapshot));
+        if !open.is_empty() {
+            tracing::warn!(count = open.len(), "allowed proposals had no outcome when the gateway stopped: recorded as unknown");
+        }
+        pipeline::settle_crashed(&gate, open).await.map_err(Failure::failed)?;
+        let governor = Arc::new(Governor::new(gate.clone(), config.setup.clone(), source));
+        governor.started().await.map_err(Failure::failed)?;
+        if !added.is_empty() {
+            let digests = gate.snapshot().digests.clone();
+            let change = PolicyChange { event: PolicyEvent::Catalogued, digests, operator: None, tools: added };
+            let record = Record::new(now(), Body::Policy(change));
+            gate.ports.append(record, Room::Reserved).await.map_err(Failure::failed)?;
+        }
+        let identities = Arc::new(RwLock::new(Identities::load(data_dir.path())?));
+        let view = Arc::new(OnceLock::new());
+        open_view(data_dir.path(), &journal, view.clone())?;
+        let (stop, stopped) = watch::channel(false);
+        let workers = Arc::new(WorkerPlane::new(
+            gate.clone(),
+            governor.clone(),
+            identities.clone(),
+            config.setup.settings,
+            config.allowed_hosts.clone(),
+        ));
+        let operators = Arc::new(OperatorPlane {
+            gate: gate.clone(),
+            governor: governor.clone(),
+            identities: identities.clone(),
+            view: view.clone(),
+            worker_uids: config.uids.iter().filter_map(|(name, uid)| Some(((*uid)?, name.clone()))).collect(),
+            same_uid: config.same_uid,
+            allowed_hosts: config.allowed_hosts.clone(),
+        });
+        let socket = data_dir.path().join("operator.sock");
+        serve_socket(&socket, operators.clone(), stopped.clone())?;
+        if let Some(address) = config.operator_listen {
+            serve_operators_tcp(address, operators, stopped.clone()).await?;
+        }
+        let address = serve_workers(config.listen, workers.clone(), stopped).await?;
+        let gateway = Self { address, socket, gate, governor, identities, workers, view, stop, data_dir };
+        gateway.look_after(config.held_for, watch_policies);
+        Ok(gateway)
+    }
+
+    /// What happens by itself: denials are counted out, idle connections closed, held proposals expire, and with
+    /// `--watch` a changed policy folder decides.
+    fn look_after(&self, held_for: Duration, watch_policies: bool) {
+        let (gate, workers, governor) = (self.gate.clone(), self.workers.clone(), self.governor.clone());
+        let mut stopped = self.stop.subscribe();
+        tokio::spawn(async move {
+            let mut told = String::new();
+            loop {
+                let pause = if watch_policies { Duration::from_millis(500) } else { SWEEP };
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stopped.wait_for(|stop| *stop) => return,
+                }
+                workers.sweep();
+                gate.sweep(false).await;
+                expire(&gate, held_for).await;
+                if watch_policies {
+                    match governor.apply_if_changed().await {
+                        Ok(true) => tracing::warn!("--watch: the changed policy folder decides now"),
+                        Ok(false) => told.clear(),
+                        Err(e) if e.to_string() != told => {
+                            told = e.to_string();
+                            tracing::error!("--watch: the policy folder cannot be applied, the old policies still decide:\n{told}");
+                        }
+                        Err(_) => {}
+                    }
+                }
+            }
+        });
+    }
+
+    /// The folder it writes to.
+    pub fn data_dir(&self) -> &Path {
+        self.data_dir.path()
+    }
+
+    /// Takes nothing new, finishes or aborts what is in flight, and writes everything down.
+    pub async fn stop(self) {
+        self.workers.stop(PATIENCE).await;
+        self.gate.sweep(true).await;
+        let _ = self.stop.send(true);
+        let journal = self.gate.ports.journal.clone();
+        let view = self.view.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            journal.close();
+            view.get().map(View::close)
+        });
+        if let Ok(Some(Err(e))) = closed.await {
+            tracing::warn!(error = %e, "the view could not be closed; it will catch up at the next start");
+        }
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+async fn blocking<T: Send + 'static, E: Into<Failure> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?.map_err(Into::into)
+}
+
+async fn expire(gate: &Gate<World>, held_for: Duration) {
+    let now = now();
+    let parked = gate.ports.journal.head().state.parked;
+    let over = |since: jiff::Timestamp| u128::try_from(now.duration_since(since).as_millis()).is_ok_and(|ms| ms >= held_for.as_millis());
+    let ids: Vec<_> = parked.into_iter().filter(|(_, parked)| over(parked.since)).map(|(id, _)| id).collect();
+    for id in &ids {
+        if let Err(e) = gate.ports.keys.destroy(id) {
+            tracing::error!(error = %e, %id, "the key of an expired proposal could not be destroyed");
+            return;
+        }
+    }
+    // What is not recorded now is tried again at the next sweep.
+    let _ = pipeline::expire(gate, ids).await;
+}
+
+/// Opens the view off the hot path, lets it catch up, and then follows the journal.
+fn open_view(data_dir: &Path, journal: &Journal, slot: Arc<OnceLock<View>>) -> Result<(), Failure> {
+    let (dir, journal) = (data_dir.join("view"), journal.clone());
+    let mut committed = journal.committed();
+    let mut follow = move || -> std::io::Result<()> {
+        let view = View::open(&dir, journal.next_seq())?;
+        let mut reader = journal.reader();
+        view.catch_up(&mut reader, journal.next_seq())?;
+        let view = slot.get_or_init(|| view);
+        loop {
+            match committed.blocking_recv() {
+                Ok(record) if record.seq < view.next() => {}
+                Ok(record) if record.seq == view.next() => view.add(record.seq, &record.record)?,
+                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                    view.catch_up(&mut reader, journal.next_seq())?;
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("view".into()).spawn(move || {
+        if let Err(e) = follow() {
+            tracing::error!(error = %e, "the queryable log stopped; decisions go on, and a restart rebuilds it");
+        }
+    });
+    thread.map(drop).map_err(Failure::from)
+}
+
+fn serve_socket(socket: &Path, plane: Arc<OperatorPlane>, mut stopped: watch::Receiver<bool>) -> Result<(), Failure> {
+    // The folder is locked, so a socket that is there was left by a Warden that is gone.
+    match std::fs::remove_file(socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at(socket, &e)),
+        _ => {}
+    }
+    // The folder is 0700 until the socket's own mode is set.
+    let listener = UnixListener::bind(socket).map_err(|e| at(socket, &e))?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(|e| at(socket, &e))?;
+    let service = plane.router().into_make_service_with_connect_info::<Peer>();
+    tokio::spawn(async move {
+        let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        tokio::select! { _ = axum::serve(listener, service) => {}, () = stop => {} }
+    });
+    Ok(())
+}
+
+async fn serve_operators_tcp(address: SocketAddr, plane: Arc<OperatorPlane>, mut stopped: watch::Receiver<bool>) -> Result<(), Failure> {
+    let listener = TcpListener::bind(address).await.map_err(|e| in_use(address, &e))?;
+    tokio::spawn(async move {
+        let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        tokio::select! { _ = axum::serve(listener, plane.router()) => {}, () = stop => {} }
+    });
+    Ok(())
+}
+
+async fn serve_workers(address: SocketAddr, plane: Arc<WorkerPlane>, mut stopped: watch::Receiver<bool>) -> Result<SocketAddr, Failure> {
+    let listener = TcpListener::bind(address).await.map_err(|e| in_use(address, &e))?;
+    let address = listener.local_addr()?;
+    // Without it an event waits 40 ms for the one before it to be acknowledged.
+    let listener = listener.tap_io(|stream| {
+        if let Err(e) = stream.set_nodelay(true) {
+            tracing::debug!(error = %e, "TCP_NODELAY cannot be set");
+        }
+    });
+    tokio::spawn(async move {
+        let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        tokio::select! { _ = axum::serve(listener, plane.router()) => {}, () = stop => {} }
+    });
+    Ok(address)
+}
+
+fn at(path: &Path, e: &std::io::Error) -> Failure {
+    Failure::failed(format!("cannot listen on `{}`: {e}", path.display()))
+}
+
+fn in_use(address: SocketAddr, e: &std::io::Error) -> Failure {
+    Failure::failed(format!("cannot listen on {address}: {e}; choose another address with `listen` in warden.yaml"))
+}
