@@ -50,7 +50,10 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let message = body.pointer("/error/message").and_then(Value::as_str).map_or_else(|| format!("the gateway answered {status}"), str::to_owned);
+        let message = body
+            .pointer("/error/message")
+            .and_then(Value::as_str)
+            .map_or_else(|| format!("the gateway answered {status}"), str::to_owned);
         Err(match status.as_u16() {
             409 | 404 | 403 => Failure::no(message),
             422 | 400 => Failure::invalid(message),

@@ -168,7 +168,9 @@ impl Config {
     pub fn load(path: &Path, data_dir: Option<&Path>) -> Result<Self, Error> {
         let error = |what: String| Error { path: path.to_owned(), what };
         let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => error("no such file: make one with `warden init`, or name one with --config".into()),
+            std::io::ErrorKind::NotFound => {
+                error("no such file: make one with `warden init`, or name one with --config".into())
+            }
             _ => error(e.to_string()),
         })?;
         let raw: RawConfig = serde_saphyr::from_str(&text).map_err(|e| error(e.to_string()))?;
@@ -209,9 +211,17 @@ impl Config {
         }
         let mut workers = Vec::new();
         for (name, worker) in &raw.workers {
-            let fine = |text: &str| !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            let fine = |text: &str| {
+                !text.is_empty()
+                    && text.len() <= 64
+                    && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            };
             if let Some(bad) = [name].into_iter().chain(&worker.groups).find(|text| !fine(text)) {
-                return Err(format!("workers.{}: `{}`: use 1 to 64 letters, digits, `.`, `_`, `-`", name.escape_debug(), bad.escape_debug()));
+                return Err(format!(
+                    "workers.{}: `{}`: use 1 to 64 letters, digits, `.`, `_`, `-`",
+                    name.escape_debug(),
+                    bad.escape_debug()
+                ));
             }
             workers.push(Worker { name: name.clone(), groups: worker.groups.clone(), composition: None });
         }
@@ -227,9 +237,13 @@ impl Config {
             }
         }
         if raw.limits.message_bytes > 8 << 20 {
-            return Err(format!("limits.message_bytes: {}: a held message must fit into a record, so at most 8388608", raw.limits.message_bytes));
+            return Err(format!(
+                "limits.message_bytes: {}: a held message must fit into a record, so at most 8388608",
+                raw.limits.message_bytes
+            ));
         }
-        let operator_listen = raw.operator_listen.as_deref().map(|text| address("operator_listen", text)).transpose()?;
+        let operator_listen =
+            raw.operator_listen.as_deref().map(|text| address("operator_listen", text)).transpose()?;
         if operator_listen.is_some_and(|address| !address.ip().is_loopback()) {
             return Err("operator_listen: operators are reached over loopback only".into());
         }
@@ -264,7 +278,11 @@ impl Config {
     pub fn workers_with_our_uid(&self) -> Vec<&str> {
         let own = rustix::process::getuid().as_raw();
         let shares = |uid: &Option<u32>| uid.is_none_or(|uid| uid == own);
-        if self.same_uid { Vec::new() } else { self.uids.iter().filter(|(_, uid)| shares(uid)).map(|(name, _)| name.as_str()).collect() }
+        if self.same_uid {
+            Vec::new()
+        } else {
+            self.uids.iter().filter(|(_, uid)| shares(uid)).map(|(name, _)| name.as_str()).collect()
+        }
     }
 }
 
@@ -305,8 +323,14 @@ mod tests {
 
     #[test]
     fn x10_a_typo_is_refused_wherever_it_stands() {
-        for yaml in ["lisen: a", "workers: { a: { gruops: [] } }", "servers: { a: { command: [x], evn: {} } }",
-            "limits: { depht: 1 }", "journal: { segment: 1 }", "servers: { a: { command: [x] }, a: { command: [y] } }"] {
+        for yaml in [
+            "lisen: a",
+            "workers: { a: { gruops: [] } }",
+            "servers: { a: { command: [x], evn: {} } }",
+            "limits: { depht: 1 }",
+            "journal: { segment: 1 }",
+            "servers: { a: { command: [x] }, a: { command: [y] } }",
+        ] {
             let error = build(yaml).unwrap_err();
             assert!(error.contains("line") || error.contains(':'), "{yaml}: {error}");
         }
@@ -314,9 +338,15 @@ mod tests {
 
     #[test]
     fn x11_errors_name_the_key() {
-        for (yaml, key) in [("listen: here", "listen"), ("servers: { A: { command: [x] } }", "servers.A"),
-            ("servers: { a: { command: [] } }", "servers.a.command"), ("servers: { a: { command: [x], env: { K: '${NOPE}' } } }", "servers.a.env.K"),
-            ("workers: { 'a b': {} }", "workers.a b"), ("operator_listen: 0.0.0.0:1", "operator_listen"), ("limits: { depth: 0 }", "limits.depth")] {
+        for (yaml, key) in [
+            ("listen: here", "listen"),
+            ("servers: { A: { command: [x] } }", "servers.A"),
+            ("servers: { a: { command: [] } }", "servers.a.command"),
+            ("servers: { a: { command: [x], env: { K: '${NOPE}' } } }", "servers.a.env.K"),
+            ("workers: { 'a b': {} }", "workers.a b"),
+            ("operator_listen: 0.0.0.0:1", "operator_listen"),
+            ("limits: { depth: 0 }", "limits.depth"),
+        ] {
             let error = build(yaml).unwrap_err();
             assert!(error.contains(key), "{yaml}: {error}");
         }

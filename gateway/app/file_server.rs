@@ -1,7 +1,6 @@
 //! A small MCP server over stdio that serves one folder: what the demo puts Warden in front of.
 
 use crate::exit::{Failure, Outcome};
-use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{ServerCapabilities, ServerConfig};
 use rmcp::{ServerHandler, ServiceExt, tool, tool_handler, tool_router};
@@ -11,7 +10,6 @@ use std::path::{Component, Path, PathBuf};
 #[derive(Clone)]
 struct Files {
     root: PathBuf,
-    tool_router: ToolRouter<Self>,
 }
 
 /// A place in the folder.
@@ -33,7 +31,7 @@ struct Text {
 /// Reads until its input ends.
 pub async fn run(root: &Path) -> Outcome {
     let root = root.canonicalize().map_err(|e| Failure::invalid(format!("`{}`: {e}", root.display())))?;
-    let files = Files { root, tool_router: Files::tool_router() };
+    let files = Files { root };
     let service = files.serve(rmcp::transport::stdio()).await.map_err(Failure::failed)?;
     service.waiting().await.map_err(Failure::failed)?;
     Ok(0)

@@ -2,12 +2,12 @@
 
 use crate::config::Config;
 use crate::exit::Failure;
+use axum::serve::ListenerExt;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
-use axum::serve::ListenerExt;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use warden_adapters::files::DataDir;
@@ -73,7 +73,10 @@ impl Gateway {
         let world = World { journal: journal.clone(), keys, metrics: Arc::new(Metrics::new()) };
         let gate = Arc::new(Gate::new(world, snapshot));
         if !open.is_empty() {
-            tracing::warn!(count = open.len(), "allowed proposals had no outcome when the gateway stopped: recorded as unknown");
+            tracing::warn!(
+                count = open.len(),
+                "allowed proposals had no outcome when the gateway stopped: recorded as unknown"
+            );
         }
         pipeline::settle_crashed(&gate, open).await.map_err(Failure::failed)?;
         let governor = Arc::new(Governor::new(gate.clone(), config.setup.clone(), source));
@@ -137,7 +140,9 @@ impl Gateway {
                         Ok(false) => told.clear(),
                         Err(e) if e.to_string() != told => {
                             told = e.to_string();
-                            tracing::error!("--watch: the policy folder cannot be applied, the old policies still decide:\n{told}");
+                            tracing::error!(
+                                "--watch: the policy folder cannot be applied, the old policies still decide:\n{told}"
+                            );
                         }
                         Err(_) => {}
                     }
@@ -178,7 +183,9 @@ async fn blocking<T: Send + 'static, E: Into<Failure> + Send + 'static>(
 async fn expire(gate: &Gate<World>, held_for: Duration) {
     let now = now();
     let parked = gate.ports.journal.head().state.parked;
-    let over = |since: jiff::Timestamp| u128::try_from(now.duration_since(since).as_millis()).is_ok_and(|ms| ms >= held_for.as_millis());
+    let over = |since: jiff::Timestamp| {
+        u128::try_from(now.duration_since(since).as_millis()).is_ok_and(|ms| ms >= held_for.as_millis())
+    };
     let ids: Vec<_> = parked.into_iter().filter(|(_, parked)| over(parked.since)).map(|(id, _)| id).collect();
     for id in &ids {
         if let Err(e) = gate.ports.keys.destroy(id) {
@@ -235,7 +242,11 @@ fn serve_socket(socket: &Path, plane: Arc<OperatorPlane>, mut stopped: watch::Re
     Ok(())
 }
 
-async fn serve_operators_tcp(address: SocketAddr, plane: Arc<OperatorPlane>, mut stopped: watch::Receiver<bool>) -> Result<(), Failure> {
+async fn serve_operators_tcp(
+    address: SocketAddr,
+    plane: Arc<OperatorPlane>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), Failure> {
     let listener = TcpListener::bind(address).await.map_err(|e| in_use(address, &e))?;
     tokio::spawn(async move {
         let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
@@ -244,7 +255,11 @@ async fn serve_operators_tcp(address: SocketAddr, plane: Arc<OperatorPlane>, mut
     Ok(())
 }
 
-async fn serve_workers(address: SocketAddr, plane: Arc<WorkerPlane>, mut stopped: watch::Receiver<bool>) -> Result<SocketAddr, Failure> {
+async fn serve_workers(
+    address: SocketAddr,
+    plane: Arc<WorkerPlane>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<SocketAddr, Failure> {
     let listener = TcpListener::bind(address).await.map_err(|e| in_use(address, &e))?;
     let address = listener.local_addr()?;
     // Without it an event waits 40 ms for the one before it to be acknowledged.

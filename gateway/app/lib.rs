@@ -27,7 +27,9 @@ pub async fn run(cli: Cli) -> Outcome {
         Command::Validate => commands::validate::run(global),
         Command::Demo { once } => commands::demo::run(global, once).await,
         Command::Decide { file } => commands::decide::run(global, &file),
-        Command::Mcp { server: Some(server), token_file, .. } => commands::mcp::bridge(global, &server, token_file).await,
+        Command::Mcp { server: Some(server), token_file, .. } => {
+            commands::mcp::bridge(global, &server, token_file).await
+        }
         Command::Mcp { server: None, name, command, .. } => commands::mcp::alone(global, &name, command).await,
         Command::Token(token) => commands::token::run(global, token).await,
         Command::Operator(operator) => commands::operator::run(global, operator).await,

@@ -218,7 +218,11 @@ impl Governor {
         let mut state = self.state.lock().await;
         let learnt = state.catalogue.learn(server, tools, false);
         if !learnt.waiting.is_empty() {
-            tracing::warn!(server, tools = learnt.waiting.len(), "tools appeared or changed: `warden tools list` shows them");
+            tracing::warn!(
+                server,
+                tools = learnt.waiting.len(),
+                "tools appeared or changed: `warden tools list` shows them"
+            );
             if let Err(e) = save_catalogue(&self.setup.data_dir, &state.catalogue) {
                 tracing::error!(error = %e, "the tool catalogue cannot be written");
             }
@@ -265,7 +269,10 @@ impl Governor {
             }
         }
         if changed.is_empty() {
-            return Err(Error::Refused(format!("no catalogued tool matches `{}`: see `warden tools list`", says.tools)));
+            return Err(Error::Refused(format!(
+                "no catalogued tool matches `{}`: see `warden tools list`",
+                says.tools
+            )));
         }
         let what = says.effect.map_or_else(String::new, |effect| format!(" as {effect}"));
         self.act(operator, "tools_classify", &format!("{}{what}", says.tools)).await?;
@@ -298,7 +305,9 @@ impl Governor {
         // A prefix is enough to say which one was looked at.
         let bare = now.trim_start_matches("sha256:");
         if wanted.len() < 8 || !(now.starts_with(wanted) || bare.starts_with(wanted)) {
-            return Err(Error::Refused(format!("the policy folder is `{now}` now, not `{wanted}`: look at it again with `warden policy list`")));
+            return Err(Error::Refused(format!(
+                "the policy folder is `{now}` now, not `{wanted}`: look at it again with `warden policy list`"
+            )));
         }
         let next = State { site: folder, ..state.clone() };
         self.act(operator, "policy_apply", &now).await?;
@@ -405,7 +414,9 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_any_part() {
-        for (pattern, text) in [("a/b", "a/b"), ("a/*", "a/b"), ("*", "a/b"), ("a/read_*", "a/read_file"), ("*/x*y", "s/xay")] {
+        for (pattern, text) in
+            [("a/b", "a/b"), ("a/*", "a/b"), ("*", "a/b"), ("a/read_*", "a/read_file"), ("*/x*y", "s/xay")]
+        {
             assert!(matches(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("a/b", "a/bc"), ("a/*", "b/a"), ("a/*_x", "a/x"), ("", "a")] {

@@ -46,7 +46,11 @@ impl Metrics {
         let decisions = Family::default();
         registry.register("decisions", "Recorded decisions by verdict", decisions.clone());
         let unrecorded = Counter::default();
-        registry.register("unrecorded", "Records that could not be written; nothing moved for them", unrecorded.clone());
+        registry.register(
+            "unrecorded",
+            "Records that could not be written; nothing moved for them",
+            unrecorded.clone(),
+        );
         let append_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
         registry.register("journal_append_seconds", "From a record's making to its receipt", append_seconds.clone());
         let chatter = Counter::default();
@@ -56,7 +60,11 @@ impl Metrics {
         let connections = Gauge::default();
         registry.register("connections", "Open MCP connections", connections.clone());
         let violations = Family::default();
-        registry.register("invariant_violations", "Promises found broken; anything but 0 is a defect", violations.clone());
+        registry.register(
+            "invariant_violations",
+            "Promises found broken; anything but 0 is a defect",
+            violations.clone(),
+        );
         Self { registry, decisions, unrecorded, append_seconds, chatter, dropped, connections, violations }
     }
 

@@ -18,9 +18,10 @@ fn collect(dir: &Path, prefix: &str, files: &mut Vec<SourceFile>) -> io::Result<
     for entry in std::fs::read_dir(dir).map_err(|e| at(e, dir))? {
         let entry = entry.map_err(|e| at(e, dir))?;
         let path = entry.path();
-        let name = entry.file_name().into_string().map_err(|_| {
-            io::Error::other(format!("`{}` holds a file whose name is not UTF-8", dir.display()))
-        })?;
+        let name = entry
+            .file_name()
+            .into_string()
+            .map_err(|_| io::Error::other(format!("`{}` holds a file whose name is not UTF-8", dir.display())))?;
         if name.starts_with('.') {
             continue;
         }
@@ -56,4 +57,3 @@ pub fn keep_applied(data_dir: &Path, files: &[SourceFile]) -> io::Result<()> {
     create_private_dir(data_dir)?;
     write_private(&data_dir.join("policies.applied.json"), &serde_json::to_vec_pretty(&pairs)?)
 }
-

@@ -67,7 +67,11 @@ impl View {
             opened => {
                 match opened {
                     Ok(view) => {
-                        tracing::warn!(view = view.next(), journal = records, "the view is ahead of the journal and is rebuilt");
+                        tracing::warn!(
+                            view = view.next(),
+                            journal = records,
+                            "the view is ahead of the journal and is rebuilt"
+                        );
                         drop(view);
                     }
                     Err(e) => tracing::warn!(error = %e, "the view cannot be opened and is rebuilt"),
@@ -259,8 +263,8 @@ pub fn run(view: &View, reader: &mut Reader, query: &Query) -> io::Result<Vec<(u
         let Some(last) = seqs.last().copied() else { return Ok(found) };
         for seq in seqs {
             let Some(record) = reader.record(seq)? else { continue };
-            let in_time = query.since.is_none_or(|since| record.ts >= since)
-                && query.until.is_none_or(|until| record.ts < until);
+            let in_time =
+                query.since.is_none_or(|since| record.ts >= since) && query.until.is_none_or(|until| record.ts < until);
             if in_time {
                 found.push((seq, record));
             }

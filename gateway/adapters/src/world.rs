@@ -32,8 +32,15 @@ impl port::Journal for World {
         match (&receipt, said) {
             (Ok(receipt), Some(said)) => {
                 self.metrics.decided(said.verdict);
-                tracing::info!(seq = receipt.seq, id = said.id, worker = said.worker, action = said.action,
-                    verdict = said.verdict, reason = said.reason, "decision");
+                tracing::info!(
+                    seq = receipt.seq,
+                    id = said.id,
+                    worker = said.worker,
+                    action = said.action,
+                    verdict = said.verdict,
+                    reason = said.reason,
+                    "decision"
+                );
             }
             (Err(e), said) => tracing::error!(error = %e, id = said.map(|said| said.id), "not recorded"),
             (Ok(_), None) => {}

@@ -31,7 +31,11 @@ pub async fn run(global: &Global, audit: Audit) -> Outcome {
                 return Err(Failure::no(format!("no decision `{id}` in this journal")));
             }
             for record in found {
-                say(if global.json { record.to_string() } else { serde_json::to_string_pretty(&record).unwrap_or_default() });
+                say(if global.json {
+                    record.to_string()
+                } else {
+                    serde_json::to_string_pretty(&record).unwrap_or_default()
+                });
             }
             Ok(0)
         }
@@ -51,7 +55,10 @@ fn check(global: &Global, dir: &Path) -> Outcome {
     match verified {
         Ok(verified) if global.json => say(serde_json::json!(verified)),
         Ok(verified) => {
-            say(format!("good: {} records in {} segments\nroot    {}\nheld    {}\nunknown {}", verified.records, verified.segments, verified.root, verified.held, verified.unknown));
+            say(format!(
+                "good: {} records in {} segments\nroot    {}\nheld    {}\nunknown {}",
+                verified.records, verified.segments, verified.root, verified.held, verified.unknown
+            ));
             if let Some(at) = verified.torn_at {
                 say(format!("torn    {at}: a write was cut off there; nothing in it was acknowledged"));
             }
@@ -113,7 +120,11 @@ fn print(global: &Global, record: &Value) {
                 Some(tool) => format!("{}/{}", text("/server"), plain(tool)),
                 None => format!("{} {}", text("/action"), text("/server")),
             };
-            let repeated = record["repeated"].as_u64().filter(|n| *n > 0).map(|n| format!(" (and {n} like it)")).unwrap_or_default();
+            let repeated = record["repeated"]
+                .as_u64()
+                .filter(|n| *n > 0)
+                .map(|n| format!(" (and {n} like it)"))
+                .unwrap_or_default();
             format!("{:8} {} {tool} {} {}{repeated}", text("/verdict"), text("/worker"), text("/reason"), text("/id"))
         }
         "outcome" => format!("{} {}", text("/happened"), text("/decision")),
@@ -179,7 +190,13 @@ impl Log {
 
 fn percent(text: &str) -> String {
     text.bytes()
-        .map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
         .collect()
 }
 

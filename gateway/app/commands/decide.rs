@@ -32,8 +32,10 @@ pub fn run(global: &Global, file: &Path) -> Outcome {
     let snapshot = Snapshot::build(govern::source(&config.setup, &site, &catalogue)).map_err(Failure::invalid)?;
     let evaluation = pipeline::preview(&snapshot, &proposal);
     if global.json {
-        say(serde_json::json!({ "verdict": evaluation.verdict, "reason": evaluation.reason, "advice": evaluation.advice,
-            "policies": evaluation.policies, "errors": evaluation.errors }));
+        say(
+            serde_json::json!({ "verdict": evaluation.verdict, "reason": evaluation.reason, "advice": evaluation.advice,
+            "policies": evaluation.policies, "errors": evaluation.errors }),
+        );
     } else {
         say(format!("{} {}", evaluation.verdict.name(), evaluation.reason));
         for policy in &evaluation.policies {
@@ -65,7 +67,12 @@ fn read(bytes: &[u8]) -> Result<Proposal, String> {
             "method" => method = Some(text(&value)?),
             "arguments" => arguments = value,
             "params" => params = value,
-            other => return Err(format!("unknown member `{}`: worker, server, tool, arguments, method or params", other.escape_debug())),
+            other => {
+                return Err(format!(
+                    "unknown member `{}`: worker, server, tool, arguments, method or params",
+                    other.escape_debug()
+                ));
+            }
         }
     }
     let worker = worker.ok_or("`worker` is missing")?;
@@ -84,5 +91,15 @@ fn read(bytes: &[u8]) -> Result<Proposal, String> {
         _ => return Err("give either `tool` or `method`".into()),
     };
     let envelope = Json::String(method.clone());
-    Ok(Proposal { door: Door::Decide, worker, connection: String::new(), server, method, ask, arguments, envelope, payload: String::new() })
+    Ok(Proposal {
+        door: Door::Decide,
+        worker,
+        connection: String::new(),
+        server,
+        method,
+        ask,
+        arguments,
+        envelope,
+        payload: String::new(),
+    })
 }

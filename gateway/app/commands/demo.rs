@@ -46,7 +46,8 @@ pub async fn run(global: &Global, once: bool) -> Outcome {
     };
     gateway.stop().await;
     if is_temporary {
-        std::fs::remove_dir_all(&dir).map_err(|e| Failure::failed(format!("cannot remove `{}`: {e}", dir.display())))?;
+        std::fs::remove_dir_all(&dir)
+            .map_err(|e| Failure::failed(format!("cannot remove `{}`: {e}", dir.display())))?;
     }
     shown.map(|()| 0)
 }
@@ -119,7 +120,11 @@ async fn show(as_json: bool, gateway: &Gateway, prepared: &Prepared) -> Result<(
             say(text);
         }
     };
-    talk(&format!("Warden serves workers on http://{} in front of the bundled file server ({}).\n", gateway.address, prepared.sandbox.display()));
+    talk(&format!(
+        "Warden serves workers on http://{} in front of the bundled file server ({}).\n",
+        gateway.address,
+        prepared.sandbox.display()
+    ));
     for (tools, effect) in [
         ("files/list_files", Effect::Read),
         ("files/read_file", Effect::Read),
@@ -137,7 +142,10 @@ async fn show(as_json: bool, gateway: &Gateway, prepared: &Prepared) -> Result<(
     talk("The worker connects");
     print_next(as_json, gateway, &mut records).await?;
     let tools = worker.list_all_tools().await.map_err(Failure::failed)?;
-    talk(&format!("The worker lists its tools: {}", tools.iter().map(|tool| tool.name.as_ref()).collect::<Vec<_>>().join(", ")));
+    talk(&format!(
+        "The worker lists its tools: {}",
+        tools.iter().map(|tool| tool.name.as_ref()).collect::<Vec<_>>().join(", ")
+    ));
     print_next(as_json, gateway, &mut records).await?;
     for (what, tool, arguments) in script() {
         talk(&format!("The worker {what}: {tool} {}", plain(&warden_core::secrets::hide(&arguments.to_string()))));
@@ -153,7 +161,11 @@ async fn show(as_json: bool, gateway: &Gateway, prepared: &Prepared) -> Result<(
 }
 
 /// The next decision that was recorded.
-async fn print_next(as_json: bool, gateway: &Gateway, records: &mut broadcast::Receiver<Committed>) -> Result<(), Failure> {
+async fn print_next(
+    as_json: bool,
+    gateway: &Gateway,
+    records: &mut broadcast::Receiver<Committed>,
+) -> Result<(), Failure> {
     let next = async {
         loop {
             let Committed { seq, record } = records.recv().await.map_err(Failure::failed)?;
@@ -165,7 +177,11 @@ async fn print_next(as_json: bool, gateway: &Gateway, records: &mut broadcast::R
     let waited = tokio::time::timeout(Duration::from_secs(20), next).await;
     let (seq, decision) = waited.map_err(|_| Failure::failed("no decision was recorded for what the worker did"))??;
     if as_json {
-        let resource = format!("{}::\"{}\"", decision.resource["type"].as_str().unwrap_or_default(), decision.resource["id"].as_str().unwrap_or_default());
+        let resource = format!(
+            "{}::\"{}\"",
+            decision.resource["type"].as_str().unwrap_or_default(),
+            decision.resource["id"].as_str().unwrap_or_default()
+        );
         say(json!({ "id": decision.id, "worker": decision.worker, "action": decision.action, "resource": resource,
             "verdict": decision.verdict, "policies": decision.policies, "reason": decision.reason, "seq": seq }));
         return Ok(());
@@ -183,7 +199,7 @@ async fn print_next(as_json: bool, gateway: &Gateway, records: &mut broadcast::R
     for policy in &decision.policies {
         say(format!("  by       {policy}{}", place(&snapshot, policy)));
     }
-    for advice in &decision.advice {
+    if let Some(advice) = &decision.advice {
         say(format!("  advice   {advice}"));
     }
     Ok(())
@@ -191,7 +207,10 @@ async fn print_next(as_json: bool, gateway: &Gateway, records: &mut broadcast::R
 
 fn place(snapshot: &Snapshot, id: &str) -> String {
     let rules = snapshot.layers.iter().flat_map(|layer| &layer.rules);
-    rules.filter(|rule| rule.policy.id().to_string() == id).map(|rule| format!("  {}:{}", rule.file, rule.line)).collect()
+    rules
+        .filter(|rule| rule.policy.id().to_string() == id)
+        .map(|rule| format!("  {}:{}", rule.file, rule.line))
+        .collect()
 }
 
 fn stay(as_json: bool, gateway: &Gateway, prepared: &Prepared, dir: &Path) {

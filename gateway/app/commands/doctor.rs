@@ -25,20 +25,38 @@ pub async fn run(global: &Global) -> Outcome {
     let data = config.setup.data_dir.clone();
     let shared = config.workers_with_our_uid();
     if !shared.is_empty() {
-        find("bad", format!("worker `{}` has Warden's own user id", shared.join("`, `")), "give it another with `uid:`, or set `same_uid: true`");
+        find(
+            "bad",
+            format!("worker `{}` has Warden's own user id", shared.join("`, `")),
+            "give it another with `uid:`, or set `same_uid: true`",
+        );
     } else if config.same_uid {
-        find("warn", "`same_uid: true`: a worker's code could read the operators' credentials".into(), "run workers under user ids of their own");
+        find(
+            "warn",
+            "`same_uid: true`: a worker's code could read the operators' credentials".into(),
+            "run workers under user ids of their own",
+        );
     }
     if !config.listen.ip().is_loopback() {
-        find("warn", format!("`listen: {}` is reachable from other machines, without TLS", config.listen), "put something that speaks TLS in front, and listen on loopback");
+        find(
+            "warn",
+            format!("`listen: {}` is reachable from other machines, without TLS", config.listen),
+            "put something that speaks TLS in front, and listen on loopback",
+        );
     }
     match std::fs::metadata(&data) {
         Err(e) => find("bad", format!("data folder `{}`: {e}", data.display()), "make one with `warden init`"),
         Ok(_) => {
-            for (path, wanted) in [(data.clone(), 0o700), (data.join("keys"), 0o700), (data.join("operator.token"), 0o600)] {
+            for (path, wanted) in
+                [(data.clone(), 0o700), (data.join("keys"), 0o700), (data.join("operator.token"), 0o600)]
+            {
                 match std::fs::metadata(&path) {
                     Ok(meta) if meta.permissions().mode() & 0o777 & !wanted != 0 => {
-                        find("bad", format!("`{}` has mode {:o}", path.display(), meta.permissions().mode() & 0o777), "others can read it: chmod it back");
+                        find(
+                            "bad",
+                            format!("`{}` has mode {:o}", path.display(), meta.permissions().mode() & 0o777),
+                            "others can read it: chmod it back",
+                        );
                     }
                     _ => {}
                 }
@@ -48,7 +66,15 @@ pub async fn run(global: &Global) -> Outcome {
             match &running {
                 Some(client) => match client.get("/readyz").await {
                     Ok(ready) => {
-                        find("ok", format!("a gateway runs, {} records, journal {}", ready["records"], ready["journal"].as_str().unwrap_or("?")), "");
+                        find(
+                            "ok",
+                            format!(
+                                "a gateway runs, {} records, journal {}",
+                                ready["records"],
+                                ready["journal"].as_str().unwrap_or("?")
+                            ),
+                            "",
+                        );
                     }
                     Err(e) => find("bad", format!("a gateway runs and is not ready: {}", e.message), "look at its log"),
                 },
@@ -58,7 +84,11 @@ pub async fn run(global: &Global) -> Outcome {
                 Ok(verified) => {
                     find("ok", format!("journal: {} records, {}", verified.records, verified.root), "");
                     if verified.unknown > 0 && running.is_none() {
-                        find("warn", format!("{} allowed proposals have no outcome", verified.unknown), "the next start records them as unknown");
+                        find(
+                            "warn",
+                            format!("{} allowed proposals have no outcome", verified.unknown),
+                            "the next start records them as unknown",
+                        );
                     }
                 }
                 Err(journal::OpenError::Io { .. }) if !data.join("journal").exists() => {
@@ -74,18 +104,28 @@ pub async fn run(global: &Global) -> Outcome {
             let catalogue = govern::load_catalogue(&data)?;
             match Snapshot::build(govern::source(&config.setup, &folder, &catalogue)) {
                 Ok(snapshot) => find("ok", format!("policies: {}", snapshot.digests.policy), ""),
-                Err(problems) => find("bad", format!("policies:\n{problems}"), "mend them; `warden policy check` looks again"),
+                Err(problems) => {
+                    find("bad", format!("policies:\n{problems}"), "mend them; `warden policy check` looks again")
+                }
             }
             let tools = catalogue.servers.values().flatten();
             let silent = tools.filter(|(_, tool)| tool.effect.is_none()).count();
             if silent > 0 {
-                find("warn", format!("{silent} tools are not classified and count as irreversible"), "`warden tools list`, then `warden tools classify`");
+                find(
+                    "warn",
+                    format!("{silent} tools are not classified and count as irreversible"),
+                    "`warden tools list`, then `warden tools classify`",
+                );
             }
         }
     }
     for (name, server) in &config.setup.servers {
         if !runnable(&server.program) {
-            find("bad", format!("server `{name}`: no program `{}` on the PATH", server.program), "install it, or give its full path");
+            find(
+                "bad",
+                format!("server `{name}`: no program `{}` on the PATH", server.program),
+                "install it, or give its full path",
+            );
         }
     }
     for Finding { level, what, next } in &findings {
@@ -103,7 +143,11 @@ fn free_room(data: &Path, config: &crate::config::Config, find: &mut impl FnMut(
     let Ok(stat) = rustix::fs::statvfs(data) else { return };
     let free = stat.f_bavail * stat.f_frsize;
     if free < config.journal.segment_bytes * 4 {
-        find("warn", format!("{} MiB are free for the data folder", free >> 20), "make room: on a full disk everything is denied");
+        find(
+            "warn",
+            format!("{} MiB are free for the data folder", free >> 20),
+            "make room: on a full disk everything is denied",
+        );
     }
 }
 

@@ -48,7 +48,9 @@ pub fn run(dir: &Path, operator: &str, worker: &str) -> Outcome {
     if file.exists() {
         return Err(Failure::no(format!("`{}` is there already: nothing was changed", file.display())));
     }
-    let fine = |text: &str| !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    let fine = |text: &str| {
+        !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
     if let Some(bad) = [operator, worker].into_iter().find(|name| !fine(name)) {
         return Err(Failure::invalid(format!("`{}`: use 1 to 64 letters, digits, `.`, `_`, `-`", bad.escape_debug())));
     }
@@ -75,7 +77,10 @@ pub fn run(dir: &Path, operator: &str, worker: &str) -> Outcome {
     std::fs::write(&file, yaml(worker))?;
     say(format!(
         "Made in {}:\n  warden.yaml     the configuration: add your servers there\n  policies/       starter policies: reads run, writes and worse are held, the rest is denied\n  data/           journal, keys, operator `{operator}` (data/operator.token)\n  worker.token    the token of worker `{worker}`\n\nNext:\n  1. add a server to {}\n  2. warden --config {} serve\n  3. let your MCP client start: warden --config {} mcp SERVER",
-        dir.display(), file.display(), file.display(), file.display()
+        dir.display(),
+        file.display(),
+        file.display(),
+        file.display()
     ));
     Ok(0)
 }

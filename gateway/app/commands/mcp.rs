@@ -30,7 +30,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(30);
 /// `warden mcp SERVER`.
 pub async fn bridge(global: &Global, server: &str, token_file: Option<PathBuf>) -> Outcome {
     let target = config(global).and_then(|config| {
-        let beside = global.config.parent().map_or_else(|| PathBuf::from("worker.token"), |dir| dir.join("worker.token"));
+        let beside =
+            global.config.parent().map_or_else(|| PathBuf::from("worker.token"), |dir| dir.join("worker.token"));
         let token = token(&token_file.unwrap_or(beside))?;
         Ok(Target { url: format!("http://{}/mcp/{server}", config.listen), token })
     });
@@ -80,7 +81,8 @@ async fn start_alone(global: &Global, name: &str, command: Vec<String>) -> Resul
         servers: [(name.to_owned(), RawServer { command, env: std::collections::BTreeMap::new(), cwd: None })].into(),
         ..serde_saphyr::from_str("{}").map_err(Failure::failed)?
     };
-    let mut config = Config::build(raw, Path::new("."), None, |name| std::env::var(name).ok()).map_err(Failure::invalid)?;
+    let mut config =
+        Config::build(raw, Path::new("."), None, |name| std::env::var(name).ok()).map_err(Failure::invalid)?;
     // The working directory of the client is the server's, as it would be without Warden.
     config.setup.servers.values_mut().for_each(|server| server.cwd = std::env::current_dir().ok());
     let token = {
@@ -103,9 +105,9 @@ async fn start_alone(global: &Global, name: &str, command: Vec<String>) -> Resul
 }
 
 fn default_dir(name: &str) -> Result<PathBuf, Failure> {
-    let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"))
-    });
+    let base = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
     let base = base.ok_or_else(|| Failure::invalid("no home folder: say where with --data-dir"))?;
     Ok(base.join("warden").join(name))
 }
@@ -206,9 +208,14 @@ impl Bridge {
 
     async fn post(&self, line: Vec<u8>) -> Result<reqwest::Response, String> {
         let request = self.request(reqwest::Method::POST)?;
-        let request = request.header("content-type", "application/json").header("accept", "application/json, text/event-stream");
+        let request =
+            request.header("content-type", "application/json").header("accept", "application/json, text/event-stream");
         request.body(line).send().await.map_err(|e| {
-            if e.is_connect() { "no gateway answers: start it with `warden serve`".to_owned() } else { Failure::of(&e).message }
+            if e.is_connect() {
+                "no gateway answers: start it with `warden serve`".to_owned()
+            } else {
+                Failure::of(&e).message
+            }
         })
     }
 
@@ -221,7 +228,8 @@ impl Bridge {
             match Message::parse(body.as_bytes(), Limits { bytes_max: usize::MAX, depth_max: 128 }) {
                 // An error of the transport names no request; the client waits for one that does.
                 Ok(Message { kind: Kind::Error { id: of, error }, .. }) if of == Id::null() => {
-                    let message = error.get("message").and_then(warden_core::json::Json::as_str).unwrap_or("refused").to_owned();
+                    let message =
+                        error.get("message").and_then(warden_core::json::Json::as_str).unwrap_or("refused").to_owned();
                     self.fail(Some(id), &message).await;
                 }
                 Ok(message) => drop(self.lines.send(message.raw).await),

@@ -86,7 +86,9 @@ async fn list(global: &Global) -> Outcome {
     if let Some(pending) = &status.pending {
         say(format!("pending  {pending}"));
         if status.problems.is_empty() {
-            say(format!("\nThe policy folder differs from what decides. To make it decide:\n  warden policy apply {pending}"));
+            say(format!(
+                "\nThe policy folder differs from what decides. To make it decide:\n  warden policy apply {pending}"
+            ));
         } else {
             say("\nThe policy folder differs from what decides, and cannot be applied:");
             status.problems.iter().for_each(say);

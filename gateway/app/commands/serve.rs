@@ -35,7 +35,10 @@ fn writable_by_workers(config: &crate::config::Config) -> Result<(), Failure> {
     let meta = std::fs::metadata(dir).map_err(|e| Failure::failed(format!("`{}`: {e}", dir.display())))?;
     let own = config.uids.values().flatten().any(|uid| *uid == meta.uid());
     if own || (meta.mode() & 0o022 != 0 && config.uids.values().any(Option::is_some)) {
-        return Err(Failure::invalid(format!("--watch: a worker's user could write `{}`: make it writable by its owner only", dir.display())));
+        return Err(Failure::invalid(format!(
+            "--watch: a worker's user could write `{}`: make it writable by its owner only",
+            dir.display()
+        )));
     }
     Ok(())
 }

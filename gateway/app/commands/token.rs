@@ -18,7 +18,8 @@ pub async fn run(global: &Global, token: Token) -> Outcome {
         say(&answer);
     } else if let Some(tokens) = answer["tokens"].as_array() {
         let cell = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let rows = tokens.iter().map(|t| vec![cell(&t["id"]), cell(&t["worker"]), cell(&t["role"]), cell(&t["issued"])]);
+        let rows =
+            tokens.iter().map(|t| vec![cell(&t["id"]), cell(&t["worker"]), cell(&t["role"]), cell(&t["issued"])]);
         let head = ["ID", "WORKER", "ROLE", "ISSUED"].map(str::to_owned).to_vec();
         say(table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
     } else if let Some(secret) = answer["token"].as_str() {

@@ -22,9 +22,16 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
             let mut rows = vec![["TOOL", "EFFECT", "SUGGESTED BY ITS SERVER", ""].map(str::to_owned).to_vec()];
             for tool in &tools {
                 let effect = tool["effect"].as_str().unwrap_or_default();
-                let effect = if tool["classified"] == true { effect.to_owned() } else { format!("{effect} (nobody has said)") };
-                let note = if tool["changed"] == true { "its definition has changed: classify it to accept that" } else { "" };
-                rows.push(vec![plain(name(tool)), effect, tool["suggestion"].as_str().unwrap_or_default().into(), note.into()]);
+                let effect =
+                    if tool["classified"] == true { effect.to_owned() } else { format!("{effect} (nobody has said)") };
+                let note =
+                    if tool["changed"] == true { "its definition has changed: classify it to accept that" } else { "" };
+                rows.push(vec![
+                    plain(name(tool)),
+                    effect,
+                    tool["suggestion"].as_str().unwrap_or_default().into(),
+                    note.into(),
+                ]);
             }
             say(table(&rows));
             if tools.is_empty() {
@@ -44,7 +51,11 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
                 say(&answer);
             } else {
                 for tool in answer["tools"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                    say(format!("{}{}", plain(tool), says.effect.map_or_else(String::new, |effect| format!("  {effect}"))));
+                    say(format!(
+                        "{}{}",
+                        plain(tool),
+                        says.effect.map_or_else(String::new, |effect| format!("  {effect}"))
+                    ));
                 }
             }
         }
@@ -61,8 +72,9 @@ async fn all(dir: &std::path::Path) -> Result<Vec<Value>, Failure> {
         return Ok(client.get("/v1/tools").await?["tools"].as_array().cloned().unwrap_or_default());
     }
     let catalogue = govern::load_catalogue(dir)?;
-    let tools = catalogue.servers.iter().flat_map(|(server, tools)| {
-        tools.iter().map(move |(name, tool)| shown_tool(server, name, tool))
-    });
+    let tools = catalogue
+        .servers
+        .iter()
+        .flat_map(|(server, tools)| tools.iter().map(move |(name, tool)| shown_tool(server, name, tool)));
     Ok(tools.collect())
 }

@@ -11,7 +11,10 @@ pub fn run(global: &Global) -> Outcome {
     let config = config(global)?;
     let shared = config.workers_with_our_uid();
     if !shared.is_empty() {
-        return Err(Failure::invalid(format!("worker `{}` runs under Warden's own user id: set `uid:` or `same_uid: true`", shared.join("`, `"))));
+        return Err(Failure::invalid(format!(
+            "worker `{}` runs under Warden's own user id: set `uid:` or `same_uid: true`",
+            shared.join("`, `")
+        )));
     }
     let folder = policy_folder::read(&config.setup.policy_dir)?;
     let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
@@ -19,9 +22,15 @@ pub fn run(global: &Global) -> Outcome {
     let digest = &snapshot.digests.policy;
     let rules: usize = snapshot.layers.iter().map(|layer| layer.rules.len()).sum();
     if global.json {
-        say(serde_json::json!({ "valid": true, "workers": config.setup.workers.len(), "servers": config.setup.servers.len(), "policies": rules, "digest": digest }));
+        say(
+            serde_json::json!({ "valid": true, "workers": config.setup.workers.len(), "servers": config.setup.servers.len(), "policies": rules, "digest": digest }),
+        );
     } else {
-        say(format!("valid: {} workers, {} servers, {rules} policies with the charter, {digest}", config.setup.workers.len(), config.setup.servers.len()));
+        say(format!(
+            "valid: {} workers, {} servers, {rules} policies with the charter, {digest}",
+            config.setup.workers.len(),
+            config.setup.servers.len()
+        ));
     }
     Ok(0)
 }

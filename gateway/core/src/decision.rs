@@ -131,9 +131,7 @@ pub fn presentable(value: &Value, key: &MacKey) -> Value {
             }
         }
         Value::Array(items) => items.iter().map(|item| presentable(item, key)).collect(),
-        Value::Object(members) => {
-            members.iter().map(|(name, v)| (short(name, key), presentable(v, key))).collect()
-        }
+        Value::Object(members) => members.iter().map(|(name, v)| (short(name, key), presentable(v, key))).collect(),
         other => other.clone(),
     }
 }

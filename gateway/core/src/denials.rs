@@ -45,12 +45,8 @@ impl Denials {
         if self.seen.len() >= WATCHED_MAX && !self.seen.contains_key(&key) {
             return Admission::Record { repeated: 0 };
         }
-        let seen = self.seen.entry(key).or_insert_with(|| Seen {
-            since: now,
-            recorded: 0,
-            counted: 0,
-            last: denial.clone(),
-        });
+        let seen =
+            self.seen.entry(key).or_insert_with(|| Seen { since: now, recorded: 0, counted: 0, last: denial.clone() });
         if now.duration_since(seen.since) >= WINDOW {
             *seen = Seen { since: now, recorded: 0, counted: seen.counted, last: denial.clone() };
         }

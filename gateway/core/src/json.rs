@@ -155,9 +155,7 @@ impl Json {
             },
             Json::String(text) => Value::from(text.as_str()),
             Json::Array(items) => items.iter().map(Json::to_value).collect(),
-            Json::Object(members) => {
-                Value::Object(members.iter().map(|(n, v)| (n.clone(), v.to_value())).collect())
-            }
+            Json::Object(members) => Value::Object(members.iter().map(|(n, v)| (n.clone(), v.to_value())).collect()),
         }
     }
 }

@@ -36,9 +36,7 @@ pub fn class(from: From, method: &str) -> Class {
         (From::Worker, "resources/list" | "resources/templates/list") => Class::Gated(Verb::ListResources),
         (From::Worker, "prompts/list") => Class::Gated(Verb::ListPrompts),
         (From::Worker, "resources/read") => Class::Gated(Verb::ReadResource),
-        (From::Worker, "resources/subscribe" | "resources/unsubscribe") => {
-            Class::Gated(Verb::SubscribeResource)
-        }
+        (From::Worker, "resources/subscribe" | "resources/unsubscribe") => Class::Gated(Verb::SubscribeResource),
         (From::Worker, "prompts/get") => Class::Gated(Verb::GetPrompt),
         (From::Worker, "completion/complete") => Class::Gated(Verb::Complete),
         (From::Server, "sampling/createMessage") => Class::Gated(Verb::Sample),
@@ -171,8 +169,14 @@ mod tests {
 
     #[test]
     fn malformed_calls_are_not_guessed_at() {
-        for params in [r#"{}"#, r#"{"name":1}"#, r#"{"name":"a","arguments":[]}"#, r#"{"name":"a","Name":"b"}"#,
-            r#"{"name":"a","arguments":"{}"}"#, r#"{"name":"a","Arguments":{}}"#] {
+        for params in [
+            r#"{}"#,
+            r#"{"name":1}"#,
+            r#"{"name":"a","arguments":[]}"#,
+            r#"{"name":"a","Name":"b"}"#,
+            r#"{"name":"a","arguments":"{}"}"#,
+            r#"{"name":"a","Arguments":{}}"#,
+        ] {
             let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
             assert!(read(&text).is_err(), "{params}");
         }

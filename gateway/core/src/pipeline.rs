@@ -65,11 +65,8 @@ impl Permit {
 
     /// For a permitted connection: the right to pass its chatter.
     pub fn into_passage(self) -> Option<Passage> {
-        (self.proposal.ask == Ask::Verb(Verb::Connect)).then(|| Passage {
-            worker: self.proposal.worker,
-            connection: self.proposal.connection,
-            server: self.proposal.server,
-        })
+        let Proposal { ask, worker, connection, server, .. } = self.proposal;
+        (ask == Ask::Verb(Verb::Connect)).then_some(Passage { worker, connection, server })
     }
 }
 
@@ -287,13 +284,8 @@ pub async fn handle<P: Ports, U: Upstream>(gate: &Gate<P>, proposal: Proposal, u
                     return Answer::Refused(gate.deny(decision, now).await);
                 }
             }
-            let held = Refusal {
-                id,
-                seq: None,
-                verdict,
-                reason: decision.reason.clone(),
-                advice: decision.advice.clone(),
-            };
+            let held =
+                Refusal { id, seq: None, verdict, reason: decision.reason.clone(), advice: decision.advice.clone() };
             let record = Record::new(now, Body::Decision(Box::new(decision.clone())));
             Answer::Refused(match gate.ports.append(record, Room::Ordinary).await {
                 Ok(receipt) => Refusal { seq: Some(receipt.seq), ..held },

@@ -151,9 +151,7 @@ impl Message {
             }
             (Some(_), _, None, None) => return Err(Error::Shape("`method` is not a string")),
             (None, Some(id), Some(result), None) if params.is_none() => Kind::Result { id, result },
-            (None, id, None, Some(error)) if params.is_none() => {
-                Kind::Error { id: id.unwrap_or_else(Id::null), error }
-            }
+            (None, id, None, Some(error)) if params.is_none() => Kind::Error { id: id.unwrap_or_else(Id::null), error },
             _ => return Err(Error::Shape("it is neither a request, a notification, a result nor an error")),
         };
         // Raw line breaks can only stand between tokens: inside strings JSON forbids them.
@@ -187,7 +185,9 @@ mod tests {
     #[test]
     fn four_kinds_and_their_ids() {
         let call = read(r#" {"jsonrpc":"2.0","id":"a","method":"tools\u002fcall","params":{"x":1.0}} "#).unwrap();
-        assert!(matches!(&call.kind, Kind::Request { id, method, .. } if id.as_json() == "\"a\"" && method == "tools/call"));
+        assert!(
+            matches!(&call.kind, Kind::Request { id, method, .. } if id.as_json() == "\"a\"" && method == "tools/call")
+        );
         assert_eq!(call.raw, r#"{"jsonrpc":"2.0","id":"a","method":"tools\u002fcall","params":{"x":1.0}}"#);
         assert!(matches!(read(r#"{"jsonrpc":"2.0","method":"m"}"#).unwrap().kind, Kind::Notification { .. }));
         assert!(matches!(read(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).unwrap().kind, Kind::Result { .. }));
@@ -203,7 +203,10 @@ mod tests {
     #[test]
     fn what_is_not_a_message_is_refused() {
         for text in [
-            "[]", "1", "{}", r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+            "[]",
+            "1",
+            "{}",
+            r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
             r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,

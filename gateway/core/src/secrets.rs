@@ -32,9 +32,15 @@ const FORMATS: [Format; 19] = [
     Format { name: "github_fine_grained_token", pattern: r"\bgithub_pat_[A-Za-z0-9_]{60,255}\b" },
     Format { name: "gitlab_token", pattern: r"\bglpat-[A-Za-z0-9_\-]{20,}" },
     Format { name: "anthropic_key", pattern: r"\bsk-ant-[a-z0-9]{3,8}-[A-Za-z0-9_\-]{24,}" },
-    Format { name: "openai_key", pattern: r"\bsk-(?:proj|svcacct|admin)-[A-Za-z0-9_\-]{32,}|\bsk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}\b|\bsk-[A-Za-z0-9]{48}\b" },
+    Format {
+        name: "openai_key",
+        pattern: r"\bsk-(?:proj|svcacct|admin)-[A-Za-z0-9_\-]{32,}|\bsk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}\b|\bsk-[A-Za-z0-9]{48}\b",
+    },
     Format { name: "slack_token", pattern: r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}" },
-    Format { name: "slack_webhook", pattern: r"hooks\.slack\.com/(?:services|workflows)/T[A-Za-z0-9]{6,}/[A-Za-z0-9/]{16,}" },
+    Format {
+        name: "slack_webhook",
+        pattern: r"hooks\.slack\.com/(?:services|workflows)/T[A-Za-z0-9]{6,}/[A-Za-z0-9/]{16,}",
+    },
     Format { name: "google_api_key", pattern: r"\bAIza[A-Za-z0-9_\-]{35}" },
     Format { name: "stripe_key", pattern: r"\b(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}" },
     Format { name: "npm_token", pattern: r"\bnpm_[A-Za-z0-9]{36}\b" },
@@ -43,9 +49,15 @@ const FORMATS: [Format; 19] = [
     Format { name: "huggingface_token", pattern: r"\bhf_[A-Za-z]{34}\b" },
     Format { name: "digitalocean_token", pattern: r"\bdo[opr]_v1_[a-f0-9]{64}\b" },
     Format { name: "json_web_token", pattern: r"\beyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{16,}" },
-    Format { name: "private_key", pattern: r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?s:.{32,}?)(?:-----END|\z)" },
+    Format {
+        name: "private_key",
+        pattern: r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----(?s:.{32,}?)(?:-----END|\z)",
+    },
     Format { name: "warden_token", pattern: r"\bwd[no]_[a-f0-9]{64}\b" },
-    Format { name: "credential_uri", pattern: r"\b[a-z][a-z0-9+.\-]{1,24}://[^\s/:@\x22']{1,64}:[^\s/@\x22'$\{<*]{4,}@[A-Za-z0-9.\-]+" },
+    Format {
+        name: "credential_uri",
+        pattern: r"\b[a-z][a-z0-9+.\-]{1,24}://[^\s/:@\x22']{1,64}:[^\s/@\x22'$\{<*]{4,}@[A-Za-z0-9.\-]+",
+    },
 ];
 
 struct Compiled {
@@ -182,8 +194,15 @@ mod tests {
 
     #[test]
     fn ordinary_text_is_not_a_secret() {
-        for text in ["https://example.com:8080/a@b", "sk-learn", "-----BEGIN PUBLIC KEY-----", "git@github.com:a/b.git",
-            "http://user:${PASSWORD}@host", "the AKIA prefix", "eyJhbGciOiJIUzI1NiJ9"] {
+        for text in [
+            "https://example.com:8080/a@b",
+            "sk-learn",
+            "-----BEGIN PUBLIC KEY-----",
+            "git@github.com:a/b.git",
+            "http://user:${PASSWORD}@host",
+            "the AKIA prefix",
+            "eyJhbGciOiJIUzI1NiJ9",
+        ] {
             assert_eq!(found(text), Vec::<String>::new(), "{text}");
         }
     }

@@ -125,10 +125,12 @@ fn ask(set: &PolicySet, request: &Request, entities: &Entities, in_composition: 
     let response = Authorizer::new().is_authorized(request, set, entities);
     let diagnostics = response.diagnostics();
     // The messages may quote values; which policy failed is what an operator needs.
-    let errors: Vec<String> =
-        diagnostics.errors().map(|e| match e {
+    let errors: Vec<String> = diagnostics
+        .errors()
+        .map(|e| match e {
             cedar_policy::AuthorizationError::PolicyEvaluationError(e) => format!("policy `{}` failed", e.policy_id()),
-        }).collect();
+        })
+        .collect();
     if !errors.is_empty() {
         return Answer::Error(errors);
     }

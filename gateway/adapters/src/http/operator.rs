@@ -195,7 +195,11 @@ async fn named_only(State(plane): Plane, mut request: Request, next: Next) -> Re
             next.run(request).await
         }
         Err(Some(worker)) => plane.refuse_worker(&worker, request.uri().path()).await,
-        Err(None) => error(StatusCode::UNAUTHORIZED, "unauthorized", "an operator's bearer token is needed: `warden operator add NAME`"),
+        Err(None) => error(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "an operator's bearer token is needed: `warden operator add NAME`",
+        ),
     }
 }
 
@@ -234,7 +238,10 @@ pub fn shown(seq: u64, record: &Record) -> Value {
 
 async fn decisions(State(plane): Plane, Params(query): Params<Query>) -> Response {
     let found = tokio::task::spawn_blocking(move || {
-        let view = plane.view.get().ok_or_else(|| std::io::Error::other("the queryable log is still being opened; try again in a moment"))?;
+        let view = plane
+            .view
+            .get()
+            .ok_or_else(|| std::io::Error::other("the queryable log is still being opened; try again in a moment"))?;
         let mut reader = plane.gate.ports.journal.reader();
         view::run(view, &mut reader, &query)
     });
@@ -255,7 +262,9 @@ async fn decision(State(plane): Plane, Path(id): Path<String>) -> Response {
         find(plane.view.get(), &mut reader, records, &id)
     });
     match found.await.map_err(std::io::Error::other) {
-        Ok(Ok(found)) if found.is_empty() => error(StatusCode::NOT_FOUND, "no_such_decision", "no such decision in this journal"),
+        Ok(Ok(found)) if found.is_empty() => {
+            error(StatusCode::NOT_FOUND, "no_such_decision", "no such decision in this journal")
+        }
         Ok(Ok(found)) => {
             let records: Vec<Value> = found.iter().map(|(seq, record)| shown(*seq, record)).collect();
             Json(json!({ "records": records })).into_response()
@@ -266,7 +275,12 @@ async fn decision(State(plane): Plane, Path(id): Path<String>) -> Response {
 
 /// The decision of that id or sequence number, and its outcome. Ids carry their time, so only what was recorded around it
 /// is read.
-pub fn find(view: Option<&View>, reader: &mut crate::journal::Reader, records: u64, id: &str) -> std::io::Result<Vec<(u64, Record)>> {
+pub fn find(
+    view: Option<&View>,
+    reader: &mut crate::journal::Reader,
+    records: u64,
+    id: &str,
+) -> std::io::Result<Vec<(u64, Record)>> {
     if let Ok(seq) = id.parse::<u64>() {
         return Ok(reader.record(seq)?.map(|record| (seq, record)).into_iter().collect());
     }
@@ -336,9 +350,10 @@ pub fn shown_tool(server: &str, name: &str, tool: &Tool) -> Value {
 
 async fn tools(State(plane): Plane) -> Response {
     let catalogue = plane.governor.catalogue().await;
-    let all = catalogue.servers.iter().flat_map(|(server, tools)| {
-        tools.iter().map(move |(name, tool)| shown_tool(server, name, tool))
-    });
+    let all = catalogue
+        .servers
+        .iter()
+        .flat_map(|(server, tools)| tools.iter().map(move |(name, tool)| shown_tool(server, name, tool)));
     Json(json!({ "tools": all.collect::<Vec<_>>() })).into_response()
 }
 
@@ -351,7 +366,8 @@ async fn classify(State(plane): Plane, Extension(by): Extension<By>, Json(body):
 
 async fn tokens(State(plane): Plane) -> Response {
     let identities = plane.identities.read().unwrap_or_else(PoisonError::into_inner);
-    let tokens = identities.tokens.iter().map(|t| json!({ "id": t.id, "worker": t.worker, "role": t.role, "issued": t.issued }));
+    let tokens =
+        identities.tokens.iter().map(|t| json!({ "id": t.id, "worker": t.worker, "role": t.role, "issued": t.issued }));
     Json(json!({ "tokens": tokens.collect::<Vec<_>>() })).into_response()
 }
 
@@ -392,9 +408,8 @@ struct Add {
 }
 
 async fn add_operator(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Add>) -> Response {
-    let added = plane
-        .change(&by, ("operator_add", &body.name), |all| all.add_operator(&body.name, &now().to_string()))
-        .await;
+    let added =
+        plane.change(&by, ("operator_add", &body.name), |all| all.add_operator(&body.name, &now().to_string())).await;
     match added {
         Ok(secret) => Json(json!({ "name": body.name, "token": secret })).into_response(),
         Err(response) => *response,

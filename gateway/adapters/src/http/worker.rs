@@ -3,8 +3,8 @@
 use super::{bearer, error, guard};
 use crate::govern::Governor;
 use crate::identity::{Identities, Token};
-use crate::mcp::connection::{self, Connection, Taken};
 use crate::mcp::Settings;
+use crate::mcp::connection::{self, Connection, Taken};
 use crate::world::World;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -122,13 +122,20 @@ impl WorkerPlane {
     }
 
     /// The connection of a request. One of another worker or server is as unknown as one that never was.
-    fn session(&self, headers: &HeaderMap, worker: &str, server: &str) -> Result<Arc<Connection<World>>, Box<Response>> {
+    fn session(
+        &self,
+        headers: &HeaderMap,
+        worker: &str,
+        server: &str,
+    ) -> Result<Arc<Connection<World>>, Box<Response>> {
         let Some(id) = headers.get(SESSION).and_then(|id| id.to_str().ok()) else {
             return Err(Box::new(protocol(StatusCode::BAD_REQUEST, "no session: send `initialize` first")));
         };
-        let found = self.sessions().get(id).cloned().filter(|c| {
-            c.passage().worker() == worker && c.passage().server() == server && !c.is_gone()
-        });
+        let found = self
+            .sessions()
+            .get(id)
+            .cloned()
+            .filter(|c| c.passage().worker() == worker && c.passage().server() == server && !c.is_gone());
         found.ok_or_else(|| Box::new(protocol(StatusCode::NOT_FOUND, "no such session: send `initialize` again")))
     }
 }
@@ -156,13 +163,19 @@ async fn take_checked(
         let message = format!("a message has at most {} bytes", plane.settings.worker.bytes_max);
         Box::new(protocol(StatusCode::PAYLOAD_TOO_LARGE, &message))
     })?;
-    let json = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with("application/json"));
+    let json = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.starts_with("application/json"));
     if !json {
         return Err(Box::new(protocol(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`")));
     }
     let version = headers.get("mcp-protocol-version").map(|v| v.to_str().unwrap_or("?"));
     if version.is_some_and(|version| !VERSIONS.contains(&version)) {
-        return Err(Box::new(protocol(StatusCode::BAD_REQUEST, "this MCP protocol version is not served here: send `initialize`")));
+        return Err(Box::new(protocol(
+            StatusCode::BAD_REQUEST,
+            "this MCP protocol version is not served here: send `initialize`",
+        )));
     }
     let (connection, fresh) = if headers.contains_key(SESSION) {
         (plane.session(&headers, &token.worker, &server)?, None)
@@ -170,7 +183,8 @@ async fn take_checked(
         let (connection, id) = open(&plane, &token.worker, &server, &body).await?;
         (connection, Some(id))
     };
-    let wants_stream = headers.get_all(header::ACCEPT).iter().any(|v| v.to_str().is_ok_and(|v| v.contains("text/event-stream")));
+    let wants_stream =
+        headers.get_all(header::ACCEPT).iter().any(|v| v.to_str().is_ok_and(|v| v.contains("text/event-stream")));
     let mut response = match connection.take(&body).await {
         Taken::Accepted => StatusCode::ACCEPTED.into_response(),
         Taken::Malformed(line) => json_response(StatusCode::BAD_REQUEST, line),
@@ -193,8 +207,9 @@ async fn open(plane: &Arc<WorkerPlane>, worker: &str, server: &str, body: &[u8])
     if plane.stopping.load(Ordering::Acquire) {
         return Err(Box::new(protocol(StatusCode::SERVICE_UNAVAILABLE, "the gateway is shutting down")));
     }
-    let message = Message::parse(body, plane.settings.worker)
-        .map_err(|e| Box::new(json_response(StatusCode::BAD_REQUEST, rpc::error(&rpc::Id::null(), e.code(), &e.to_string(), None))))?;
+    let message = Message::parse(body, plane.settings.worker).map_err(|e| {
+        Box::new(json_response(StatusCode::BAD_REQUEST, rpc::error(&rpc::Id::null(), e.code(), &e.to_string(), None)))
+    })?;
     let id = match &message.kind {
         Kind::Request { id, method, .. } if method == "initialize" => id.clone(),
         _ => return Err(Box::new(protocol(StatusCode::BAD_REQUEST, "no session: send `initialize` first"))),
@@ -221,9 +236,8 @@ async fn open(plane: &Arc<WorkerPlane>, worker: &str, server: &str, body: &[u8])
         tokio::spawn(async move { governor.compare(&server, &tools).await });
     });
     let opened = connection::open(plane.gate.clone(), proposal, command, plane.settings, metrics, listed).await;
-    let connection = opened.map_err(|answer| {
-        Box::new(json_response(StatusCode::FORBIDDEN, connection::not_opened(&id, &answer)))
-    })?;
+    let connection = opened
+        .map_err(|answer| Box::new(json_response(StatusCode::FORBIDDEN, connection::not_opened(&id, &answer))))?;
     plane.sessions().insert(session.clone(), connection.clone());
     Ok((connection, session))
 }
@@ -255,10 +269,7 @@ async fn end(State(plane): State<Arc<WorkerPlane>>, Path(server): Path<String>, 
 }
 
 /// The answer as the last event of a stream, after what the server has to say meanwhile.
-fn stream_answer(
-    connection: Arc<Connection<World>>,
-    answer: tokio::sync::oneshot::Receiver<String>,
-) -> Response {
+fn stream_answer(connection: Arc<Connection<World>>, answer: tokio::sync::oneshot::Receiver<String>) -> Response {
     let (events, stream) = mpsc::channel(64);
     let (number, mut messages) = connection.begin_answering();
     tokio::spawn(async move {

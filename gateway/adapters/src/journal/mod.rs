@@ -118,8 +118,15 @@ impl Journal {
             dir: dir.to_owned(),
         });
         let spare = Spare::prepare(&dir.join("journal"), options.segment_bytes);
-        let writer =
-            Writer { shared: shared.clone(), options, segment, spare, full: None, key: key.clone(), buffer: Vec::new() };
+        let writer = Writer {
+            shared: shared.clone(),
+            options,
+            segment,
+            spare,
+            full: None,
+            key: key.clone(),
+            buffer: Vec::new(),
+        };
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run(&waiting))

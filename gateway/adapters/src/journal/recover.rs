@@ -80,8 +80,8 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Recovered, OpenError>
         let read = read_segment(&path, first_seq, &mut head, number == last)?;
         if number == last {
             end = read.offset();
-            let segment = Segment::resume(&path, end as u64, head.tree.size())
-                .map_err(|e| OpenError::io("open", &path, e))?;
+            let segment =
+                Segment::resume(&path, end as u64, head.tree.size()).map_err(|e| OpenError::io("open", &path, e))?;
             if let Tail::Torn(at) = read {
                 tracing::warn!(file = %path.display(), byte = at, next_seq = head.tree.size(),
                     "the last write was cut off and is cleared; nothing in it was acknowledged");
@@ -116,9 +116,10 @@ fn newest_snapshot(dir: &Path, segments: &[(u64, PathBuf)]) -> Result<(usize, He
     }
     match segments.first() {
         Some((0, _)) | None => Ok((0, Head::default())),
-        Some((first, path)) => {
-            Err(OpenError::damaged(path, format!("it starts at sequence number {first}, and what came before is missing")))
-        }
+        Some((first, path)) => Err(OpenError::damaged(
+            path,
+            format!("it starts at sequence number {first}, and what came before is missing"),
+        )),
     }
 }
 
@@ -150,7 +151,10 @@ fn read_segment(path: &Path, first_seq: u64, head: &mut Head, is_last: bool) -> 
         return Err(OpenError::damaged(path, what));
     }
     if header.root_before != head.tree.root() {
-        return Err(OpenError::damaged(path, format!("its header names another Merkle root for the {first_seq} records before it")));
+        return Err(OpenError::damaged(
+            path,
+            format!("its header names another Merkle root for the {first_seq} records before it"),
+        ));
     }
     let walked = frame::walk(&bytes, first_seq, |frame| {
         let record = Record::from_bytes(frame.payload)

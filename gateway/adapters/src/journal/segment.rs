@@ -80,7 +80,8 @@ pub(super) struct Spare {
 impl Spare {
     pub(super) fn prepare(dir: &Path, size: u64) -> Self {
         let of = dir.to_owned();
-        let making = std::thread::Builder::new().name("journal-spare".into()).spawn(move || zero_filled(&of, SPARE, size));
+        let making =
+            std::thread::Builder::new().name("journal-spare".into()).spawn(move || zero_filled(&of, SPARE, size));
         Self { dir: dir.to_owned(), making: making.ok() }
     }
 
@@ -156,8 +157,7 @@ pub(super) fn zero_filled_spare(dir: &Path, size: u64) -> io::Result<ZeroFilled>
 fn zero_filled(dir: &Path, name: &str, size: u64) -> io::Result<ZeroFilled> {
     let path = dir.join(name);
     let fill = || {
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         let zeros = vec![0; 1 << 20];
         let mut left = size;
         while left > 0 {

@@ -104,10 +104,10 @@ pub async fn open<P: Ports + 'static>(
     listed: Listed,
 ) -> Result<Arc<Connection<P>>, Answer> {
     let server = proposal.server.clone();
-    let starter =
-        Starter { server: &server, command, line_max: settings.server.bytes_max, started: OnceLock::new() };
+    let starter = Starter { server: &server, command, line_max: settings.server.bytes_max, started: OnceLock::new() };
     let answer = pipeline::handle(&gate, proposal, &starter).await;
-    let started = starter.started.into_inner().and_then(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let started =
+        starter.started.into_inner().and_then(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
     let Some((passage, child, lines)) = started else { return Err(answer) };
     metrics.connections.inc();
     let connection = Arc::new(Connection {
@@ -202,7 +202,9 @@ impl<P: Ports + 'static> Connection<P> {
         };
         match self.passage.release(reply) {
             Some(payload) => payload.as_str().to_owned(),
-            None => rpc::error(id, refusal::NO_ANSWER, lost.unwrap_or("the answer holds a secret and is withheld"), None),
+            None => {
+                rpc::error(id, refusal::NO_ANSWER, lost.unwrap_or("the answer holds a secret and is withheld"), None)
+            }
         }
     }
 
@@ -307,7 +309,11 @@ impl<P: Ports + 'static> Connection<P> {
                     }
                 },
                 Line::TooLong => {
-                    tracing::error!(server = self.passage.server(), bytes_max = self.settings.server.bytes_max, "the server wrote too long a message and is stopped");
+                    tracing::error!(
+                        server = self.passage.server(),
+                        bytes_max = self.settings.server.bytes_max,
+                        "the server wrote too long a message and is stopped"
+                    );
                     for (_, open) in lock(&self.of_worker).drain() {
                         let _ = open.reply.send(Reply::Lost(Lost::Garbled));
                     }
@@ -415,7 +421,8 @@ impl<P: Ports + 'static> Connection<P> {
     fn post(&self, payload: Payload) {
         let mut outbox = lock(&self.outbox);
         let mut line = payload.as_str().to_owned();
-        let streams: Vec<_> = outbox.listening.iter().chain(outbox.answering.iter().rev().map(|(_, s)| s)).cloned().collect();
+        let streams: Vec<_> =
+            outbox.listening.iter().chain(outbox.answering.iter().rev().map(|(_, s)| s)).cloned().collect();
         for stream in streams {
             match stream.try_send(line) {
                 Ok(()) => return,
@@ -550,4 +557,3 @@ pub fn not_opened(id: &Id, answer: &Answer) -> String {
         Answer::Answered { id: decision, .. } => refusal::ended(id, "initialize", decision, &Reply::NotSent),
     }
 }
-

@@ -51,7 +51,12 @@ async fn tell(child: &Child, message: Value) -> Result<(), String> {
     sent.then_some(()).ok_or_else(|| "it ended before it answered".into())
 }
 
-async fn request(child: &Child, lines: &mut mpsc::Receiver<Line>, method: &str, params: Value) -> Result<Value, String> {
+async fn request(
+    child: &Child,
+    lines: &mut mpsc::Receiver<Line>,
+    method: &str,
+    params: Value,
+) -> Result<Value, String> {
     let id = format!("warden:{method}");
     tell(child, json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await?;
     loop {

@@ -49,7 +49,10 @@ mod tests {
     fn what_is_kept_is_untouched() {
         let raw = r#"{"jsonrpc":"2.0","id":1,"result":{"x-vendor":1.50,"tools":[{"name":"a","n":1.0,"outputSchema":null},{"name":"b"}],"nextCursor":"c"}}"#;
         let keep = |wanted: &'static str| filter_tools(raw, Limits::default(), move |name, _| name == wanted);
-        assert_eq!(keep("a").unwrap(), r#"{"jsonrpc":"2.0","id":1,"result":{"x-vendor":1.50,"tools":[{"name":"a","n":1.0,"outputSchema":null}],"nextCursor":"c"}}"#);
+        assert_eq!(
+            keep("a").unwrap(),
+            r#"{"jsonrpc":"2.0","id":1,"result":{"x-vendor":1.50,"tools":[{"name":"a","n":1.0,"outputSchema":null}],"nextCursor":"c"}}"#
+        );
         assert_eq!(filter_tools(raw, Limits::default(), |_, _| true), None);
         assert!(filter_tools(raw, Limits::default(), |_, _| false).unwrap().contains(r#""tools":[]"#));
     }

@@ -88,9 +88,7 @@ fn value(ty: &Ty, json: &Json, at: &mut String, unseen: &mut Vec<String>) -> Res
         (Ty::Set(item), Json::Array(items)) => {
             let mut seen = Pairs::default();
             for (index, json) in items.iter().enumerate() {
-                let one = inside(at, &index.to_string(), |at| {
-                    value(item, json, at, unseen)?.ok_or_else(|| wrong(at))
-                })?;
+                let one = inside(at, &index.to_string(), |at| value(item, json, at, unseen)?.ok_or_else(|| wrong(at)))?;
                 seen.push(one);
             }
             (Expression::new_set(seen.cedar), Value::Array(seen.record))
@@ -98,8 +96,7 @@ fn value(ty: &Ty, json: &Json, at: &mut String, unseen: &mut Vec<String>) -> Res
         (Ty::Map(item), Json::Object(members)) => {
             let mut seen = Pairs::default();
             for (name, json) in members {
-                let (cedar, record) =
-                    inside(at, name, |at| value(item, json, at, unseen)?.ok_or_else(|| wrong(at)))?;
+                let (cedar, record) = inside(at, name, |at| value(item, json, at, unseen)?.ok_or_else(|| wrong(at)))?;
                 let key = Expression::new_string(name.clone());
                 let entry = record_of([("key".into(), key), ("value".into(), cedar)], at)?;
                 seen.push((entry, serde_json::json!({ "key": name, "value": record })));
@@ -177,11 +174,7 @@ impl Pairs {
     }
 }
 
-fn inside<T>(
-    at: &mut String,
-    step: &str,
-    read: impl FnOnce(&mut String) -> Result<T, Refusal>,
-) -> Result<T, Refusal> {
+fn inside<T>(at: &mut String, step: &str, read: impl FnOnce(&mut String) -> Result<T, Refusal>) -> Result<T, Refusal> {
     let end = at.len();
     push_pointer(at, step);
     let done = read(at);
@@ -189,10 +182,7 @@ fn inside<T>(
     done
 }
 
-fn record_of(
-    pairs: impl IntoIterator<Item = (String, Expression)>,
-    at: &str,
-) -> Result<Expression, Refusal> {
+fn record_of(pairs: impl IntoIterator<Item = (String, Expression)>, at: &str) -> Result<Expression, Refusal> {
     Expression::new_record(pairs).map_err(|_| Refusal::WrongType(at.to_owned()))
 }
 
@@ -258,26 +248,64 @@ mod tests {
                 "labels": {"type": "object", "additionalProperties": {"type": "string"}},
                 "id": {"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]}}})
         };
-        check(edit(), r#"{"path":"/a","head":1.50,"count":3.0}"#, expect![[r#"{"path":"/a","head":{"decimal":"1.5000"},"count":3} unseen=[]"#]]);
-        check(edit(), r#"{"path":"/a","tags":["x","y"],"labels":{"k":"v"}}"#, expect![[r#"{"path":"/a","tags":["x","y"],"labels":[{"key":"k","value":"v"}]} unseen=[]"#]]);
+        check(
+            edit(),
+            r#"{"path":"/a","head":1.50,"count":3.0}"#,
+            expect![[r#"{"path":"/a","head":{"decimal":"1.5000"},"count":3} unseen=[]"#]],
+        );
+        check(
+            edit(),
+            r#"{"path":"/a","tags":["x","y"],"labels":{"k":"v"}}"#,
+            expect![[r#"{"path":"/a","tags":["x","y"],"labels":[{"key":"k","value":"v"}]} unseen=[]"#]],
+        );
         check(edit(), r#"{"path":"/a","options":{"deep":1}}"#, expect![[r#"{"path":"/a"} unseen=["/options"]"#]]);
         check(edit(), r#"{"path":"/a","id":7}"#, expect![[r#"{"path":"/a","id":{"integer":7}} unseen=[]"#]]);
         check(edit(), r#"{"path":"/a","id":null}"#, expect![[r#"{"path":"/a"} unseen=[]"#]]);
-        check(edit(), r#"{"path":"/a","Path":"/b"}"#, expect!["argument_undeclared: argument `/Path` is not declared by the tool's schema"]);
+        check(
+            edit(),
+            r#"{"path":"/a","Path":"/b"}"#,
+            expect!["argument_undeclared: argument `/Path` is not declared by the tool's schema"],
+        );
         check(edit(), r#"{"head":1}"#, expect!["argument_missing: argument `/path` is missing"]);
-        check(edit(), r#"{"path":["/a"]}"#, expect!["argument_wrong_type: argument `/path` is not of the declared type"]);
-        check(edit(), r#"{"path":"/a","order":"sideways"}"#, expect!["argument_not_in_enum: argument `/order` is not one of the declared values"]);
-        check(edit(), r#"{"path":"/a","count":9223372036854775808}"#, expect!["argument_out_of_range: number `/count` cannot be represented exactly"]);
-        check(edit(), r#"{"path":"/a","head":0.10000000000000001}"#, expect!["argument_out_of_range: number `/head` cannot be represented exactly"]);
-        check(edit(), r#"{"path":"/a","head":1e99999999999}"#, expect!["argument_out_of_range: number `/head` cannot be represented exactly"]);
+        check(
+            edit(),
+            r#"{"path":["/a"]}"#,
+            expect!["argument_wrong_type: argument `/path` is not of the declared type"],
+        );
+        check(
+            edit(),
+            r#"{"path":"/a","order":"sideways"}"#,
+            expect!["argument_not_in_enum: argument `/order` is not one of the declared values"],
+        );
+        check(
+            edit(),
+            r#"{"path":"/a","count":9223372036854775808}"#,
+            expect!["argument_out_of_range: number `/count` cannot be represented exactly"],
+        );
+        check(
+            edit(),
+            r#"{"path":"/a","head":0.10000000000000001}"#,
+            expect!["argument_out_of_range: number `/head` cannot be represented exactly"],
+        );
+        check(
+            edit(),
+            r#"{"path":"/a","head":1e99999999999}"#,
+            expect!["argument_out_of_range: number `/head` cannot be represented exactly"],
+        );
     }
 
     #[test]
     fn numbers_are_exact_or_refused() {
         for (text, long, dec) in [
-            ("0", Some(0), Some("0.0000")), ("-0.0", Some(0), Some("0.0000")), ("1200", Some(1200), Some("1200.0000")),
-            ("12e2", Some(1200), Some("1200.0000")), ("0.0001", None, Some("0.0001")), ("-0.5", None, Some("-0.5000")),
-            ("0.00001", None, None), ("9223372036854775807", Some(i64::MAX), None), ("1e30", None, None),
+            ("0", Some(0), Some("0.0000")),
+            ("-0.0", Some(0), Some("0.0000")),
+            ("1200", Some(1200), Some("1200.0000")),
+            ("12e2", Some(1200), Some("1200.0000")),
+            ("0.0001", None, Some("0.0001")),
+            ("-0.5", None, Some("-0.5000")),
+            ("0.00001", None, None),
+            ("9223372036854775807", Some(i64::MAX), None),
+            ("1e30", None, None),
             ("1e-999999999", None, None),
         ] {
             assert_eq!((whole(text), decimal(text).as_deref()), (long, dec), "{text}");
@@ -287,7 +315,11 @@ mod tests {
     #[test]
     fn a_schema_that_is_no_object_is_unseen_and_hides_nothing() {
         check(json!(true), r#"{"a":1}"#, expect![[r#"null unseen=[""]"#]]);
-        check(json!({"type": "object"}), r#"{"a":1}"#, expect!["argument_undeclared: argument `/a` is not declared by the tool's schema"]);
+        check(
+            json!({"type": "object"}),
+            r#"{"a":1}"#,
+            expect!["argument_undeclared: argument `/a` is not declared by the tool's schema"],
+        );
         check(json!({"type": "object", "additionalProperties": true}), r#"{"a":1}"#, expect![[r#"{} unseen=["/a"]"#]]);
         let recursive = json!({"type": "object", "properties": {"n": {"$ref": "#"}}});
         check(recursive, r#"{"n":{"n":{}}}"#, expect![[r#"{"n":{}} unseen=["/n/n"]"#]]);

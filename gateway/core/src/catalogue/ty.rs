@@ -276,8 +276,7 @@ struct Reader<'s> {
     refs: Vec<String>,
 }
 
-const SHAPE: [&str; 8] =
-    ["type", "properties", "required", "anyOf", "oneOf", "enum", "const", "additionalProperties"];
+const SHAPE: [&str; 8] = ["type", "properties", "required", "anyOf", "oneOf", "enum", "const", "additionalProperties"];
 
 impl Reader<'_> {
     fn schema(&mut self, schema: &Value, depth: usize) -> Typed {
@@ -368,8 +367,7 @@ impl Reader<'_> {
                 nullable = true;
                 continue;
             }
-            let branch =
-                if beside.is_empty() { part.clone() } else { json!({ "allOf": [beside.clone(), part] }) };
+            let branch = if beside.is_empty() { part.clone() } else { json!({ "allOf": [beside.clone(), part] }) };
             let typed = self.schema(&branch, depth + 1);
             nullable |= typed.nullable;
             ty = Some(match ty {
@@ -421,13 +419,8 @@ impl Reader<'_> {
                 _ => Ty::Unseen,
             };
         };
-        let required: BTreeSet<&str> = members
-            .get("required")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let required: BTreeSet<&str> =
+            members.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         let open = matches!(further, Some(Value::Bool(true) | Value::Object(_))) || patterns;
         let fields = properties.iter().map(|(name, schema)| {
             let Typed { ty, nullable } = self.schema(schema, depth + 1);

@@ -1,9 +1,9 @@
 //! Hot state: what the records add up to, changed in journal order only.
 
+use crate::decision::Enforced;
 use crate::journal::record::{Body, Record};
 use crate::policy::snapshot::Digests;
 use crate::proposal::DecisionId;
-use crate::decision::Enforced;
 use crate::verdict::Verdict;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -76,11 +76,8 @@ pub fn prepare(policy: &Policy) -> Option<(Policy, Option<Policy>)> {
         }
     }
     let plain = Policy::from_json(Some(policy.id().clone()), est).ok()?;
-    let acknowledged = if mentions {
-        Some(Policy::from_json(Some(policy.id().clone()), acknowledged).ok()?)
-    } else {
-        None
-    };
+    let acknowledged =
+        if mentions { Some(Policy::from_json(Some(policy.id().clone()), acknowledged).ok()?) } else { None };
     Some((plain, acknowledged))
 }
 
@@ -109,7 +106,8 @@ fn is_acknowledged(expression: &Value) -> bool {
 
 /// `context has acknowledged` is always true: every action's context has it.
 fn has_acknowledged(expression: &Value) -> bool {
-    of_context(expression, "has").is_some_and(|attribute| *attribute == "acknowledged" || *attribute == json!(["acknowledged"]))
+    of_context(expression, "has")
+        .is_some_and(|attribute| *attribute == "acknowledged" || *attribute == json!(["acknowledged"]))
 }
 
 /// The expressions an expression is made of. A literal has none, and a record's members are not operators.
@@ -222,13 +220,19 @@ mod tests {
         ] {
             assert_eq!(helps(text), Ok(false), "{text}");
         }
-        assert_eq!(helps("permit(principal, action, resource) when { {x: context}.x.acknowledged };"), Err(BareContext));
+        assert_eq!(
+            helps("permit(principal, action, resource) when { {x: context}.x.acknowledged };"),
+            Err(BareContext)
+        );
         assert_eq!(helps("permit(principal, action, resource) when { context == resource };"), Err(BareContext));
     }
 
     #[test]
     fn a_record_called_value_is_not_mistaken_for_a_literal() {
-        assert_eq!(helps("forbid(principal, action, resource) when { {Value: context.acknowledged}.Value };"), Ok(false));
+        assert_eq!(
+            helps("forbid(principal, action, resource) when { {Value: context.acknowledged}.Value };"),
+            Ok(false)
+        );
     }
 
     #[test]

@@ -86,7 +86,14 @@ impl Layer {
                 }
             };
             for template in set.templates() {
-                problems.push(problem(file, &template.to_cedar(), "template", None, "templates are not accepted", "write the policy out, without slots"));
+                problems.push(problem(
+                    file,
+                    &template.to_cedar(),
+                    "template",
+                    None,
+                    "templates are not accepted",
+                    "write the policy out, without slots",
+                ));
             }
             for policy in set.policies() {
                 match rule(name, file, policy) {
@@ -97,7 +104,14 @@ impl Layer {
                             problems.push(Problem {
                                 policy: Some(id.clone()),
                                 line: rule.line,
-                                ..problem(file, "", "duplicate_id", None, &format!("`@id` stands at {before} already"), "give each policy an id of its own")
+                                ..problem(
+                                    file,
+                                    "",
+                                    "duplicate_id",
+                                    None,
+                                    &format!("`@id` stands at {before} already"),
+                                    "give each policy an id of its own",
+                                )
                             });
                         }
                         rules.push(rule);
@@ -141,15 +155,27 @@ fn rule(layer: LayerName, file: &SourceFile, policy: &Policy) -> Result<Rule, Bo
     }
     let code = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if policy.annotation("reason").is_some_and(|reason| reason.is_empty() || !code(reason)) {
-        return Err(refuse("reason_code", "`@reason` is a code in snake_case", "for example `@reason(\"spends_money\")`; the sentence belongs into `@advice`"));
+        return Err(refuse(
+            "reason_code",
+            "`@reason` is a code in snake_case",
+            "for example `@reason(\"spends_money\")`; the sentence belongs into `@advice`",
+        ));
     }
     match est::acknowledgement_helps(policy) {
         Ok(true) => {}
         Ok(false) => {
-            return Err(refuse("acknowledgement_polarity", "acknowledging could make something less allowed", "in a permit say `when { context.acknowledged }`, in a forbid `unless { context.acknowledged }`"));
+            return Err(refuse(
+                "acknowledgement_polarity",
+                "acknowledging could make something less allowed",
+                "in a permit say `when { context.acknowledged }`, in a forbid `unless { context.acknowledged }`",
+            ));
         }
         Err(est::BareContext) => {
-            return Err(refuse("bare_context", "`context` is used as a value", "name the field: `context.acknowledged`"));
+            return Err(refuse(
+                "bare_context",
+                "`context` is used as a value",
+                "name the field: `context.acknowledged`",
+            ));
         }
     }
     let (line, _) = place(&file.text, file.text.find(&text).unwrap_or(0));

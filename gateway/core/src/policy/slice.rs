@@ -5,9 +5,7 @@
 
 use super::est;
 use super::layer::{Layer, LayerName};
-use cedar_policy::{
-    ActionConstraint, Effect, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint,
-};
+use cedar_policy::{ActionConstraint, Effect, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -89,11 +87,15 @@ impl Index {
         let number = self.entries.len();
         let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
         let principal_key = match &principal {
-            PrincipalConstraint::Eq(uid) | PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => Some(uid.clone()),
+            PrincipalConstraint::Eq(uid) | PrincipalConstraint::In(uid) | PrincipalConstraint::IsIn(_, uid) => {
+                Some(uid.clone())
+            }
             PrincipalConstraint::Any | PrincipalConstraint::Is(_) => None,
         };
         let resource_key = match &resource {
-            ResourceConstraint::Eq(uid) | ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => Some(uid.clone()),
+            ResourceConstraint::Eq(uid) | ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid) => {
+                Some(uid.clone())
+            }
             ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
         };
         let action = policy.action_constraint();
@@ -127,7 +129,9 @@ impl Index {
             for p in &principals {
                 for r in &resources {
                     if let Some(found) = self.by_scope.get(&[p.clone(), a.clone(), r.clone()]) {
-                        numbers.extend(found.iter().copied().filter(|n| self.entries[*n].applies(principal, action, resource)));
+                        numbers.extend(
+                            found.iter().copied().filter(|n| self.entries[*n].applies(principal, action, resource)),
+                        );
                     }
                 }
             }
@@ -150,12 +154,9 @@ impl Index {
         let shut = entries().any(|entry| entry.effect == Effect::Forbid && !entry.conditional);
         Slice {
             plain: set(entries().map(|entry| entry.plain.clone()).collect()),
-            acknowledged: mentions.then(|| {
-                set(entries().map(|e| e.acknowledged.as_ref().unwrap_or(&e.plain).clone()).collect())
-            }),
-            listed: permits(LayerName::Site)
-                && (!self.needs_composition || permits(LayerName::Composition))
-                && !shut,
+            acknowledged: mentions
+                .then(|| set(entries().map(|e| e.acknowledged.as_ref().unwrap_or(&e.plain).clone()).collect())),
+            listed: permits(LayerName::Site) && (!self.needs_composition || permits(LayerName::Composition)) && !shut,
         }
     }
 }

@@ -141,10 +141,8 @@ pub enum NoCase {
 impl Snapshot {
     /// Loads, validates and prepares everything, and refuses what allows a known-forbidden probe.
     pub fn build(source: Source) -> Result<Self, Problems> {
-        let charter_files: Vec<SourceFile> = CHARTER
-            .iter()
-            .map(|(name, text)| SourceFile { name: (*name).into(), text: (*text).into() })
-            .collect();
+        let charter_files: Vec<SourceFile> =
+            CHARTER.iter().map(|(name, text)| SourceFile { name: (*name).into(), text: (*text).into() }).collect();
         let charter = Layer::load(LayerName::Charter, &charter_files)?;
         let site = Layer::load(LayerName::Site, &source.site)?;
         let mut compositions = BTreeMap::new();
@@ -253,9 +251,9 @@ impl Snapshot {
 
     /// Every worker with every target, for probes and tests.
     pub fn cases(&self) -> impl Iterator<Item = Case<'_>> {
-        self.workers.values().flat_map(|bound| {
-            self.targets.iter().enumerate().map(|(number, target)| bound.case(target, number))
-        })
+        self.workers
+            .values()
+            .flat_map(|bound| self.targets.iter().enumerate().map(|(number, target)| bound.case(target, number)))
     }
 
     /// The request that the facts make, validated against the schema. A failure means that facts and schema differ.
@@ -535,8 +533,12 @@ fn check(rules: &[&Rule], builder: &Builder<'_>, footprint: Footprint<'_>) -> Ve
     };
     let result = Validator::new(schema).validate_with_level(&set, ValidationMode::Strict, 1);
     let mut said: BTreeMap<PolicyId, (String, Option<String>, usize)> = BTreeMap::new();
-    let errors = result.validation_errors().map(|e| (e.policy_id(), e.to_string(), miette::Diagnostic::help(e).map(|h| h.to_string())));
-    let warnings = result.validation_warnings().map(|w| (w.policy_id(), w.to_string(), miette::Diagnostic::help(w).map(|h| h.to_string())));
+    let errors = result
+        .validation_errors()
+        .map(|e| (e.policy_id(), e.to_string(), miette::Diagnostic::help(e).map(|h| h.to_string())));
+    let warnings = result
+        .validation_warnings()
+        .map(|w| (w.policy_id(), w.to_string(), miette::Diagnostic::help(w).map(|h| h.to_string())));
     for (id, message, help) in errors.chain(warnings) {
         // One message a policy: a mistake in a group's rule would be told once for each tool.
         said.entry(id.clone()).or_insert((message, help, 0)).2 += 1;
@@ -581,4 +583,3 @@ fn general_problem(message: &str) -> Problem {
         help: None,
     }
 }
-
