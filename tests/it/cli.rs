@@ -10,7 +10,8 @@ use warden_core::verdict::Verdict;
 fn the_demo_shows_every_verdict_as_json_lines() {
     let output = warden().args(["demo", "--once", "--json"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let lines: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for line in &lines {
         let members: Vec<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(members, ["id", "worker", "action", "resource", "verdict", "policies", "reason", "seq"]);
@@ -43,7 +44,9 @@ fn init_overwrites_nothing_and_says_what_is_next() {
     assert!(String::from_utf8(first.stdout).unwrap().contains("serve"));
     assert_eq!(init().status.code(), Some(2));
     let config = dir.path().join("warden.yaml");
-    for command in [vec!["validate"], vec!["doctor"], vec!["policy", "check"], vec!["policy", "list"], vec!["tools", "list"]] {
+    for command in
+        [vec!["validate"], vec!["doctor"], vec!["policy", "check"], vec!["policy", "list"], vec!["tools", "list"]]
+    {
         let output = warden().arg("--config").arg(&config).args(&command).output().unwrap();
         assert!(output.status.success(), "{command:?} {output:?}");
     }
@@ -187,7 +190,10 @@ fn a_damaged_journal_is_refused_by_file_and_byte() {
         let output = site.run(command);
         assert_eq!(output.status.code(), Some(2), "{command:?}");
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("00000000000000000000.seg") && said.contains("byte 64") && said.contains("sequence number 0"), "{said}");
+        assert!(
+            said.contains("00000000000000000000.seg") && said.contains("byte 64") && said.contains("sequence number 0"),
+            "{said}"
+        );
     }
 }
 
@@ -232,7 +238,8 @@ fn the_bridge_without_a_gateway_answers_every_request_with_an_error() {
     let lines = format!("{INITIALIZE}\nnot json\n{{\"jsonrpc\":\"2.0\",\"id\":\"b\",\"method\":\"tools/list\"}}\n");
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let answers: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let answers: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(answers.iter().map(|a| &a["id"]).collect::<Vec<_>>(), [&json!(0), &json!(null), &json!("b")]);
     assert!(answers[0]["error"]["message"].as_str().unwrap().contains("warden serve"), "{answers:?}");
     assert_eq!(site.effects(), Vec::<String>::new());
@@ -252,11 +259,16 @@ fn a_whole_gateway_over_stdio_keeps_a_log_of_its_own() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = format!("{INITIALIZE}\n{}\n{}\n", r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"a"}}}"#);
+    let lines = format!(
+        "{INITIALIZE}\n{}\n{}\n",
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"a"}}}"#
+    );
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
-    let answers: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let answers: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     // Answers come in the order they are ready.
     let answer = answers.iter().find(|answer| answer["id"] == 1).unwrap();
     assert_eq!(refusal(answer).0, "held", "nobody has classified the tool: {answers:?}");

@@ -89,7 +89,10 @@ async fn w01_x08_kill_9_under_load_loses_nothing_acknowledged() {
     let answered = answered.lock().unwrap().len();
     assert!(answered > rounds, "there was load: {answered} calls in {rounds} rounds");
     site.serve().stop();
-    let crashed = records(&site.data()).into_iter().filter(|record| matches!(&record.body, Body::Outcome(o) if o.happened == Happened::Unknown)).count();
+    let crashed = records(&site.data())
+        .into_iter()
+        .filter(|record| matches!(&record.body, Body::Outcome(o) if o.happened == Happened::Unknown))
+        .count();
     let verified = warden_adapters::journal::verify(&site.data(), |_, _| {}).unwrap();
     assert_eq!(verified.unknown, 0, "what was open is recorded as unknown");
     println!("{rounds} rounds, {answered} answered calls, {} records, {crashed} unknown outcomes", verified.records);
@@ -186,5 +189,9 @@ impl Drop for Disk {
 
 fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
 }

@@ -50,7 +50,10 @@ async fn unlisted_risky_and_secret_calls_are_refused_each_in_its_way() {
     assert_eq!(of(&unlisted).reason, "production_effect");
     assert_eq!(of(&risky).reason, "irreversible_effect");
     assert!(of(&risky).sealed.is_some());
-    assert_eq!((of(&secret).reason.as_str(), of(&secret).policies.as_slice()), ("secret_found", &["charter/no_secret".to_owned()][..]));
+    assert_eq!(
+        (of(&secret).reason.as_str(), of(&secret).policies.as_slice()),
+        ("secret_found", &["charter/no_secret".to_owned()][..])
+    );
 }
 
 #[tokio::test]
@@ -58,7 +61,11 @@ async fn bad_input_is_a_clear_protocol_error_and_nothing_is_forwarded() {
     let site = Site::odd();
     let _running = site.serve_classified();
     let worker = site.worker().await;
-    let deep = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"echo","arguments":{}1{}}}}}"#, r#"{"a":"#.repeat(70), "}".repeat(70));
+    let deep = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"echo","arguments":{}1{}}}}}"#,
+        r#"{"a":"#.repeat(70),
+        "}".repeat(70)
+    );
     for (body, code, says) in [
         (br#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#.to_vec(), -32600, "batch"),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"a","text":"b"}}}"#.to_vec(), -32600, "/params/arguments/text"),
@@ -74,7 +81,10 @@ async fn bad_input_is_a_clear_protocol_error_and_nothing_is_forwarded() {
         assert_eq!((status, &answer["error"]["code"]), (400, &json!(code)), "{answer}");
         assert!(answer["error"]["message"].as_str().unwrap().contains(says), "{answer} lacks {says}");
     }
-    let huge = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{}"}}}}}}"#, "x".repeat(5 << 20));
+    let huge = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{}"}}}}}}"#,
+        "x".repeat(5 << 20)
+    );
     assert_eq!(worker.raw(huge).await.0, 413);
     assert_eq!(site.effects(), Vec::<String>::new());
 }
@@ -92,7 +102,9 @@ async fn arguments_that_the_schema_does_not_know_are_denied_and_recorded() {
         ("number", r#"{"n":1,"opt_f":0.12345}"#, "argument_out_of_range"),
         ("number", r#"{"n":1.5}"#, "argument_out_of_range"),
     ] {
-        let body = format!(r#"{{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#);
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#
+        );
         let (_, answer) = worker.raw(body).await;
         assert_eq!(refusal(&answer).0, "denied", "{arguments} {answer}");
         let last = decisions(&site.data()).into_iter().find(|d| d.id.as_str() == refusal(&answer).1).unwrap();
@@ -122,7 +134,10 @@ async fn a_server_that_dies_babbles_or_is_silent_hangs_nobody_and_is_unknown() {
     worker.open().await;
     assert_eq!(worker.call("echo", json!({ "text": "again" })).await["result"]["content"][0]["text"], "again");
     running.stop();
-    let lost: Vec<_> = outcomes(&site).into_iter().filter_map(|(happened, lost)| (happened == Happened::Unknown).then_some(lost?)).collect();
+    let lost: Vec<_> = outcomes(&site)
+        .into_iter()
+        .filter_map(|(happened, lost)| (happened == Happened::Unknown).then_some(lost?))
+        .collect();
     assert_eq!(lost, [Lost::Garbled, Lost::TimedOut, Lost::Gone]);
     assert_eq!(site.effects().len(), 4, "each was forwarded once");
 }
@@ -155,7 +170,12 @@ async fn x09_a_canary_in_every_field_is_in_no_file_no_log_and_no_answer() {
     answers.push(worker.request(&canary, json!({})).await);
     answers.push(worker.request("ping", json!({ "_meta": { "x": canary } })).await);
     answers.push(worker.request("resources/read", json!({ "uri": format!("file:///{canary}") })).await);
-    worker.raw(json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": { "message": canary } }).to_string()).await;
+    worker
+        .raw(
+            json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": { "message": canary } })
+                .to_string(),
+        )
+        .await;
     answers.push(worker.raw(json!({ "jsonrpc": "2.0", "id": canary, "method": "ping" }).to_string()).await.1);
     answers.pop();
     running.stop();
@@ -172,7 +192,13 @@ async fn x09_a_canary_in_every_field_is_in_no_file_no_log_and_no_answer() {
         }
     }
     assert_eq!(site.effects(), Vec::<String>::new());
-    assert!(decisions(&site.data()).iter().filter(|d| d.reason == "secret_found" || !d.context.secret_findings.is_empty()).count() >= 6);
+    assert!(
+        decisions(&site.data())
+            .iter()
+            .filter(|d| d.reason == "secret_found" || !d.context.secret_findings.is_empty())
+            .count()
+            >= 6
+    );
 }
 
 #[tokio::test]
@@ -198,14 +224,29 @@ async fn what_a_server_asks_of_a_worker_is_a_proposal_too() {
     let denied = worker.call("ask", json!({ "method": "sampling/createMessage" })).await;
     assert!(denied["result"]["content"][0]["text"].as_str().unwrap().contains("denied"), "{denied}");
     // The worker listens, and answers what it is asked.
-    let mut asked = worker.http.get(&worker.url).bearer_auth(&worker.token).header("mcp-session-id", worker.session.clone().unwrap()).send().await.unwrap();
+    let mut asked = worker
+        .http
+        .get(&worker.url)
+        .bearer_auth(&worker.token)
+        .header("mcp-session-id", worker.session.clone().unwrap())
+        .send()
+        .await
+        .unwrap();
     let answering = tokio::spawn({
-        let (http, url, token, session) = (worker.http.clone(), worker.url.clone(), worker.token.clone(), worker.session.clone().unwrap());
+        let (http, url, token, session) =
+            (worker.http.clone(), worker.url.clone(), worker.token.clone(), worker.session.clone().unwrap());
         async move {
             let event = String::from_utf8(asked.chunk().await.unwrap().unwrap().to_vec()).unwrap();
             assert!(event.contains("roots/list"), "{event}");
             let answer = r#"{"jsonrpc":"2.0","id":"s1","result":{"roots":[{"uri":"file:///srv"}]}}"#;
-            http.post(url).bearer_auth(token).header("mcp-session-id", session).header("content-type", "application/json").body(answer).send().await.unwrap();
+            http.post(url)
+                .bearer_auth(token)
+                .header("mcp-session-id", session)
+                .header("content-type", "application/json")
+                .body(answer)
+                .send()
+                .await
+                .unwrap();
         }
     });
     let allowed = worker.call("ask", json!({ "method": "roots/list" })).await;
@@ -213,7 +254,10 @@ async fn what_a_server_asks_of_a_worker_is_a_proposal_too() {
     assert!(allowed["result"]["content"][0]["text"].as_str().unwrap().contains("file:///srv"), "{allowed}");
     running.stop();
     let actions: Vec<_> = decisions(&site.data()).into_iter().map(|d| (d.action, d.verdict)).collect();
-    assert!(actions.contains(&("sample".into(), Verdict::Deny)) && actions.contains(&("list_roots".into(), Verdict::Allow)), "{actions:?}");
+    assert!(
+        actions.contains(&("sample".into(), Verdict::Deny)) && actions.contains(&("list_roots".into(), Verdict::Allow)),
+        "{actions:?}"
+    );
 }
 
 #[tokio::test]
@@ -223,7 +267,8 @@ async fn a_list_shows_what_could_be_called_and_nothing_else() {
     let _running = site.serve_classified();
     let mut worker = site.worker().await;
     let answer = worker.request("tools/list", json!({})).await;
-    let names: Vec<_> = answer["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        answer["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["echo"]);
     assert_eq!(worker.call("echo", json!({ "text": "abc" })).await["result"]["content"][0]["text"], "abc");
     assert_eq!(refusal(&worker.call("echo", json!({ "text": "xyz" })).await).0, "denied");
@@ -239,7 +284,14 @@ async fn a_changed_definition_is_hidden_until_an_operator_accepts_it() {
     site.configure(&json!({ "odd": command }), &json!({}));
     let _running = site.serve();
     let mut worker = site.worker().await;
-    let listed = |answer: &Value| answer["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let listed = |answer: &Value| {
+        answer["result"]["tools"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|t| t["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
     let before = worker.request("tools/list", json!({})).await;
     assert!(!listed(&before).contains(&"echo".to_owned()), "{before}");
     // The comparison is made beside the answer.
@@ -270,14 +322,26 @@ async fn strangers_other_workers_and_browsers_are_turned_away() {
     let unknown = Worker::new(site.port, "nowhere", &site.token());
     assert_eq!(unknown.raw(INITIALIZE).await.0, 404);
     for (name, value) in [("origin", "https://evil.example"), ("host", "evil.example")] {
-        let response = worker.http.post(&worker.url).bearer_auth(&worker.token).header("content-type", "application/json").header(name, value).body(INITIALIZE).send().await.unwrap();
+        let response = worker
+            .http
+            .post(&worker.url)
+            .bearer_auth(&worker.token)
+            .header("content-type", "application/json")
+            .header(name, value)
+            .body(INITIALIZE)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), 403, "{name}");
     }
     let answer = worker.request("ping", json!({})).await;
     assert_eq!(answer["result"], json!({}));
     let id = site.ok(&["token", "list", "--json"]);
     let id: Value = serde_json::from_str(&id).unwrap();
-    let id = id["tokens"].as_array().unwrap().iter().find(|t| t["worker"] == "other").unwrap()["id"].as_str().unwrap().to_owned();
+    let id = id["tokens"].as_array().unwrap().iter().find(|t| t["worker"] == "other").unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     site.ok(&["token", "revoke", &id]);
     assert_eq!(Worker::new(site.port, "odd", &other).raw(INITIALIZE).await.0, 401, "a revoked token is nobody's");
 }
@@ -298,7 +362,10 @@ async fn a_worker_that_reaches_for_the_operator_plane_is_refused_and_recorded() 
     assert!(metrics.contains("warden_invariant_violations{invariant=\"W1\"} 0"), "{metrics}");
     running.stop();
     let last = decisions(&site.data()).pop().unwrap();
-    assert_eq!((last.action.as_str(), last.reason.as_str(), last.verdict), ("operate", "operators_only", Verdict::Deny));
+    assert_eq!(
+        (last.action.as_str(), last.reason.as_str(), last.verdict),
+        ("operate", "operators_only", Verdict::Deny)
+    );
 }
 
 #[tokio::test]
@@ -306,13 +373,18 @@ async fn a_worker_that_vanishes_leaves_an_outcome_and_a_child_gets_no_credential
     let site = Site::odd();
     let running = site.serve_classified();
     let mut worker = site.worker().await;
-    let environment = worker.call("environment", json!({})).await["result"]["content"][0]["text"].as_str().unwrap().to_owned();
+    let environment =
+        worker.call("environment", json!({})).await["result"]["content"][0]["text"].as_str().unwrap().to_owned();
     assert!(!environment.contains("WARDEN") && environment.contains("PATH"), "{environment}");
     let body = json!({ "jsonrpc": "2.0", "id": 77, "method": "tools/call", "params": { "name": "wait", "arguments": { "seconds": 1 } } });
     let gone = tokio::time::timeout(std::time::Duration::from_millis(200), worker.raw(body.to_string())).await;
     assert!(gone.is_err(), "the worker gave up");
     running.stop();
-    assert_eq!(outcomes(&site).into_iter().filter(|(happened, _)| *happened == Happened::Done).count(), 3, "connect, environment, wait");
+    assert_eq!(
+        outcomes(&site).into_iter().filter(|(happened, _)| *happened == Happened::Done).count(),
+        3,
+        "connect, environment, wait"
+    );
 }
 
 #[tokio::test]

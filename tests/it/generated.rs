@@ -10,7 +10,11 @@ fn check(path: &str, made: &str) {
         std::fs::write(&path, made).unwrap();
     }
     let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(there == made, "`{}` is not what the code makes: run with UPDATE_EXPECT=1 and look at the change", path.display());
+    assert!(
+        there == made,
+        "`{}` is not what the code makes: run with UPDATE_EXPECT=1 and look at the change",
+        path.display()
+    );
 }
 
 #[test]
@@ -20,9 +24,15 @@ fn the_schema_of_the_configuration() {
 
 #[test]
 fn the_pages_of_reason_codes() {
-    let mut text = String::from("# Reason codes\n\nWhy a proposal was refused. Generated from `gateway/core/src/reason.rs`. Rules of a site add codes of their own with\n`@reason`. A worker is told the advice and never the code.\n");
+    let mut text = String::from(
+        "# Reason codes\n\nWhy a proposal was refused. Generated from `gateway/core/src/reason.rs`. Rules of a site add codes of their own with\n`@reason`. A worker is told the advice and never the code.\n",
+    );
     for reason in warden_core::reason::REASONS {
-        let _ = write!(text, "\n## `{}`\n\n{}\n\n- The worker is advised: {}.\n- The operator: {}\n", reason.code, reason.meaning, reason.advice, reason.remedy);
+        let _ = write!(
+            text,
+            "\n## `{}`\n\n{}\n\n- The worker is advised: {}.\n- The operator: {}\n",
+            reason.code, reason.meaning, reason.advice, reason.remedy
+        );
     }
     check("docs/reasons.md", &text);
 }

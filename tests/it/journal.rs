@@ -52,7 +52,10 @@ async fn w08_what_is_acknowledged_is_there_in_order_and_hashed() {
     drop(journal);
     let mut reader = Reader::new(&dir.path().join("journal"));
     for (seq, text) in receipts.into_iter().flat_map(Result::unwrap) {
-        assert!(matches!(reader.record(seq).unwrap().unwrap().body, Body::Operator(act) if act.object == text), "{seq}");
+        assert!(
+            matches!(reader.record(seq).unwrap().unwrap().body, Body::Operator(act) if act.object == text),
+            "{seq}"
+        );
     }
     let mut tree = Frontier::default();
     (0..next).for_each(|seq| tree.push(leaf(&reader.bytes(seq).unwrap().unwrap())));
@@ -61,7 +64,11 @@ async fn w08_what_is_acknowledged_is_there_in_order_and_hashed() {
     assert_eq!((verified.records, verified.torn_at), (next, None));
     assert!(verified.segments > 5, "segments were rolled");
     let again = open(&dir);
-    assert_eq!((again.next_seq(), again.head().tree.root()), (next, root), "a snapshot and the rest add up to the same");
+    assert_eq!(
+        (again.next_seq(), again.head().tree.root()),
+        (next, root),
+        "a snapshot and the rest add up to the same"
+    );
 }
 
 #[tokio::test]
@@ -107,7 +114,11 @@ async fn a_missing_or_swapped_segment_and_a_forged_snapshot_are_noticed() {
     let text = std::fs::read_to_string(newest).unwrap();
     std::fs::write(newest, text.replace("\"parked\":{}", "\"parked\": {}")).unwrap();
     assert_eq!(open(&dir).head().tree.root(), root, "a snapshot that does not match its hash is not used");
-    let mut segments: Vec<_> = std::fs::read_dir(dir.path().join("journal")).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "seg")).collect();
+    let mut segments: Vec<_> = std::fs::read_dir(dir.path().join("journal"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "seg"))
+        .collect();
     segments.sort();
     let taken = std::fs::read(&segments[1]).unwrap();
     std::fs::remove_file(&segments[1]).unwrap();
@@ -135,7 +146,8 @@ async fn w03_a_full_disk_takes_denials_only_and_recovers() {
     let denial = journal.append(record("denial"), Room::Reserved).await.expect("the reserved segment has room");
     assert_eq!(denial.seq, journal.next_seq() - 1);
     let _ = std::fs::remove_file(&filler);
-    let mut oldest: Vec<_> = std::fs::read_dir(mount.dir.path().join("journal")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut oldest: Vec<_> =
+        std::fs::read_dir(mount.dir.path().join("journal")).unwrap().map(|e| e.unwrap().path()).collect();
     oldest.sort();
     mount.grow(4 << 20);
     tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
@@ -158,7 +170,10 @@ impl Tmpfs {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        let done = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(dir.path()).status();
+        let done = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(dir.path())
+            .status();
         if !done.is_ok_and(|status| status.success()) {
             println!("skipped: no file system can be mounted here");
             return None;
@@ -167,7 +182,10 @@ impl Tmpfs {
     }
 
     fn grow(&self, bytes: usize) {
-        let done = std::process::Command::new("mount").args(["-o", &format!("remount,size={bytes}")]).arg(self.dir.path()).status();
+        let done = std::process::Command::new("mount")
+            .args(["-o", &format!("remount,size={bytes}")])
+            .arg(self.dir.path())
+            .status();
         assert!(done.unwrap().success());
     }
 }
@@ -198,14 +216,23 @@ async fn w08_a_rebuilt_view_equals_the_one_it_replaces_and_finds_what_is_there()
     rebuilt.catch_up(&mut journal.reader(), journal.next_seq()).unwrap();
     assert_eq!(view::contents(&made).unwrap(), view::contents(&rebuilt).unwrap());
     let mut reader = journal.reader();
-    for (worker, verdict, limit) in [(Some("w3"), None, 50), (Some("w3"), Some("deny"), 10), (None, Some("escalate"), 1000), (Some("w9"), None, 5)] {
-        let query = Query { worker: worker.map(str::to_owned), verdict: verdict.map(str::to_owned), limit: Some(limit), ..Query::default() };
+    for (worker, verdict, limit) in
+        [(Some("w3"), None, 50), (Some("w3"), Some("deny"), 10), (None, Some("escalate"), 1000), (Some("w9"), None, 5)]
+    {
+        let query = Query {
+            worker: worker.map(str::to_owned),
+            verdict: verdict.map(str::to_owned),
+            limit: Some(limit),
+            ..Query::default()
+        };
         let found: Vec<u64> = view::run(&made, &mut reader, &query).unwrap().into_iter().map(|(seq, _)| seq).collect();
         let expected: Vec<u64> = all
             .iter()
             .rev()
             .filter(|(_, record)| match &record.body {
-                Body::Decision(d) => worker.is_none_or(|w| d.worker == w) && verdict.is_none_or(|v| d.verdict.name() == v),
+                Body::Decision(d) => {
+                    worker.is_none_or(|w| d.worker == w) && verdict.is_none_or(|v| d.verdict.name() == v)
+                }
                 _ => false,
             })
             .map(|(seq, _)| *seq)

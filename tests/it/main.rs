@@ -1,11 +1,21 @@
 //! The integration tests, one binary: quick to link, and one place to look.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, unreachable_pub, reason = "tests say what they mean")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests say what they mean"
+)]
 
+mod architecture;
 mod cli;
 mod crash;
 mod door;
 mod generated;
 mod journal;
+mod oracle;
 mod peers;
 mod support;
+mod support_policy;

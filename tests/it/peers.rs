@@ -10,7 +10,8 @@ use std::process::Command;
 
 /// Where `tests/run` has installed them.
 fn peers() -> PathBuf {
-    let dir = std::env::var_os("WARDEN_PEERS").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers"), PathBuf::from);
+    let dir = std::env::var_os("WARDEN_PEERS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers"), PathBuf::from);
     assert!(dir.join("node_modules").exists(), "the peers are not installed: run `tests/run`");
     dir
 }
@@ -59,7 +60,10 @@ impl Peer {
 
     fn direct(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.command[0]);
-        command.args(&self.command[1..]).env_clear().envs(["PATH", "HOME", "LANG", "TMPDIR", "USER"].iter().filter_map(|n| Some((n, std::env::var_os(n)?))));
+        command
+            .args(&self.command[1..])
+            .env_clear()
+            .envs(["PATH", "HOME", "LANG", "TMPDIR", "USER"].iter().filter_map(|n| Some((n, std::env::var_os(n)?))));
         command.env("MEMORY_FILE_PATH", self.world.join("memory.jsonl"));
         command
     }
@@ -70,7 +74,9 @@ impl Peer {
         match (self.name, tool) {
             ("filesystem", "read_multiple_files") => json!({ "paths": [path("a.txt"), path("b.txt")] }),
             ("filesystem", "write_file") => json!({ "path": path("new.txt"), "content": "written" }),
-            ("filesystem", "edit_file") => json!({ "path": path("a.txt"), "edits": [{ "oldText": "two", "newText": "2" }], "dryRun": false }),
+            ("filesystem", "edit_file") => {
+                json!({ "path": path("a.txt"), "edits": [{ "oldText": "two", "newText": "2" }], "dryRun": false })
+            }
             ("filesystem", "create_directory") => json!({ "path": path("made") }),
             ("filesystem", "move_file") => json!({ "source": path("b.txt"), "destination": path("moved.txt") }),
             ("filesystem", "search_files") => json!({ "path": path(""), "pattern": "*.txt" }),
@@ -78,11 +84,17 @@ impl Peer {
             ("filesystem", name) if name.contains("file") => json!({ "path": path("a.txt") }),
             ("filesystem", "list_allowed_directories") => json!({}),
             ("filesystem", _) => json!({ "path": path("") }),
-            ("memory", "create_entities") => json!({ "entities": [{ "name": "n", "entityType": "t", "observations": ["o"] }] }),
-            ("memory", "create_relations") => json!({ "relations": [{ "from": "n", "to": "n", "relationType": "is" }] }),
+            ("memory", "create_entities") => {
+                json!({ "entities": [{ "name": "n", "entityType": "t", "observations": ["o"] }] })
+            }
+            ("memory", "create_relations") => {
+                json!({ "relations": [{ "from": "n", "to": "n", "relationType": "is" }] })
+            }
             ("memory", "add_observations") => json!({ "observations": [{ "entityName": "n", "contents": ["more"] }] }),
             ("everything", "trigger-long-running-operation") => json!({ "duration": 0.2, "steps": 2 }),
-            ("everything", "gzip-file-as-resource") => json!({ "name": "x.gz", "data": "data:text/plain;base64,aGVsbG8=", "outputType": "resource" }),
+            ("everything", "gzip-file-as-resource") => {
+                json!({ "name": "x.gz", "data": "data:text/plain;base64,aGVsbG8=", "outputType": "resource" })
+            }
             _ => {
                 let required = schema["required"].as_array().cloned().unwrap_or_default();
                 let sample = |name: &str| {
@@ -128,7 +140,10 @@ async fn call_all(peer: &Peer, client: &Client) -> Vec<(String, String)> {
         let schema = serde_json::to_value(&tool.input_schema).unwrap();
         let mut call = CallToolRequestParams::new(name.clone());
         call.arguments = peer.arguments(&name, &schema).as_object().cloned();
-        let answer = match tokio::time::timeout(std::time::Duration::from_secs(20), client.call_tool(call)).await.expect(&name) {
+        let answer = match tokio::time::timeout(std::time::Duration::from_secs(20), client.call_tool(call))
+            .await
+            .expect(&name)
+        {
             Ok(answer) => serde_json::to_value(answer).unwrap(),
             Err(e) => json!({ "error": e.to_string() }),
         };
@@ -141,7 +156,8 @@ async fn call_all(peer: &Peer, client: &Client) -> Vec<(String, String)> {
 async fn every_tool_of_real_servers_answers_as_it_does_directly() {
     let temp = tempfile::tempdir().unwrap();
     let all = Peer::all(temp.path());
-    let servers: Value = all.iter().map(|peer| (peer.name.to_owned(), json!({ "command": peer.command, "env": peer.env() }))).collect();
+    let servers: Value =
+        all.iter().map(|peer| (peer.name.to_owned(), json!({ "command": peer.command, "env": peer.env() }))).collect();
     all.iter().for_each(Peer::make_world);
     let site = Site::temporary(&servers);
     site.configure(&servers, &json!({ "limits": { "call_timeout_s": 30 } }));
@@ -177,7 +193,8 @@ async fn every_tool_of_real_servers_answers_as_it_does_directly() {
 async fn the_official_inspector_lists_and_calls_through_warden() {
     let temp = tempfile::tempdir().unwrap();
     let all = Peer::all(temp.path());
-    let servers: Value = all.iter().map(|peer| (peer.name.to_owned(), json!({ "command": peer.command, "env": peer.env() }))).collect();
+    let servers: Value =
+        all.iter().map(|peer| (peer.name.to_owned(), json!({ "command": peer.command, "env": peer.env() }))).collect();
     all.iter().for_each(Peer::make_world);
     let site = Site::temporary(&servers);
     site.policies(PERMIT_ALL);
@@ -189,7 +206,12 @@ async fn the_official_inspector_lists_and_calls_through_warden() {
     ] {
         let listed = inspect(&site, temp.path(), peer, &["--method", "tools/list"]);
         assert!(listed.contains(&format!("\"{tool}\"")), "{peer}: {listed}");
-        let called = inspect(&site, temp.path(), peer, &["--method", "tools/call", "--tool-name", tool, "--tool-arg", &argument]);
+        let called = inspect(
+            &site,
+            temp.path(),
+            peer,
+            &["--method", "tools/call", "--tool-name", tool, "--tool-arg", &argument],
+        );
         assert!(called.contains(says), "{peer}: {called}");
     }
     running.stop();

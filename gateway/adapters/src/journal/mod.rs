@@ -250,10 +250,10 @@ impl Writer {
             }
             if let Some(next) = batch.peek() {
                 let needed = SEGMENT_HEADER as u64 + frame::length_of(next.bytes.len()) as u64;
-                if !self.roll(needed)? {
-                    if let Some(refused) = batch.next() {
-                        let _ = refused.done.send(Err(JournalError::Full));
-                    }
+                if !self.roll(needed)?
+                    && let Some(refused) = batch.next()
+                {
+                    let _ = refused.done.send(Err(JournalError::Full));
                 }
             }
         }

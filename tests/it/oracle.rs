@@ -1,0 +1,394 @@
+//! The verdict held against its definition: three full policy sets, evaluated each by itself.
+
+use crate::support::number;
+use crate::support_policy::{facts, snapshot};
+use cedar_policy::{Authorizer, Decision, Entities, Policy, PolicyId, PolicySet, Request};
+use expect_test::{Expect, expect};
+use warden_core::catalogue::input;
+use warden_core::catalogue::ty::Ty;
+use warden_core::json::{self, Json, Limits};
+use warden_core::policy::layer::LayerName;
+use warden_core::policy::snapshot::{Case, Snapshot};
+use warden_core::proposal::{Ask, Verb};
+use warden_core::verdict::{Verdict, evaluate};
+
+/// SplitMix64: the same for the same seed, everywhere.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n as u64).unwrap()
+    }
+
+    fn one<'t>(&mut self, of: &[&'t str]) -> &'t str {
+        of[self.below(of.len())]
+    }
+}
+
+const ERRORS: &str = "9223372036854775807 + context.secret_suspicions > 0";
+
+/// A policy that loads. Some of them fail when they are evaluated.
+fn policy(chance: &mut Chance, n: usize) -> String {
+    let permit = chance.below(100) < 65;
+    let principal = chance.one(&[
+        "principal",
+        "principal",
+        "principal == Worker::\"ann\"",
+        "principal == Worker::\"eve\"",
+        "principal in Group::\"staff\"",
+        "principal is Worker",
+    ]);
+    let exact = chance.one(&["alpha/read", "alpha/write", "alpha/wipe", "beta/read", "beta/wipe"]);
+    let (action, is_call, has_input) = match chance.below(8) {
+        0 => ("action".to_owned(), false, false),
+        1 => ("action in Action::\"protocol\"".to_owned(), false, false),
+        2 => ("action in Action::\"alpha/*\"".to_owned(), true, false),
+        3 | 4 => (format!("action == Action::\"{exact}\""), true, true),
+        5 => ("action in [Action::\"alpha/read\", Action::\"beta/*\"]".to_owned(), true, false),
+        _ => ("action in Action::\"call_tool\"".to_owned(), true, false),
+    };
+    let resource = if is_call {
+        chance.one(&[
+            "resource",
+            "resource",
+            "resource in Server::\"alpha\"",
+            "resource == Tool::\"alpha/read\"",
+            "resource is Tool",
+            "resource is Tool in Server::\"beta\"",
+        ])
+    } else {
+        "resource"
+    };
+    let mut conditions = Vec::new();
+    for _ in 0..chance.below(3) {
+        let plain = match chance.below(if has_input {
+            8
+        } else if is_call {
+            6
+        } else {
+            4
+        }) {
+            0 => "context.dot_segments".to_owned(),
+            1 => "!context.unseen.isEmpty()".to_owned(),
+            2 => ERRORS.replace("suspicions", if chance.below(4) == 0 { "suspicions" } else { "findings" }),
+            3 => "context.mode == Mode::\"execute\"".to_owned(),
+            4 => format!("resource.effect == Effect::\"{}\"", chance.one(&["read", "write", "irreversible"])),
+            5 => "resource.listed".to_owned(),
+            6 => format!("context.input.path like \"{}\"", chance.one(&["/srv/*", "*", "/etc*"])),
+            _ => format!("context.input.count {} 5", chance.one(&["<", ">", "=="])),
+        };
+        let acknowledged = chance.one(&["", "", "", " && ACK", " || ACK"]);
+        let ack = if permit { "context.acknowledged" } else { "!context.acknowledged" };
+        conditions.push(format!("when {{ ({plain}){} }}", acknowledged.replace("ACK", ack)));
+    }
+    if chance.below(5) == 0 {
+        conditions
+            .push(if permit { "when { context.acknowledged }" } else { "unless { context.acknowledged }" }.to_owned());
+    }
+    let effect = if permit { "permit" } else { "forbid" };
+    format!("@id(\"p{n}\") {effect} ({principal}, {action}, {resource}) {};", conditions.join(" "))
+}
+
+fn set(chance: &mut Chance, size: usize) -> String {
+    (0..size).map(|n| policy(chance, n)).collect::<Vec<_>>().join("\n")
+}
+
+enum Asked {
+    Yes,
+    No,
+    Error,
+}
+
+/// One question to every full layer by itself.
+fn ask(layers: &[PolicySet], request: &Request, entities: &Entities) -> Asked {
+    let responses: Vec<_> = layers.iter().map(|set| Authorizer::new().is_authorized(request, set, entities)).collect();
+    if responses.iter().any(|r| r.diagnostics().errors().next().is_some()) {
+        return Asked::Error;
+    }
+    if responses.iter().all(|r| r.decision() == Decision::Allow) { Asked::Yes } else { Asked::No }
+}
+
+fn layers(snapshot: &Snapshot, case: Case<'_>) -> Vec<PolicySet> {
+    let of = |layer: &&warden_core::policy::layer::Layer| layer.name != LayerName::Composition || case.in_composition;
+    let sets = snapshot.layers.iter().filter(of).map(|layer| {
+        let mut set = layer.set();
+        if layer.name == LayerName::Charter {
+            set.add(Policy::parse(Some(PolicyId::new("top")), "permit(principal, action, resource);").unwrap())
+                .unwrap();
+        }
+        set
+    });
+    sets.collect()
+}
+
+fn arguments(chance: &mut Chance) -> Json {
+    let text = format!(r#"{{"path":"{}","count":{}}}"#, chance.one(&["/srv/a", "/etc/x", "b"]), chance.below(10));
+    json::parse(text.as_bytes(), Limits::default()).unwrap()
+}
+
+#[test]
+fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
+    let cases = number("WARDEN_ORACLE_CASES", 4_000);
+    let seed = number("WARDEN_SEED", 20_261_121) as u64;
+    let mut chance = Chance(seed);
+    let (mut done, mut counts, mut errors, mut helped) = (0, [0usize; 3], 0, 0);
+    while done < cases {
+        let sizes = (4 + chance.below(14), 2 + chance.below(6));
+        let composition = (chance.below(2) == 0).then(|| set(&mut chance, sizes.1));
+        let site = set(&mut chance, sizes.0);
+        let snapshot = snapshot(&site, composition.as_deref()).unwrap_or_else(|e| panic!("seed={seed}: {e}\n{site}"));
+        let all: Vec<Case<'_>> = snapshot.cases().collect();
+        for _ in 0..200 {
+            let case = all[chance.below(all.len())];
+            let given = match &case.target.input {
+                Ty::Record(fields, _) if fields.contains_key("path") => arguments(&mut chance),
+                Ty::Record(fields, _) if !fields.is_empty() => {
+                    let members = fields.keys().map(|name| (name.clone(), Json::String("x".into()))).collect();
+                    Json::Object(members)
+                }
+                _ => Json::Object(vec![]),
+            };
+            let input = input::read(&case.target.input, &given).unwrap();
+            let findings = usize::from(chance.below(6) == 0);
+            let unseen: &[&str] = if chance.below(5) == 0 { &["/x"] } else { &[] };
+            let mut facts = facts(findings, chance.below(5) == 0, unseen, input);
+            facts.suspicions = i64::from(chance.below(12) == 0);
+            let given_verdict = evaluate(&snapshot, case, &facts).verdict;
+            let full = layers(&snapshot, case);
+            let first = ask(&full, &snapshot.request(case, &facts).unwrap(), snapshot.entities());
+            facts.acknowledged = true;
+            let second = ask(&full, &snapshot.request(case, &facts).unwrap(), snapshot.entities());
+            let expected = match (&first, &second) {
+                (Asked::Error, _) => Verdict::Deny,
+                (Asked::Yes, _) => Verdict::Allow,
+                (Asked::No, Asked::Yes) => Verdict::Escalate,
+                (Asked::No, _) => Verdict::Deny,
+            };
+            let place = || {
+                format!(
+                    "seed={seed} case={done} {} on {}\n{site}\n{composition:?}",
+                    case.target.action, case.target.resource
+                )
+            };
+            assert_eq!(given_verdict, expected, "{}", place());
+            // An acknowledgement can meet an error that was not reached before, and then it does not help; it never hurts.
+            assert!(!matches!((&first, &second), (Asked::Yes, Asked::No)), "acknowledging hurt: {}", place());
+            errors += usize::from(matches!(first, Asked::Error));
+            helped += usize::from(expected == Verdict::Escalate);
+            counts[usize::from(expected.rank())] += 1;
+            done += 1;
+        }
+    }
+    println!(
+        "{done} cases: {} allowed, {} escalated, {} denied, {errors} of them for an error",
+        counts[2], counts[1], counts[0]
+    );
+    assert!(counts.iter().all(|count| count * 100 > done) && errors * 100 > done && helped > 0, "{counts:?} {errors}");
+}
+
+fn check(site: &str, findings: usize, dots: bool, expected: Expect) {
+    let shown = match snapshot(site, None) {
+        Err(problems) => problems
+            .0
+            .iter()
+            .map(|p| format!("{} {}:{} {}", p.code, p.file, p.line, p.message.lines().next().unwrap_or_default()))
+            .collect::<Vec<_>>()
+            .join("\n"),
+        Ok(snapshot) => {
+            let verdict = |worker: &str, ask: Ask| {
+                let case = snapshot.case(worker, "alpha", &ask).unwrap();
+                let given = if matches!(ask, Ask::Tool { .. }) { r#"{"path":"/srv/a","count":1}"# } else { "{}" };
+                let given = json::parse(given.as_bytes(), Limits::default()).unwrap();
+                let facts = facts(findings, dots, &[], input::read(&case.target.input, &given).unwrap());
+                let evaluation = evaluate(&snapshot, case, &facts);
+                format!("{} {}", evaluation.verdict.name(), evaluation.reason)
+            };
+            let tool = |name: &str| Ask::Tool { name: name.into() };
+            ["read", "write", "wipe", "unheard_of"]
+                .map(|name| format!("{name}: {}", verdict("ann", tool(name))))
+                .into_iter()
+                .chain([
+                    format!("list: {}", verdict("ann", Ask::Verb(Verb::ListTools))),
+                    format!("bob reads: {}", verdict("bob", tool("read"))),
+                ])
+                .collect::<Vec<_>>()
+                .join("\n")
+        }
+    };
+    expected.assert_eq(&shown);
+}
+
+#[test]
+fn x05_an_empty_site_denies_everything() {
+    check(
+        "",
+        0,
+        false,
+        expect![[r#"
+        read: deny not_on_allowlist
+        write: deny not_on_allowlist
+        wipe: deny not_on_allowlist
+        unheard_of: deny not_on_allowlist
+        list: deny not_on_allowlist
+        bob reads: deny not_on_allowlist"#]],
+    );
+}
+
+#[test]
+fn x03_escalate_is_what_an_acknowledgement_would_allow() {
+    check(
+        "@id(\"a\") permit (principal, action, resource);",
+        0,
+        false,
+        expect![[r#"
+        read: allow allowed
+        write: allow allowed
+        wipe: escalate irreversible_effect
+        unheard_of: escalate production_effect
+        list: allow allowed
+        bob reads: allow allowed"#]],
+    );
+    check(
+        "@id(\"a\") permit (principal, action, resource);",
+        1,
+        false,
+        expect![[r#"
+        read: deny secret_found
+        write: deny secret_found
+        wipe: deny secret_found
+        unheard_of: deny secret_found
+        list: deny secret_found
+        bob reads: deny secret_found"#]],
+    );
+    check(
+        "@id(\"a\") permit (principal, action, resource);",
+        0,
+        true,
+        expect![[r#"
+        read: escalate dot_segments
+        write: escalate dot_segments
+        wipe: escalate dot_segments
+        unheard_of: escalate dot_segments
+        list: escalate dot_segments
+        bob reads: escalate dot_segments"#]],
+    );
+    check(
+        "@id(\"a\") permit (principal in Group::\"staff\", action in Action::\"call_tool\", resource) when { context.acknowledged };",
+        0,
+        false,
+        expect![[r#"
+            read: escalate acknowledgement_required
+            write: escalate acknowledgement_required
+            wipe: escalate irreversible_effect
+            unheard_of: escalate production_effect
+            list: deny not_on_allowlist
+            bob reads: deny not_on_allowlist"#]],
+    );
+    check(
+        "@id(\"a\") permit (principal, action, resource);\n@id(\"b\") @reason(\"not_today\") forbid (principal, action == Action::\"alpha/read\", resource) when { context.input.path like \"/srv/*\" };",
+        0,
+        false,
+        expect![[r#"
+            read: deny not_today
+            write: allow allowed
+            wipe: escalate irreversible_effect
+            unheard_of: escalate production_effect
+            list: allow allowed
+            bob reads: deny not_today"#]],
+    );
+}
+
+#[test]
+fn x04_an_erroring_forbid_never_allows() {
+    check(
+        "@id(\"a\") permit (principal, action, resource);\n@id(\"b\") forbid (principal, action == Action::\"alpha/read\", resource) when { 9223372036854775807 + context.input.count < 0 };",
+        0,
+        false,
+        expect![[""]],
+    );
+    // Allowed once acknowledged, but failing before: not a question for a person.
+    check(
+        "@id(\"a\") permit (principal, action == Action::\"alpha/read\", resource) when { context.acknowledged || 9223372036854775807 + context.input.count < 0 };",
+        0,
+        false,
+        expect![[""]],
+    );
+}
+
+#[test]
+fn x05_what_cannot_be_trusted_is_not_loaded() {
+    for (site, expected) in [
+        ("permit (principal, action, resource);", expect![[""]]),
+        (
+            "@id(\"a\") permit (principal, action, resource);\n@id(\"a\") forbid (principal, action, resource);",
+            expect![[""]],
+        ),
+        ("@id(\"a\") permit (principal == ?principal, action, resource);", expect![[""]]),
+        ("@id(\"a\") permit (principal, action == Action::\"alpha/raed\", resource);", expect![[""]]),
+        (
+            "@id(\"a\") permit (principal, action in Action::\"call_tool\", resource) when { resource.effect == Effect::\"raed\" };",
+            expect![[""]],
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"alpha/read\", resource) when { context.input.pth == \"x\" };",
+            expect![[""]],
+        ),
+        (
+            "@id(\"a\") permit (principal, action in Action::\"call_tool\", resource) when { context.input.path == \"x\" };",
+            expect![[""]],
+        ),
+        (
+            "@id(\"a\") permit (principal, action in Action::\"call_tool\", resource in Server::\"alhpa\");",
+            expect![[""]],
+        ),
+        ("@id(\"a\") permit (principal == Worker::\"annn\", action, resource);", expect![[""]]),
+        ("@id(\"a\") forbid (principal, action, resource) when { context.acknowledged };", expect![[""]]),
+        ("@id(\"a\") permit (principal, action, resource) when { {x: context}.x.acknowledged };", expect![[""]]),
+        ("@id(\"a\") @reason(\"Not Today\") forbid (principal, action, resource);", expect![[""]]),
+        ("@id(\"a\") permit (principal, action, resource) when { false };", expect![[""]]),
+        ("@id(\"a\") permit (principal action, resource);", expect![[""]]),
+    ] {
+        check(site, 0, false, expected);
+    }
+}
+
+#[test]
+fn a_composition_narrows_and_never_widens() {
+    let all = "@id(\"a\") permit (principal, action, resource);";
+    let reads = "@id(\"r\") permit (principal, action == Action::\"alpha/read\", resource);";
+    let verdict = |site: &str, composition: Option<&str>, tool: &str| {
+        let snapshot = snapshot(site, composition).unwrap();
+        let case = snapshot.case("eve", "alpha", &Ask::Tool { name: tool.into() }).unwrap();
+        let given = json::parse(br#"{"path":"a","count":1}"#, Limits::default()).unwrap();
+        let evaluation =
+            evaluate(&snapshot, case, &facts(0, false, &[], input::read(&case.target.input, &given).unwrap()));
+        (evaluation.verdict, snapshot.is_listed("eve", "alpha", &Ask::Tool { name: tool.into() }))
+    };
+    assert_eq!(verdict(all, None, "write"), (Verdict::Allow, true));
+    assert_eq!(verdict(all, Some(reads), "read"), (Verdict::Allow, true));
+    assert_eq!(verdict(all, Some(reads), "write"), (Verdict::Deny, false));
+    assert_eq!(verdict(reads, Some(all), "write"), (Verdict::Deny, false));
+    assert_eq!(verdict(reads, Some(all), "read"), (Verdict::Allow, true));
+}
+
+#[test]
+fn a_worker_whose_composition_is_unknown_is_denied() {
+    let mut source = crate::support_policy::source("@id(\"a\") permit (principal, action, resource);", None);
+    source.workers[2].composition = Some("nowhere".into());
+    let snapshot = Snapshot::build(source).unwrap();
+    let case = snapshot.case("eve", "alpha", &Ask::Verb(Verb::ListTools)).unwrap();
+    let evaluation = evaluate(
+        &snapshot,
+        case,
+        &facts(0, false, &[], input::read(&case.target.input, &Json::Object(vec![])).unwrap()),
+    );
+    assert_eq!((evaluation.verdict, evaluation.reason.as_str()), (Verdict::Deny, "composition_unresolved"));
+}

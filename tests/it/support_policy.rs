@@ -1,0 +1,64 @@
+//! Snapshots from policy text, and facts to ask them about.
+
+use serde_json::json;
+use std::collections::BTreeMap;
+use warden_core::catalogue::input::Input;
+use warden_core::catalogue::{Catalogue, Effect, Tool};
+use warden_core::facts::{Facts, Mode};
+use warden_core::policy::Problems;
+use warden_core::policy::layer::SourceFile;
+use warden_core::policy::snapshot::{Snapshot, Source, Worker};
+use warden_core::secrets::Finding;
+
+/// Two servers, each with tools `read`, `write` and `wipe` that take a `path` and a `count`.
+pub fn catalogue() -> Catalogue {
+    let mut catalogue = Catalogue::default();
+    for server in ["alpha", "beta"] {
+        for (name, effect) in [("read", Some(Effect::Read)), ("write", Some(Effect::Write)), ("wipe", None)] {
+            let definition = json!({ "name": name, "inputSchema": { "type": "object", "required": ["path", "count"],
+                "properties": { "path": { "type": "string" }, "count": { "type": "integer" } } } });
+            let tool = Tool { effect, ..Tool::listed(definition) };
+            catalogue.servers.entry(server.into()).or_default().insert(name.into(), tool);
+        }
+    }
+    catalogue
+}
+
+/// Workers `ann` (in `Group::"staff"`), `bob`, and `eve`, who is bound to composition `tree` where there is one.
+pub fn source(site: &str, composition: Option<&str>) -> Source {
+    let file = |text: &str| vec![SourceFile { name: "test.cedar".into(), text: text.into() }];
+    let worker = |name: &str, groups: &[&str], composition: Option<&str>| Worker {
+        name: name.into(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        composition: composition.map(str::to_owned),
+    };
+    Source {
+        site: file(site),
+        compositions: composition.map(|text| BTreeMap::from([("tree".to_owned(), file(text))])).unwrap_or_default(),
+        workers: vec![
+            worker("ann", &["staff"], None),
+            worker("bob", &[], None),
+            worker("eve", &[], composition.map(|_| "tree")),
+        ],
+        servers: vec!["alpha".into(), "beta".into()],
+        catalogue: catalogue(),
+    }
+}
+
+pub fn snapshot(site: &str, composition: Option<&str>) -> Result<Snapshot, Problems> {
+    Snapshot::build(source(site, composition))
+}
+
+/// Facts for a target; `input` as its arguments where it takes any.
+pub fn facts(findings: usize, dot_segments: bool, unseen: &[&str], input: Input) -> Facts {
+    let mut input = input;
+    input.unseen.extend(unseen.iter().map(|pointer| (*pointer).to_owned()));
+    Facts {
+        acknowledged: false,
+        mode: Mode::Execute,
+        findings: vec![Finding { format: "test".into(), at: "/a".into() }; findings],
+        suspicions: 0,
+        dot_segments,
+        input,
+    }
+}
