@@ -10,9 +10,11 @@
 )]
 
 mod architecture;
+mod cases;
 mod cli;
 mod crash;
 mod door;
+mod fuzz_corpus;
 mod generated;
 mod journal;
 mod oracle;

@@ -312,49 +312,90 @@ fn x04_an_erroring_forbid_never_allows() {
         "@id(\"a\") permit (principal, action, resource);\n@id(\"b\") forbid (principal, action == Action::\"alpha/read\", resource) when { 9223372036854775807 + context.input.count < 0 };",
         0,
         false,
-        expect![[""]],
+        expect![[r#"
+            read: deny policy_error
+            write: allow allowed
+            wipe: escalate irreversible_effect
+            unheard_of: escalate production_effect
+            list: allow allowed
+            bob reads: deny policy_error"#]],
     );
     // Allowed once acknowledged, but failing before: not a question for a person.
     check(
         "@id(\"a\") permit (principal, action == Action::\"alpha/read\", resource) when { context.acknowledged || 9223372036854775807 + context.input.count < 0 };",
         0,
         false,
-        expect![[""]],
+        expect![[r#"
+            read: deny policy_error
+            write: deny not_on_allowlist
+            wipe: deny not_on_allowlist
+            unheard_of: deny not_on_allowlist
+            list: deny not_on_allowlist
+            bob reads: deny policy_error"#]],
     );
 }
 
 #[test]
 fn x05_what_cannot_be_trusted_is_not_loaded() {
     for (site, expected) in [
-        ("permit (principal, action, resource);", expect![[""]]),
+        ("permit (principal, action, resource);", expect!["missing_id test.cedar:1 a policy without `@id`"]),
         (
             "@id(\"a\") permit (principal, action, resource);\n@id(\"a\") forbid (principal, action, resource);",
-            expect![[""]],
+            expect!["duplicate_id test.cedar:2 `@id` stands at test.cedar:1 already"],
         ),
-        ("@id(\"a\") permit (principal == ?principal, action, resource);", expect![[""]]),
-        ("@id(\"a\") permit (principal, action == Action::\"alpha/raed\", resource);", expect![[""]]),
+        (
+            "@id(\"a\") permit (principal == ?principal, action, resource);",
+            expect!["template test.cedar:1 templates are not accepted"],
+        ),
+        (
+            "@id(\"a\") permit (principal, action == Action::\"alpha/raed\", resource);",
+            expect![[r#"invalid test.cedar:1 unrecognized action `Action::"alpha/raed"` (and 2 more)"#]],
+        ),
         (
             "@id(\"a\") permit (principal, action in Action::\"call_tool\", resource) when { resource.effect == Effect::\"raed\" };",
-            expect![[""]],
+            expect![[
+                r#"invalid test.cedar:1 entity `Effect::"raed"` is of an enumerated entity type, but `"raed"` is not declared as a valid eid"#
+            ]],
         ),
         (
             "@id(\"a\") permit (principal, action == Action::\"alpha/read\", resource) when { context.input.pth == \"x\" };",
-            expect![[""]],
+            expect![[r#"invalid test.cedar:1 attribute `input.pth` in context for Action::"alpha/read" not found"#]],
         ),
         (
             "@id(\"a\") permit (principal, action in Action::\"call_tool\", resource) when { context.input.path == \"x\" };",
-            expect![[""]],
+            expect![[
+                r#"invalid test.cedar:1 attribute `input` in context for Action::"call_tool/unlisted" not found"#
+            ]],
         ),
         (
             "@id(\"a\") permit (principal, action in Action::\"call_tool\", resource in Server::\"alhpa\");",
-            expect![[""]],
+            expect![[
+                r#"invalid test.cedar:1 entity `Server::"alhpa"` is of an enumerated entity type, but `"alhpa"` is not declared as a valid eid"#
+            ]],
         ),
-        ("@id(\"a\") permit (principal == Worker::\"annn\", action, resource);", expect![[""]]),
-        ("@id(\"a\") forbid (principal, action, resource) when { context.acknowledged };", expect![[""]]),
-        ("@id(\"a\") permit (principal, action, resource) when { {x: context}.x.acknowledged };", expect![[""]]),
-        ("@id(\"a\") @reason(\"Not Today\") forbid (principal, action, resource);", expect![[""]]),
-        ("@id(\"a\") permit (principal, action, resource) when { false };", expect![[""]]),
-        ("@id(\"a\") permit (principal action, resource);", expect![[""]]),
+        (
+            "@id(\"a\") permit (principal == Worker::\"annn\", action, resource);",
+            expect![[r#"unknown_entity test.cedar:1 no such entity: `Worker::"annn"`"#]],
+        ),
+        (
+            "@id(\"a\") forbid (principal, action, resource) when { context.acknowledged };",
+            expect!["acknowledgement_polarity test.cedar:1 acknowledging could make something less allowed"],
+        ),
+        (
+            "@id(\"a\") permit (principal, action, resource) when { {x: context}.x.acknowledged };",
+            expect!["bare_context test.cedar:1 `context` is used as a value"],
+        ),
+        (
+            "@id(\"a\") @reason(\"Not Today\") forbid (principal, action, resource);",
+            expect!["reason_code test.cedar:1 `@reason` is a code in snake_case"],
+        ),
+        (
+            "@id(\"a\") permit (principal, action, resource) when { false };",
+            expect![
+                "invalid test.cedar:1 policy is impossible: the policy expression evaluates to false for all valid requests"
+            ],
+        ),
+        ("@id(\"a\") permit (principal action, resource);", expect!["syntax test.cedar:1 unexpected token `action`"]),
     ] {
         check(site, 0, false, expected);
     }

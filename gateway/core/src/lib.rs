@@ -12,21 +12,21 @@
 //! The pipeline is an `async fn` over the traits of [`port`]; whoever implements those brings the runtime.
 
 // The order is that of a request, and a module uses only those above it: `tests/it/architecture.rs` holds both.
-pub mod catalogue;
-pub mod decision;
-pub mod denials;
-pub mod facts;
 pub mod invariant;
-pub mod journal;
-pub mod json;
-pub mod mac;
-pub mod mcp;
-pub mod outcome;
-pub mod pipeline;
-pub mod policy;
-pub mod port;
-pub mod proposal;
 pub mod reason;
+pub mod json;
 pub mod rpc;
+pub mod catalogue;
+pub mod mac;
+pub mod proposal;
+pub mod mcp;
 pub mod secrets;
+pub mod facts;
+pub mod policy;
 pub mod verdict;
+pub mod decision;
+pub mod outcome;
+pub mod journal;
+pub mod denials;
+pub mod port;
+pub mod pipeline;

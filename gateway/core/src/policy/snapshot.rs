@@ -452,7 +452,6 @@ impl Known<'_> {
                 (self.workers.iter().any(|w| w.name == worker), self.workers.iter().map(|w| w.name.clone()).collect())
             }
             "Group" => (self.groups.iter().any(|group| group == id), self.groups.to_vec()),
-            "Server" => (self.source.servers.iter().any(|server| server == id), self.source.servers.clone()),
             "Tool" => {
                 let known = id.split_once('/').is_some_and(|(server, tool)| {
                     self.source.catalogue.tool(server, tool).is_some()
@@ -546,7 +545,7 @@ fn check(rules: &[&Rule], builder: &Builder<'_>, footprint: Footprint<'_>) -> Ve
     let mut problems = Vec::new();
     for rule in rules {
         let Some((message, help, count)) = said.remove(rule.policy.id()) else { continue };
-        let message = message.replace(&format!("for policy `{}`, ", rule.policy.id()), "");
+        let message = message.trim_start_matches(&format!("for policy `{}`: ", rule.policy.id())).to_owned();
         let (message, help) = match count {
             1 => (message, help),
             n if message.contains("`input") => (

@@ -1,0 +1,8 @@
+//! `cargo fuzz run -s none replay`
+
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::replay(data));
