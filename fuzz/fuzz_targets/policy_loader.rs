@@ -5,4 +5,6 @@
 #[path = "../targets.rs"]
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::policy_loader(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    targets::policy_loader(data);
+});

@@ -39,7 +39,6 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 fn core_depends_on_no_crate_that_could_do_io() {
     let allowed = [
         "cedar-policy",
-        "chacha20poly1305",
         "crc32c",
         "hmac",
         "jiff",
@@ -81,17 +80,15 @@ fn arrows_point_one_way() {
 /// Uses that point upwards, each with its reason.
 const EXCEPTIONS: [(&str, &str); 1] = [
     // Probes run the serving code on the snapshot, before it serves.
-    ("policy", "verdict"),
+    ("policy/probe.rs", "verdict"),
 ];
 
 #[test]
 fn core_modules_stand_in_the_order_of_a_request() {
     let lib = std::fs::read_to_string(root().join("gateway/core/src/lib.rs")).unwrap();
     let order: Vec<&str> = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
-    let story =
-        ["proposal", "secrets", "facts", "policy", "verdict", "decision", "outcome", "journal", "port", "pipeline"];
-    let places: Vec<_> = story.iter().map(|name| order.iter().position(|module| module == name).unwrap()).collect();
-    assert!(places.is_sorted(), "{order:?}");
+    let story = "invariant reason json rpc catalogue mac proposal mcp secrets facts policy verdict decision outcome journal denials port pipeline";
+    assert_eq!(order, story.split(' ').collect::<Vec<_>>(), "a new module takes its place, here and in `lib.rs`");
     for (path, text) in sources("gateway/core/src") {
         let inside = path.strip_prefix(root().join("gateway/core/src")).unwrap();
         let own = inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
@@ -100,7 +97,7 @@ fn core_modules_stand_in_the_order_of_a_request() {
             let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let Some(at) = order.iter().position(|module| *module == used) else { continue };
             assert!(
-                at <= place || EXCEPTIONS.contains(&(own, used.as_str())),
+                at <= place || EXCEPTIONS.contains(&(inside.to_str().unwrap(), used.as_str())),
                 "{}: `{own}` uses `{used}`, which comes after it",
                 path.display()
             );
@@ -123,12 +120,12 @@ fn every_file_says_what_it_is_for_and_nothing_is_left_open() {
 /// S2-58: the framework knows no application. The list only grows.
 #[test]
 fn s2_58_core_has_no_words_of_an_application() {
-    let words = ["incident", "playbook", "customer", "invoice", "patient", "ticket", "pull request"];
+    let words = ["incident", "playbook", "customer", "invoice", "patient", "ticket"];
     for (path, text) in sources("gateway/core/src") {
         let text = text.to_lowercase();
         for word in words {
             assert!(
-                !text.split(|c: char| !c.is_alphanumeric()).any(|found| found == word),
+                !text.split(|c: char| !c.is_alphanumeric()).any(|found| found.trim_end_matches('s') == word),
                 "`{word}` in {}",
                 path.display()
             );

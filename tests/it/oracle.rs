@@ -145,7 +145,10 @@ fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
         let composition = (chance.below(2) == 0).then(|| set(&mut chance, sizes.1));
         let site = set(&mut chance, sizes.0);
         let snapshot = snapshot(&site, composition.as_deref()).unwrap_or_else(|e| panic!("seed={seed}: {e}\n{site}"));
-        let all: Vec<Case<'_>> = snapshot.cases().collect();
+        let mut all: Vec<Case<'_>> = snapshot.cases().collect();
+        all.sort_by_key(|case| {
+            (case.principal.to_string(), case.target.action.to_string(), case.target.resource.to_string())
+        });
         for _ in 0..200 {
             let case = all[chance.below(all.len())];
             let given = match &case.target.input {

@@ -102,7 +102,7 @@ pub fn propose(
         Class::Unknown => (Ask::Unknown, Json::Object(vec![]), params),
     };
     let envelope = Json::Object(vec![
-        ("id".into(), Json::String(id.as_json().to_owned())),
+        ("id".into(), Json::String(id.decoded())),
         ("method".into(), Json::String(method.clone())),
         ("params".into(), rest),
     ]);

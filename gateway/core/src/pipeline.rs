@@ -134,9 +134,9 @@ impl Passage {
             Kind::Notification { method, params } => (method, params, None),
             Kind::Result { .. } | Kind::Error { .. } => return Cleared::Decide(message),
         };
-        let texts = [Some(method.as_str()), id.map(crate::rpc::Id::as_json)];
+        let id = id.map(crate::rpc::Id::decoded).unwrap_or_default();
         let clean = secrets::scan(params, "/params").is_empty()
-            && texts.into_iter().flatten().all(|text| secrets::hide(text) == text);
+            && [method.as_str(), id.as_str()].into_iter().all(|text| secrets::hide(text) == text);
         if mcp::class(from, method) == Class::Chatter && clean {
             Cleared::Pass(Payload(message.raw))
         } else {
@@ -347,7 +347,8 @@ fn judge(snapshot: &Snapshot, proposal: &Proposal) -> (Evaluation, Seen) {
     };
     match facts::gather(proposal, &case.target.input, &case.target.paths) {
         Err(refused) => {
-            let mut judged = blind(Evaluation::deny(refused.refusal.code(), Some(refused.refusal.to_string())));
+            let refusal = refused.refusal.with_pointer(secrets::hide_pointer);
+            let mut judged = blind(Evaluation::deny(refusal.code(), Some(refusal.to_string())));
             judged.1.findings = refused.findings;
             judged
         }
@@ -415,7 +416,7 @@ fn write_up(
             mode: Mode::default(),
             secret_findings: seen.findings,
             secret_suspicions: 0,
-            unseen: seen.unseen.iter().map(|pointer| short(pointer, key)).collect(),
+            unseen: seen.unseen.iter().map(|pointer| short(&secrets::hide_pointer(pointer), key)).collect(),
             dot_segments: seen.dot_segments,
             input: presentable(&seen.input, key),
         },

@@ -60,6 +60,11 @@ impl Id {
         &self.0
     }
 
+    /// The id itself: the text of a string, unescaped, or the digits of a number.
+    pub fn decoded(&self) -> String {
+        serde_json::from_str(&self.0).unwrap_or_else(|_| self.0.clone())
+    }
+
     /// `null`, for errors that belong to no readable request.
     pub fn null() -> Self {
         Self("null".into())

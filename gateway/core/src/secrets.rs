@@ -3,7 +3,7 @@
 //! Scanning looks at strings as they are after JSON is unescaped, member names included, never at wire bytes: there a
 //! `\u0067hp_…` would pass. A finding keeps its format and its place and never the value.
 
-use crate::json::Json;
+use crate::json::{Json, push_pointer};
 use crate::mac::MacKey;
 use regex::{Regex, RegexSet};
 use std::borrow::Cow;
@@ -86,7 +86,7 @@ pub fn scan(json: &Json, at: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     json.each_string(&mut at.to_owned(), &mut |pointer, text| {
         each(text, |format, _| {
-            findings.push(Finding { format: format.to_owned(), at: hide(pointer).into_owned() });
+            findings.push(Finding { format: format.to_owned(), at: hide_pointer(pointer) });
         });
     });
     findings
@@ -100,6 +100,16 @@ pub fn mask<'t>(text: &'t str, key: &MacKey) -> Cow<'t, str> {
 /// `text` with each secret replaced by its format.
 pub fn hide(text: &str) -> Cow<'_, str> {
     replace(text, |format, _| format!("[secret:{format}]"))
+}
+
+/// A JSON pointer with each secret among its member names replaced by its format. Names are looked at unescaped: a `/` in
+/// one stands as `~1` in the pointer.
+pub fn hide_pointer(pointer: &str) -> String {
+    let mut hidden = String::with_capacity(pointer.len());
+    for step in pointer.split('/').skip(1) {
+        push_pointer(&mut hidden, &hide(&step.replace("~1", "/").replace("~0", "~")));
+    }
+    hidden
 }
 
 fn replace(text: &str, with: impl Fn(&'static str, &str) -> String) -> Cow<'_, str> {
@@ -193,6 +203,16 @@ mod tests {
     }
 
     #[test]
+    fn w04_a_member_name_with_a_slash_is_hidden_in_pointers_too() {
+        let secret = example("credential_uri");
+        let json = Json::Object(vec![(secret.clone(), Json::String(secret))]);
+        let findings = scan(&json, "/params");
+        assert_eq!(findings.len(), 2);
+        assert!(findings.iter().all(|f| f.at == "/params/[secret:credential_uri]"), "{findings:?}");
+        assert_eq!(hide_pointer("/a~1b/c~0d"), "/a~1b/c~0d");
+    }
+
+    #[test]
     fn ordinary_text_is_not_a_secret() {
         for text in [
             "https://example.com:8080/a@b",
@@ -209,14 +229,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn w04_masking_leaves_nothing_to_find(parts in prop::collection::vec((0..FORMATS.len(), "[ a-z:@/\"]{0,12}"), 1..5)) {
-            let text: String = parts.iter().map(|(i, gap)| format!("{gap}{}", example(FORMATS[*i].name))).collect();
+        fn w04_masking_leaves_nothing_to_find(parts in prop::collection::vec((0..FORMATS.len(), "[ a-z:/\"]{0,12}"), 1..5)) {
+            let text: String = parts.iter().map(|(i, gap)| format!("{gap} {} ", example(FORMATS[*i].name))).collect();
             let masked = mask(&text, &MacKey::new("t", [7; 32])).into_owned();
             for (i, _) in &parts {
-                let body: String = example(FORMATS[*i].name).chars().rev().take(14).collect::<String>().chars().rev().collect();
-                if !found(&text).is_empty() && text.contains(&format!(" {}", example(FORMATS[*i].name))) {
-                    prop_assert!(FORMATS[*i].name == "private_key" || FORMATS[*i].name == "credential_uri" || !masked.contains(&format!(" {}", example(FORMATS[*i].name))), "{body} in {masked}");
-                }
+                prop_assert!(!masked.contains(&example(FORMATS[*i].name)), "{} is left in {masked}", FORMATS[*i].name);
             }
         }
     }

@@ -26,6 +26,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The same with its pointer rewritten.
+    #[must_use]
+    pub fn with_pointer(self, rewrite: impl Fn(&str) -> String) -> Self {
+        match self {
+            Refusal::Undeclared(at) => Refusal::Undeclared(rewrite(&at)),
+            Refusal::Missing(at) => Refusal::Missing(rewrite(&at)),
+            Refusal::WrongType(at) => Refusal::WrongType(rewrite(&at)),
+            Refusal::OutOfRange(at) => Refusal::OutOfRange(rewrite(&at)),
+            Refusal::NotInEnum(at) => Refusal::NotInEnum(rewrite(&at)),
+        }
+    }
+
     /// The reason code.
     pub fn code(&self) -> &'static str {
         match self {
@@ -323,5 +335,16 @@ mod tests {
         check(json!({"type": "object", "additionalProperties": true}), r#"{"a":1}"#, expect![[r#"{} unseen=["/a"]"#]]);
         let recursive = json!({"type": "object", "properties": {"n": {"$ref": "#"}}});
         check(recursive, r#"{"n":{"n":{}}}"#, expect![[r#"{"n":{}} unseen=["/n/n"]"#]]);
+    }
+
+    #[test]
+    fn a_schema_that_multiplies_is_cut_short() {
+        let branches = |next: &str| json!({"anyOf": vec![json!({"$ref": next}); 60]});
+        let mut hostile = json!({"type": "object", "properties": {"a": {"$ref": "#/d/0"}}, "d": {}});
+        for n in 0..8 {
+            hostile["d"][n.to_string()] = branches(&format!("#/d/{}", n + 1));
+        }
+        hostile["d"]["8"] = json!({"type": "string"});
+        check(hostile, r#"{"a":"x"}"#, expect![[r#"{} unseen=["/a"]"#]]);
     }
 }

@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Deeper than this a schema is not followed; the rest is unseen.
 const DEPTH_MAX: usize = 8;
 
+/// Sub-schemas that are looked at; branches of references to branches would multiply without end.
+const VISITS_MAX: usize = 20_000;
+
 /// The type of one argument.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ty {
@@ -90,7 +93,7 @@ impl Kind {
 impl Ty {
     /// The type of the arguments object that an MCP `inputSchema` describes. Anything but an object is unseen.
     pub fn of_input_schema(schema: &Value) -> Ty {
-        match (Reader { root: schema, refs: Vec::new() }).schema(schema, 0).ty {
+        match (Reader { root: schema, refs: Vec::new(), visits: 0 }).schema(schema, 0).ty {
             record @ Ty::Record(..) => record,
             _ => Ty::Unseen,
         }
@@ -274,15 +277,17 @@ struct Reader<'s> {
     root: &'s Value,
     /// References being followed: meeting one again means a recursive type.
     refs: Vec<String>,
+    visits: usize,
 }
 
 const SHAPE: [&str; 8] = ["type", "properties", "required", "anyOf", "oneOf", "enum", "const", "additionalProperties"];
 
 impl Reader<'_> {
     fn schema(&mut self, schema: &Value, depth: usize) -> Typed {
+        self.visits += 1;
         let members = match schema {
             Value::Bool(true) => return Typed::any(),
-            Value::Object(members) if depth <= DEPTH_MAX => members,
+            Value::Object(members) if depth <= DEPTH_MAX && self.visits <= VISITS_MAX => members,
             _ => return Typed::UNSEEN,
         };
         if let Some(reference) = members.get("$ref").or(members.get("$dynamicRef")) {

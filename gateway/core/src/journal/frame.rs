@@ -158,7 +158,7 @@ pub fn walk<'b, E: From<Damage>>(
             return Err(Damage { what: "a frame of another sequence number", offset, seq }.into());
         }
         offset = frame.end();
-        seq += 1;
+        seq = seq.checked_add(1).ok_or(Damage { what: "a sequence number that nothing can follow", offset, seq })?;
         see(frame)?;
     }
     Ok((seq, tail(segment, offset, seq)?))

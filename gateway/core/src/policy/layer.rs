@@ -75,6 +75,15 @@ impl Layer {
     /// Reads a layer. Refuses templates, missing or duplicate ids, a charter permit, reasons that are no code, and
     /// policies in which acknowledgement could make something less allowed.
     pub fn load(name: LayerName, files: &[SourceFile]) -> Result<Self, Problems> {
+        Self::load_as(name, name.prefix(), files)
+    }
+
+    /// Reads the layer of one composition; its name is part of the ids, since two compositions may use the same ones.
+    pub fn composition(name: &str, files: &[SourceFile]) -> Result<Self, Problems> {
+        Self::load_as(LayerName::Composition, &format!("{}{name}/", LayerName::Composition.prefix()), files)
+    }
+
+    fn load_as(name: LayerName, prefix: &str, files: &[SourceFile]) -> Result<Self, Problems> {
         let (mut rules, mut problems) = (Vec::new(), Vec::new());
         let mut seen: HashMap<String, String> = HashMap::new();
         for file in files {
@@ -86,33 +95,30 @@ impl Layer {
                 }
             };
             for template in set.templates() {
-                problems.push(problem(
-                    file,
-                    &template.to_cedar(),
+                let mut place = Place::start(file);
+                place.advance_to(&template.to_cedar());
+                problems.push(place.problem(
                     "template",
                     None,
                     "templates are not accepted",
                     "write the policy out, without slots",
                 ));
             }
-            for policy in set.policies() {
-                match rule(name, file, policy) {
+            let mut place = Place::start(file);
+            for policy in in_order(&set) {
+                place.advance_to(&policy.to_cedar().unwrap_or_default());
+                match rule(name, prefix, &place, policy) {
                     Ok(rule) => {
                         let id = rule.policy.id().to_string();
                         let at = format!("{}:{}", rule.file, rule.line);
                         if let Some(before) = seen.insert(id.clone(), at) {
-                            problems.push(Problem {
-                                policy: Some(id.clone()),
-                                line: rule.line,
-                                ..problem(
-                                    file,
-                                    "",
-                                    "duplicate_id",
-                                    None,
-                                    &format!("`@id` stands at {before} already"),
-                                    "give each policy an id of its own",
-                                )
-                            });
+                            let message = format!("`@id` stands at {before} already");
+                            problems.push(place.problem(
+                                "duplicate_id",
+                                Some(&id),
+                                &message,
+                                "give each policy an id of its own",
+                            ));
                         }
                         rules.push(rule);
                     }
@@ -123,8 +129,6 @@ impl Layer {
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
-        // The order of a policy set is not the order of its text.
-        rules.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         Ok(Self { name, rules, digest: digest(files) })
     }
 
@@ -141,11 +145,56 @@ pub fn digest(files: &[SourceFile]) -> String {
     sha256_hex(serde_json::json!(all).to_string().as_bytes())
 }
 
-fn rule(layer: LayerName, file: &SourceFile, policy: &Policy) -> Result<Rule, Box<Problem>> {
-    let text = policy.to_cedar().unwrap_or_default();
-    let refuse = |code: &str, message: &str, help: &str| {
-        Box::new(problem(file, &text, code, policy.annotation("id"), message, help))
+/// The policies in the order of their text: parsing numbers them, and a set forgets the order.
+fn in_order(set: &PolicySet) -> Vec<&Policy> {
+    let number = |policy: &Policy| {
+        let id: &str = policy.id().as_ref();
+        id.trim_start_matches("policy").parse::<usize>().unwrap_or(usize::MAX)
     };
+    let mut policies: Vec<&Policy> = set.policies().collect();
+    policies.sort_by_key(|policy| number(policy));
+    policies
+}
+
+/// A place in a file that only moves on, so that a long file is read once.
+struct Place<'f> {
+    file: &'f SourceFile,
+    offset: usize,
+    end: usize,
+    line: usize,
+}
+
+impl<'f> Place<'f> {
+    fn start(file: &'f SourceFile) -> Self {
+        Self { file, offset: 0, end: 0, line: 1 }
+    }
+
+    /// To where `text` stands next.
+    fn advance_to(&mut self, text: &str) {
+        let rest = self.file.text.get(self.end..).unwrap_or_default();
+        let Some(found) = rest.find(text) else { return };
+        let offset = self.end + found;
+        self.line += self.file.text[self.offset..offset].matches('\n').count();
+        (self.offset, self.end) = (offset, offset + text.len());
+    }
+
+    fn problem(&self, code: &str, policy: Option<&str>, message: &str, help: &str) -> Problem {
+        let before = &self.file.text[..self.offset];
+        Problem {
+            code: code.into(),
+            file: self.file.name.clone(),
+            line: self.line,
+            column: before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1,
+            policy: policy.map(str::to_owned),
+            message: message.into(),
+            help: Some(help.into()),
+        }
+    }
+}
+
+fn rule(layer: LayerName, prefix: &str, place: &Place<'_>, policy: &Policy) -> Result<Rule, Box<Problem>> {
+    let refuse =
+        |code: &str, message: &str, help: &str| Box::new(place.problem(code, policy.annotation("id"), message, help));
     let id = match policy.annotation("id") {
         Some(id) if !id.trim().is_empty() => id,
         _ => return Err(refuse("missing_id", "a policy without `@id`", "start it with `@id(\"a_name_of_its_own\")`")),
@@ -178,28 +227,14 @@ fn rule(layer: LayerName, file: &SourceFile, policy: &Policy) -> Result<Rule, Bo
             ));
         }
     }
-    let (line, _) = place(&file.text, file.text.find(&text).unwrap_or(0));
     Ok(Rule {
-        policy: policy.new_id(PolicyId::new(format!("{}{id}", layer.prefix()))),
-        file: file.name.clone(),
-        line,
+        policy: policy.new_id(PolicyId::new(format!("{prefix}{id}"))),
+        file: place.file.name.clone(),
+        line: place.line,
         reason: policy.annotation("reason").map(str::to_owned),
         advice: policy.annotation("advice").map(str::to_owned),
         severity: policy.annotation("severity").map(str::to_owned),
     })
-}
-
-fn problem(file: &SourceFile, snippet: &str, code: &str, policy: Option<&str>, message: &str, help: &str) -> Problem {
-    let (line, column) = place(&file.text, file.text.find(snippet).unwrap_or(0));
-    Problem {
-        code: code.into(),
-        file: file.name.clone(),
-        line,
-        column,
-        policy: policy.map(str::to_owned),
-        message: message.into(),
-        help: Some(help.into()),
-    }
 }
 
 fn parse_problems(file: &SourceFile, errors: &cedar_policy::ParseErrors) -> Vec<Problem> {

@@ -147,7 +147,7 @@ impl Snapshot {
         let site = Layer::load(LayerName::Site, &source.site)?;
         let mut compositions = BTreeMap::new();
         for (name, files) in &source.compositions {
-            compositions.insert(name.clone(), Layer::load(LayerName::Composition, files)?);
+            compositions.insert(name.clone(), Layer::composition(name, files)?);
         }
         let groups: Vec<String> = {
             let all: std::collections::BTreeSet<&String> = source.workers.iter().flat_map(|w| &w.groups).collect();
@@ -545,7 +545,8 @@ fn check(rules: &[&Rule], builder: &Builder<'_>, footprint: Footprint<'_>) -> Ve
     let mut problems = Vec::new();
     for rule in rules {
         let Some((message, help, count)) = said.remove(rule.policy.id()) else { continue };
-        let message = message.trim_start_matches(&format!("for policy `{}`: ", rule.policy.id())).to_owned();
+        let about = format!("for policy `{}`", rule.policy.id());
+        let message = message.trim_start_matches(&about).trim_start_matches([',', ':', ' ']).to_owned();
         let (message, help) = match count {
             1 => (message, help),
             n if message.contains("`input") => (
