@@ -102,19 +102,21 @@ fn decide(snapshot: &Snapshot, slice: &Slice, request: &Request, in_composition:
         },
         Answer::Error(errors) => Evaluation { errors, ..Evaluation::deny("policy_error", None) },
         Answer::No(forbids) => {
-            let acknowledged = slice.acknowledged.as_ref().map(|set| ask(set, request, entities, in_composition));
-            match acknowledged {
-                Some(Answer::Yes(permits)) if forbids.is_empty() => {
-                    refusal(snapshot, Verdict::Escalate, "acknowledgement_required", permits)
+            let hard: Vec<PolicyId> = forbids.iter().filter(|id| !slice.liftable.contains(id)).cloned().collect();
+            if !hard.is_empty() {
+                return refusal(snapshot, Verdict::Deny, "forbidden", hard);
+            }
+            // No second pass where an acknowledgement could neither lift a forbid nor add a permit.
+            let may_help = !forbids.is_empty() || slice.permits_more;
+            let acknowledged = slice.acknowledged.as_ref().filter(|_| may_help);
+            match acknowledged.map(|set| ask(set, request, entities, in_composition)) {
+                Some(Answer::Yes(permits)) => {
+                    let why = if forbids.is_empty() { permits } else { forbids };
+                    refusal(snapshot, Verdict::Escalate, "acknowledgement_required", why)
                 }
-                Some(Answer::Yes(_)) => refusal(snapshot, Verdict::Escalate, "acknowledgement_required", forbids),
                 Some(Answer::Error(errors)) => Evaluation { errors, ..Evaluation::deny("policy_error", None) },
-                // What would still forbid it when acknowledged says more than what would not.
-                Some(Answer::No(hard)) if !hard.is_empty() => {
-                    refusal(snapshot, Verdict::Deny, "not_on_allowlist", hard)
-                }
-                Some(Answer::No(_)) => refusal(snapshot, Verdict::Deny, "not_on_allowlist", Vec::new()),
-                None => refusal(snapshot, Verdict::Deny, "not_on_allowlist", forbids),
+                Some(Answer::No(still)) => refusal(snapshot, Verdict::Deny, "not_on_allowlist", still),
+                None => refusal(snapshot, Verdict::Deny, "not_on_allowlist", Vec::new()),
             }
         }
     }

@@ -5,7 +5,9 @@
 
 use super::est;
 use super::layer::{Layer, LayerName};
-use cedar_policy::{ActionConstraint, Effect, EntityUid, Policy, PolicySet, PrincipalConstraint, ResourceConstraint};
+use cedar_policy::{
+    ActionConstraint, Effect, EntityUid, Policy, PolicyId, PolicySet, PrincipalConstraint, ResourceConstraint,
+};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -16,6 +18,10 @@ pub struct Slice {
     pub plain: PolicySet,
     /// With `context.acknowledged` taken for true; absent when no policy mentions it.
     pub acknowledged: Option<PolicySet>,
+    /// The forbids that mention it: only these can an acknowledgement lift.
+    pub liftable: HashSet<PolicyId>,
+    /// Whether a permit mentions it: only then can an acknowledgement permit more.
+    pub permits_more: bool,
     /// Whether a list shows the target: a permit's scope matches in every layer, and no forbid is without condition.
     pub listed: bool,
 }
@@ -156,6 +162,11 @@ impl Index {
             plain: set(entries().map(|entry| entry.plain.clone()).collect()),
             acknowledged: mentions
                 .then(|| set(entries().map(|e| e.acknowledged.as_ref().unwrap_or(&e.plain).clone()).collect())),
+            liftable: entries()
+                .filter(|entry| entry.acknowledged.is_some() && entry.effect == Effect::Forbid)
+                .map(|entry| entry.plain.id().clone())
+                .collect(),
+            permits_more: entries().any(|e| e.acknowledged.is_some() && e.effect == Effect::Permit),
             listed: permits(LayerName::Site) && (!self.needs_composition || permits(LayerName::Composition)) && !shut,
         }
     }
