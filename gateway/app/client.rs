@@ -17,7 +17,7 @@ impl Client {
         if std::os::unix::net::UnixStream::connect(&socket).is_err() {
             return Ok(None);
         }
-        let http = reqwest::Client::builder().unix_socket(socket).build().map_err(Failure::failed)?;
+        let http = reqwest::Client::builder().no_proxy().unix_socket(socket).build().map_err(Failure::failed)?;
         Ok(Some(Self { http, token: operator_token(data_dir)? }))
     }
 

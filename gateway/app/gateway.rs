@@ -106,6 +106,7 @@ impl Gateway {
             worker_uids: config.uids.iter().filter_map(|(name, uid)| Some(((*uid)?, name.clone()))).collect(),
             same_uid: config.same_uid,
             allowed_hosts: config.allowed_hosts.clone(),
+            changing: tokio::sync::Mutex::default(),
         });
         let socket = data_dir.path().join("operator.sock");
         serve_socket(&socket, operators.clone(), stopped.clone())?;
@@ -159,6 +160,13 @@ impl Gateway {
     /// Takes nothing new, finishes or aborts what is in flight, and writes everything down.
     pub async fn stop(self) {
         self.workers.stop(PATIENCE).await;
+        // What was in flight has its answer by now, and records its outcome.
+        let recorded = async {
+            while self.gate.active() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, recorded).await;
         self.gate.sweep(true).await;
         let _ = self.stop.send(true);
         let journal = self.gate.ports.journal.clone();

@@ -8,10 +8,11 @@ use crate::mcp::discover;
 use crate::policy_folder;
 use crate::world::{World, now};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use warden_core::catalogue::{Catalogue, Effect};
 use warden_core::journal::record::{Body, OperatorAct, PolicyChange, PolicyEvent, Record};
@@ -41,7 +42,11 @@ pub struct Governor {
     gate: Arc<Gate<World>>,
     setup: Setup,
     state: Mutex<State>,
+    asked: Mutex<HashMap<String, Instant>>,
 }
+
+/// How long a server that gave no list is left alone.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct State {
@@ -176,7 +181,7 @@ impl Governor {
     /// Of a gate that serves what `source` made.
     pub fn new(gate: Arc<Gate<World>>, setup: Setup, source: Source) -> Self {
         let state = Mutex::new(State { site: source.site, catalogue: source.catalogue });
-        Self { gate, setup, state }
+        Self { gate, setup, state, asked: Mutex::default() }
     }
 
     /// The configuration it works with.
@@ -197,17 +202,29 @@ impl Governor {
 
     /// Lists a server's tools once, if that never worked before.
     pub async fn ensure_listed(&self, server: &str) {
-        let mut state = self.state.lock().await;
-        if state.catalogue.servers.get(server).is_some_and(|tools| !tools.is_empty()) {
+        let known = |state: &State| state.catalogue.servers.get(server).is_some_and(|tools| !tools.is_empty());
+        if known(&*self.state.lock().await) {
             return;
+        }
+        {
+            // A server without an answer is asked now and then, not by every worker that connects.
+            let mut asked = self.asked.lock().await;
+            if asked.get(server).is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+                return;
+            }
+            asked.insert(server.to_owned(), Instant::now());
         }
         let mut setup = self.setup.clone();
         setup.servers.retain(|name, _| name == server);
-        let mut next = state.clone();
-        let added = discover(&setup, &mut next.catalogue).await;
-        if added.is_empty() {
+        // Operators' changes go on meanwhile.
+        let mut found = Catalogue::default();
+        let added = discover(&setup, &mut found).await;
+        let mut state = self.state.lock().await;
+        if added.is_empty() || known(&state) {
             return;
         }
+        let mut next = state.clone();
+        next.catalogue.servers.extend(found.servers);
         if let Err(e) = self.change(&mut state, next, PolicyEvent::Catalogued, None, added).await {
             tracing::error!(server, error = %e, "the listed tools could not be taken into the catalogue");
         }
@@ -241,7 +258,7 @@ impl Governor {
         let mut changed = Vec::new();
         for (server, waiting) in &mut next.catalogue.waiting {
             let names: Vec<String> =
-                waiting.keys().filter(|name| matches(&says.tools, &format!("{server}/{name}"))).cloned().collect();
+                waiting.keys().filter(|name| says.tools == format!("{server}/{name}")).cloned().collect();
             for name in names {
                 if let Some(definition) = waiting.remove(&name) {
                     let tools = next.catalogue.servers.entry(server.clone()).or_default();
@@ -256,7 +273,12 @@ impl Governor {
                 if !matches(&says.tools, &full) {
                     continue;
                 }
-                if let Some(definition) = tool.changed.take() {
+                // A definition that nobody looked at is accepted by its own name only, and what was said of the one before
+                // says nothing of it.
+                if says.tools == full
+                    && let Some(definition) = tool.changed.take()
+                {
+                    tool.effect = None;
                     let fresh = warden_core::catalogue::Tool::listed(definition);
                     (tool.definition, tool.hash) = (fresh.definition, fresh.hash);
                 }
@@ -362,7 +384,9 @@ impl Governor {
         if next.site != state.site {
             policy_folder::keep_applied(&self.setup.data_dir, &next.site)?;
         }
-        write_schema(&self.setup.data_dir, &snapshot)?;
+        if let Err(e) = write_schema(&self.setup.data_dir, &snapshot) {
+            tracing::warn!(error = %e, "the schema for editors cannot be written");
+        }
         tracing::info!(?event, policy = snapshot.digests.policy, "a new policy snapshot decides");
         self.gate.serve(snapshot);
         *state = next;

@@ -83,28 +83,16 @@ async fn tail(global: &Global, dir: &Path, follow: bool, lines: usize) -> Outcom
     let mut records = log.query(&newest).await?;
     records.reverse();
     records.iter().for_each(|record| print(global, record));
+    if !follow {
+        return Ok(0);
+    }
     let mut last = records.last().and_then(|record| record["seq"].as_u64());
-    while follow {
+    loop {
         tokio::time::sleep(Duration::from_millis(250)).await;
-        let mut fresh = Vec::new();
-        let mut page = Query { limit: Some(200), ..Query::default() };
-        // Pages backwards until what was shown before.
-        loop {
-            let records = log.query(&page).await?;
-            let unseen = |record: &Value| record["seq"].as_u64() > last;
-            let all_unseen = records.iter().all(unseen);
-            page.before = records.last().and_then(|record| record["seq"].as_u64());
-            let any = !records.is_empty();
-            fresh.extend(records.into_iter().filter(unseen));
-            if !any || !all_unseen || last.is_none() {
-                break;
-            }
-        }
-        fresh.reverse();
+        let fresh = log.since(last).await?;
         fresh.iter().for_each(|record| print(global, record));
         last = fresh.last().and_then(|record| record["seq"].as_u64()).or(last);
     }
-    Ok(0)
 }
 
 fn print(global: &Global, record: &Value) {
@@ -169,6 +157,24 @@ impl Log {
             Self::Folder { view, journal, .. } => {
                 let found = view::run(view, &mut Reader::new(journal), query)?;
                 Ok(found.iter().map(|(seq, record)| shown(*seq, record)).collect())
+            }
+        }
+    }
+
+    /// The records after `last`, oldest first.
+    async fn since(&self, last: Option<u64>) -> Result<Vec<Value>, Failure> {
+        let mut fresh = Vec::new();
+        let mut page = Query { limit: Some(200), ..Query::default() };
+        // Pages backwards until what was shown before.
+        loop {
+            let records = self.query(&page).await?;
+            let unseen = |record: &Value| record["seq"].as_u64() > last;
+            let done = records.is_empty() || last.is_none() || !records.iter().all(unseen);
+            page.before = records.last().and_then(|record| record["seq"].as_u64());
+            fresh.extend(records.into_iter().filter(unseen));
+            if done {
+                fresh.reverse();
+                return Ok(fresh);
             }
         }
     }

@@ -140,7 +140,9 @@ async fn speak(target: Result<Target, String>) -> Outcome {
         }
     });
     let mut stdin = BufReader::new(tokio::io::stdin());
-    let bridge = Arc::new(Bridge { http: reqwest::Client::new(), target, session: Mutex::default(), lines });
+    // The token is for the gateway; no proxy of the environment is to see it.
+    let http = reqwest::Client::builder().no_proxy().build().map_err(|e| Failure::of(&e))?;
+    let bridge = Arc::new(Bridge { http, target, session: Mutex::default(), lines });
     let mut tasks = JoinSet::new();
     let mut line = Vec::new();
     loop {
@@ -222,7 +224,10 @@ impl Bridge {
     async fn answer(&self, response: reqwest::Response, id: Option<Id>) {
         let status = response.status();
         if header(&response, "content-type").is_some_and(|kind| kind.starts_with("text/event-stream")) {
-            self.events(response).await;
+            let answered = self.events(response, id.as_ref()).await;
+            if !answered && id.is_some() {
+                self.fail(id, "the gateway is gone; whether it was done is not known").await;
+            }
         } else if let Some(id) = id {
             let body = response.text().await.unwrap_or_default();
             match Message::parse(body.as_bytes(), Limits { bytes_max: usize::MAX, depth_max: 128 }) {
@@ -248,13 +253,14 @@ impl Bridge {
         if let Ok(response) = request.header("accept", "text/event-stream").send().await
             && response.status().is_success()
         {
-            self.events(response).await;
+            self.events(response, None).await;
         }
     }
 
     /// Server-sent events ([WHATWG HTML §9.2](https://html.spec.whatwg.org/multipage/server-sent-events.html)), as the
-    /// gateway writes them: one `data` line an event.
-    async fn events(&self, response: reqwest::Response) {
+    /// gateway writes them: one `data` line an event. Whether `id` was answered.
+    async fn events(&self, response: reqwest::Response, id: Option<&Id>) -> bool {
+        let mut answered = false;
         let (mut body, mut text) = (response.bytes_stream(), Vec::new());
         while let Some(Ok(chunk)) = body.next().await {
             text.extend_from_slice(&chunk);
@@ -262,12 +268,19 @@ impl Bridge {
                 let line: Vec<u8> = text.drain(..=end).collect();
                 if let Some(data) = line.strip_prefix(b"data: ") {
                     let data = String::from_utf8_lossy(data.trim_ascii_end()).into_owned();
+                    let limits = Limits { bytes_max: usize::MAX, depth_max: 128 };
+                    let of = match Message::parse(data.as_bytes(), limits).map(|message| message.kind) {
+                        Ok(Kind::Result { id, .. } | Kind::Error { id, .. }) => Some(id),
+                        _ => None,
+                    };
+                    answered |= of.is_some() && of.as_ref() == id;
                     if self.lines.send(data).await.is_err() {
-                        return;
+                        return answered;
                     }
                 }
             }
         }
+        answered
     }
 
     async fn fail(&self, id: Option<Id>, message: &str) {

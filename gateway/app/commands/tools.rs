@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::exit::{Failure, Outcome};
 use serde_json::{Value, json};
 use warden_adapters::govern::{self, Classify};
-use warden_adapters::http::operator::shown_tool;
+use warden_adapters::http::operator::shown_tools;
 
 /// Lists and shows tools, with or without a running gateway; classifies them through it.
 pub async fn run(global: &Global, tools: Tools) -> Outcome {
@@ -24,8 +24,11 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
                 let effect = tool["effect"].as_str().unwrap_or_default();
                 let effect =
                     if tool["classified"] == true { effect.to_owned() } else { format!("{effect} (nobody has said)") };
-                let note =
-                    if tool["changed"] == true { "its definition has changed: classify it to accept that" } else { "" };
+                let note = match (tool["waiting"] == true, tool["changed"].is_null()) {
+                    (true, _) => "new: classify it by its name to take it in",
+                    (false, false) => "its definition has changed: classify it by its name to accept that",
+                    (false, true) => "",
+                };
                 rows.push(vec![
                     plain(name(tool)),
                     effect,
@@ -71,10 +74,5 @@ async fn all(dir: &std::path::Path) -> Result<Vec<Value>, Failure> {
     if let Some(client) = Client::connect(dir)? {
         return Ok(client.get("/v1/tools").await?["tools"].as_array().cloned().unwrap_or_default());
     }
-    let catalogue = govern::load_catalogue(dir)?;
-    let tools = catalogue
-        .servers
-        .iter()
-        .flat_map(|(server, tools)| tools.iter().map(move |(name, tool)| shown_tool(server, name, tool)));
-    Ok(tools.collect())
+    Ok(shown_tools(&govern::load_catalogue(dir)?))
 }

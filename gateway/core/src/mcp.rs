@@ -69,9 +69,9 @@ pub enum Malformed {
     /// `params.arguments` is not an object.
     #[error("`params.arguments` is not an object")]
     Arguments,
-    /// A member that only case tells from one that matters.
-    #[error("a member of `params` differs from `name` or `arguments` in case only")]
-    Case,
+    /// Another member than `name`, `arguments`, `_meta` and `task`.
+    #[error("`params` has a member that is not known")]
+    Unknown,
 }
 
 /// The proposal that a message is. `message` must be a request or a notification.
@@ -102,7 +102,7 @@ pub fn propose(
         Class::Unknown => (Ask::Unknown, Json::Object(vec![]), params),
     };
     let envelope = Json::Object(vec![
-        ("id".into(), Json::String(id.decoded())),
+        ("id".into(), Json::String(id.decoded().to_owned())),
         ("method".into(), Json::String(method.clone())),
         ("params".into(), rest),
     ]);
@@ -129,11 +129,10 @@ fn tool_call(params: Json) -> Result<(String, Json, Json), Malformed> {
             ("arguments", object @ Json::Object(_)) => arguments = object,
             ("arguments", Json::Null) => {}
             ("arguments", _) => return Err(Malformed::Arguments),
-            // Some readers ignore case and would take the last of `name` and `Name`.
-            (other, _) if ["name", "arguments"].iter().any(|known| known.eq_ignore_ascii_case(other)) => {
-                return Err(Malformed::Case);
-            }
-            (_, value) => rest.push((name, value)),
+            ("_meta" | "task", value) => rest.push((name, value)),
+            // Some readers fold case, and not in ASCII alone: to them `argument\u{17f}` is `arguments`. What is not known
+            // is not forwarded.
+            _ => return Err(Malformed::Unknown),
         }
     }
     Ok((tool.ok_or(Malformed::Name)?, arguments, Json::Object(rest)))
@@ -176,6 +175,7 @@ mod tests {
             r#"{"name":"a","Name":"b"}"#,
             r#"{"name":"a","arguments":"{}"}"#,
             r#"{"name":"a","Arguments":{}}"#,
+            r#"{"name":"a","argument\u017f":{}}"#,
         ] {
             let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
             assert!(read(&text).is_err(), "{params}");

@@ -20,6 +20,7 @@ use crate::verdict::{Evaluation, Verdict, evaluate};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// All the ports together.
@@ -136,7 +137,7 @@ impl Passage {
         };
         let id = id.map(crate::rpc::Id::decoded).unwrap_or_default();
         let clean = secrets::scan(params, "/params").is_empty()
-            && [method.as_str(), id.as_str()].into_iter().all(|text| secrets::hide(text) == text);
+            && [method.as_str(), id].into_iter().all(|text| secrets::hide(text) == text);
         if mcp::class(from, method) == Class::Chatter && clean {
             Cleared::Pass(Payload(message.raw))
         } else {
@@ -192,12 +193,27 @@ pub struct Gate<P> {
     snapshot: RwLock<Arc<Snapshot>>,
     // A std mutex: nothing awaits while it is held.
     denials: Mutex<Denials>,
+    active: AtomicUsize,
+}
+
+/// Counts a proposal for as long as it is on its way.
+struct Active<'g>(&'g AtomicUsize);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl<P: Ports> Gate<P> {
     /// A gate that decides by `snapshot`.
     pub fn new(ports: P, snapshot: Snapshot) -> Self {
-        Self { ports, snapshot: RwLock::new(Arc::new(snapshot)), denials: Mutex::default() }
+        Self {
+            ports,
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            denials: Mutex::default(),
+            active: AtomicUsize::new(0),
+        }
     }
 
     /// The snapshot of now. A proposal keeps the one it started with.
@@ -208,6 +224,11 @@ impl<P: Ports> Gate<P> {
     /// Puts another snapshot in place, for all proposals from here on.
     pub fn serve(&self, snapshot: Snapshot) {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+    }
+
+    /// Proposals that are on their way. At a shutdown the journal is closed when there are none.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Acquire)
     }
 
     /// Records denials that were only counted so far: of windows that are over, or of all when `shutdown`.
@@ -265,6 +286,8 @@ impl<P: Ports> Gate<P> {
 
 /// Takes a proposal from its facts to its outcome.
 pub async fn handle<P: Ports, U: Upstream>(gate: &Gate<P>, proposal: Proposal, upstream: &U) -> Answer {
+    gate.active.fetch_add(1, Ordering::AcqRel);
+    let _active = Active(&gate.active);
     let now = gate.ports.now();
     let id = gate.ports.decision(now);
     let snapshot = gate.snapshot();

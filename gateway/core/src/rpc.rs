@@ -50,34 +50,64 @@ pub enum Kind {
     },
 }
 
-/// A request's id, as the JSON text that was sent, so that `1` and `"1"` stay two ids.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Id(String);
+/// A request's id. Echoed as the JSON text that was sent; compared by what it means, as its reader compares it, so that
+/// `"a"` and `"\u0061"` are one id, and `1` and `"1"` are two.
+#[derive(Clone, Debug)]
+pub struct Id {
+    raw: String,
+    key: String,
+}
+
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Id {}
+
+impl std::hash::Hash for Id {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
 
 impl Id {
     /// The JSON text, to be echoed as it is.
     pub fn as_json(&self) -> &str {
-        &self.0
+        &self.raw
     }
 
     /// The id itself: the text of a string, unescaped, or the digits of a number.
-    pub fn decoded(&self) -> String {
-        serde_json::from_str(&self.0).unwrap_or_else(|_| self.0.clone())
+    pub fn decoded(&self) -> &str {
+        self.key.trim_start_matches('"')
+    }
+
+    fn new(raw: &str) -> Result<Self, Error> {
+        let digits = raw.strip_prefix('-').unwrap_or(raw);
+        let key = match serde_json::from_str::<String>(raw) {
+            Ok(text) => format!("\"{text}"),
+            Err(_) if raw == "null" => raw.to_owned(),
+            // `1.0` and `1e0` would be another text for the same id.
+            Err(_) if raw != "-0" && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => raw.to_owned(),
+            Err(_) => return Err(Error::Shape("`id` is not a string or a whole number")),
+        };
+        Ok(Self { raw: raw.to_owned(), key })
     }
 
     /// `null`, for errors that belong to no readable request.
     pub fn null() -> Self {
-        Self("null".into())
+        Self { raw: "null".into(), key: "null".into() }
     }
 
     /// A number, as it was written.
     pub fn number(text: &str) -> Self {
-        Self(text.into())
+        Self { raw: text.into(), key: text.into() }
     }
 
     /// A string.
     pub fn text(id: &str) -> Self {
-        Self(Json::String(id.into()).to_value().to_string())
+        Self { raw: Json::String(id.into()).to_value().to_string(), key: format!("\"{id}") }
     }
 }
 
@@ -115,6 +145,7 @@ impl Message {
             return Err(Error::Batch);
         }
         let (mut version, mut id, mut method) = (None, None, None);
+        let mut request = None;
         let (mut params, mut result, mut error) = (None, None, None);
         for (name, text) in json::members(bytes, limits)? {
             let place = match name.as_str() {
@@ -132,16 +163,13 @@ impl Message {
             };
             *place = Some(json::parse_at(text, &format!("/{name}"), limits)?);
             if name == "id" {
-                id = Some(Json::String(text.trim().to_owned()));
-                if !matches!(text.trim_start().as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9' | b'n')) {
-                    return Err(Error::Shape("`id` is not a string or a number"));
-                }
+                request = Some(Id::new(text.trim())?);
             }
         }
         if version.as_ref().and_then(Json::as_str) != Some("2.0") {
             return Err(Error::Shape("`jsonrpc` is not \"2.0\""));
         }
-        let id = id.and_then(|id| id.as_str().map(|id| Id(id.to_owned())));
+        let id = request;
         if !matches!(params, None | Some(Json::Object(_) | Json::Null)) {
             return Err(Error::Shape("`params` is not an object"));
         }
@@ -200,6 +228,13 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_compared_by_what_they_mean() {
+        assert_eq!(Id::new(r#""\u0061""#).unwrap(), Id::text("a"));
+        assert_ne!(Id::new(r#""1""#).unwrap(), Id::number("1"));
+        assert_eq!(Id::new(r#""\u0061""#).unwrap().as_json(), r#""\u0061""#);
+    }
+
+    #[test]
     fn line_breaks_become_spaces_and_nothing_else_changes() {
         let message = read("{\"jsonrpc\":\"2.0\",\n \"id\":1,\r\n\"method\":\"ping\"}").unwrap();
         assert_eq!(message.raw, "{\"jsonrpc\":\"2.0\",  \"id\":1,  \"method\":\"ping\"}");
@@ -216,6 +251,8 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1.0,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1e2,"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":1}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,

@@ -81,11 +81,20 @@ pub fn formats() -> impl Iterator<Item = &'static str> {
     FORMATS.iter().map(|format| format.name)
 }
 
+/// Findings that are told of one value.
+const FINDINGS_MAX: usize = 64;
+/// Bytes of a finding's pointer; a member's name can be very long.
+const POINTER_MAX: usize = 256;
+
 /// Every secret in the strings and member names of `json`. `at` is where `json` stands.
 pub fn scan(json: &Json, at: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     json.each_string(&mut at.to_owned(), &mut |pointer, text| {
         each(text, |format, _| {
+            // Enough to refuse and to show; a message may hold very many.
+            if findings.len() == FINDINGS_MAX {
+                return;
+            }
             findings.push(Finding { format: format.to_owned(), at: hide_pointer(pointer) });
         });
     });
@@ -107,6 +116,10 @@ pub fn hide(text: &str) -> Cow<'_, str> {
 pub fn hide_pointer(pointer: &str) -> String {
     let mut hidden = String::with_capacity(pointer.len());
     for step in pointer.split('/').skip(1) {
+        if hidden.len() + step.len() > POINTER_MAX {
+            hidden.push_str("/…");
+            break;
+        }
         push_pointer(&mut hidden, &hide(&step.replace("~1", "/").replace("~0", "~")));
     }
     hidden

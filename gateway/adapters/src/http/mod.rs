@@ -30,6 +30,13 @@ fn is_local(authority: &str, allowed: &[String]) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "::1") || allowed.iter().any(|a| a == host || a == authority)
 }
 
+/// Runs a handler in a task of its own: a client that hangs up must not stop what was begun half way, or a decision would
+/// have no outcome.
+async fn to_its_end(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+    let done = tokio::spawn(next.run(request)).await;
+    done.unwrap_or_else(|_| error(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "failed", "the request failed"))
+}
+
 /// Checks `Host` and `Origin`.
 fn guard(headers: &HeaderMap, allowed: &[String]) -> Result<(), Box<Response>> {
     let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));

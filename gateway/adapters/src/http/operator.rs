@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::net::UnixListener;
-use warden_core::catalogue::Tool;
+use warden_core::catalogue::{Catalogue, Tool};
 use warden_core::journal::record::{Body, Record};
 use warden_core::json::Json as Strict;
 use warden_core::pipeline::{self, Gate};
@@ -43,6 +43,8 @@ pub struct OperatorPlane {
     pub same_uid: bool,
     /// Further names of this machine, for the TCP listener.
     pub allowed_hosts: Vec<String>,
+    /// One change of who may speak at a time.
+    pub changing: tokio::sync::Mutex<()>,
 }
 
 /// The user at the other end of the socket.
@@ -102,6 +104,7 @@ impl OperatorPlane {
             .route("/metrics", get(metrics))
             .merge(named)
             .layer(middleware::from_fn_with_state(self.clone(), peers_only))
+            .layer(middleware::from_fn(super::to_its_end))
             .with_state(self)
     }
 
@@ -157,6 +160,7 @@ impl OperatorPlane {
         (act, object): (&str, &str),
         change: impl FnOnce(&mut Identities) -> std::io::Result<T>,
     ) -> Result<T, Box<Response>> {
+        let _one_at_a_time = self.changing.lock().await;
         let mut next = self.identities.read().unwrap_or_else(PoisonError::into_inner).clone();
         let done = change(&mut next).map_err(|e| Box::new(error(StatusCode::CONFLICT, "refused", &e.to_string())))?;
         self.act(by, act, object).await?;
@@ -333,7 +337,7 @@ async fn apply(State(plane): Plane, Extension(by): Extension<By>, Json(body): Js
 }
 
 /// A tool as operators see it.
-pub fn shown_tool(server: &str, name: &str, tool: &Tool) -> Value {
+fn shown_tool(server: &str, name: &str, tool: &Tool) -> Value {
     json!({
         "tool": format!("{server}/{name}"),
         "effect": tool.effect(),
@@ -341,20 +345,32 @@ pub fn shown_tool(server: &str, name: &str, tool: &Tool) -> Value {
         "suggestion": tool.suggestion(),
         "open_world": tool.open_world.unwrap_or(true),
         "paths": tool.paths,
-        "changed": tool.changed.is_some(),
+        "changed": tool.changed,
+        "waiting": false,
         "hash": tool.hash,
         "description": tool.definition.get("description"),
         "inputSchema": tool.definition.get("inputSchema"),
     })
 }
 
-async fn tools(State(plane): Plane) -> Response {
-    let catalogue = plane.governor.catalogue().await;
-    let all = catalogue
+/// All tools of a catalogue as operators see them, those that wait included.
+pub fn shown_tools(catalogue: &Catalogue) -> Vec<Value> {
+    let known = catalogue
         .servers
         .iter()
         .flat_map(|(server, tools)| tools.iter().map(move |(name, tool)| shown_tool(server, name, tool)));
-    Json(json!({ "tools": all.collect::<Vec<_>>() })).into_response()
+    let waiting = catalogue.waiting.iter().flat_map(|(server, waiting)| {
+        waiting.iter().map(move |(name, definition)| {
+            let mut shown = shown_tool(server, name, &Tool::listed(definition.clone()));
+            shown["waiting"] = json!(true);
+            shown
+        })
+    });
+    known.chain(waiting).collect()
+}
+
+async fn tools(State(plane): Plane) -> Response {
+    Json(json!({ "tools": shown_tools(&plane.governor.catalogue().await) })).into_response()
 }
 
 async fn classify(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Classify>) -> Response {

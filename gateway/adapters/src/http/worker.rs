@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -50,6 +50,17 @@ pub struct WorkerPlane {
     // A std mutex: nothing awaits while it is held.
     sessions: Mutex<Sessions>,
     stopping: AtomicBool,
+    /// Connections that are being opened.
+    opening: AtomicUsize,
+}
+
+/// A place among the connections, kept while one is opened.
+struct Opening<'p>(&'p AtomicUsize);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl WorkerPlane {
@@ -61,8 +72,8 @@ impl WorkerPlane {
         settings: Settings,
         allowed_hosts: Vec<String>,
     ) -> Self {
-        let (sessions, stopping) = (Mutex::default(), AtomicBool::new(false));
-        Self { gate, governor, identities, settings, allowed_hosts, sessions, stopping }
+        let (sessions, stopping, opening) = (Mutex::default(), AtomicBool::new(false), AtomicUsize::new(0));
+        Self { gate, governor, identities, settings, allowed_hosts, sessions, stopping, opening }
     }
 
     /// The routes.
@@ -70,6 +81,7 @@ impl WorkerPlane {
         Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/mcp/{server}", post(take).get(listen).delete(end))
+            .layer(axum::middleware::from_fn(super::to_its_end))
             .layer(DefaultBodyLimit::max(self.settings.worker.bytes_max))
             .with_state(self)
     }
@@ -215,7 +227,10 @@ async fn open(plane: &Arc<WorkerPlane>, worker: &str, server: &str, body: &[u8])
         _ => return Err(Box::new(protocol(StatusCode::BAD_REQUEST, "no session: send `initialize` first"))),
     };
     plane.sweep_gone();
-    if plane.sessions().values().filter(|c| c.passage().worker() == worker).count() >= CONNECTIONS_MAX {
+    // Counted before the first wait, so that many at once are no way around the limit.
+    let opening = plane.opening.fetch_add(1, Ordering::AcqRel);
+    let _opening = Opening(&plane.opening);
+    if opening + plane.sessions().values().filter(|c| c.passage().worker() == worker).count() >= CONNECTIONS_MAX {
         return Err(Box::new(protocol(StatusCode::TOO_MANY_REQUESTS, "too many connections: close one with DELETE")));
     }
     let session = uuid::Uuid::new_v4().to_string();
@@ -239,6 +254,9 @@ async fn open(plane: &Arc<WorkerPlane>, worker: &str, server: &str, body: &[u8])
     let connection = opened
         .map_err(|answer| Box::new(json_response(StatusCode::FORBIDDEN, connection::not_opened(&id, &answer))))?;
     plane.sessions().insert(session.clone(), connection.clone());
+    if plane.stopping.load(Ordering::Acquire) {
+        connection.close();
+    }
     Ok((connection, session))
 }
 

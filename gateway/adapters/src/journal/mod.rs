@@ -244,7 +244,7 @@ impl Writer {
                 end += length;
                 part.extend(batch.next());
             }
-            let part = self.admit(part);
+            let part = self.admit(part)?;
             if !part.is_empty() {
                 self.commit(part)?;
             }
@@ -261,9 +261,9 @@ impl Writer {
     }
 
     /// While the disk is full only denials, outcomes and operators' records go on.
-    fn admit(&mut self, part: Vec<Waiting>) -> Vec<Waiting> {
+    fn admit(&mut self, part: Vec<Waiting>) -> std::io::Result<Vec<Waiting>> {
         if self.full.is_none() {
-            return part;
+            return Ok(part);
         }
         let (reserved, ordinary): (Vec<_>, Vec<_>) = part.into_iter().partition(|w| w.room == Room::Reserved);
         for waiting in ordinary {
@@ -271,9 +271,9 @@ impl Writer {
         }
         // Room is looked for after they were answered; nobody waits for it.
         if self.full.is_some_and(|since| since.elapsed() >= FULL_RETRY) && reserved.is_empty() {
-            let _ = self.roll(0);
+            self.roll(0)?;
         }
-        reserved
+        Ok(reserved)
     }
 
     fn commit(&mut self, part: Vec<Waiting>) -> std::io::Result<()> {
@@ -307,6 +307,9 @@ impl Writer {
         let head = lock(&self.shared.head).clone();
         let header = SegmentHeader { first_seq: self.segment.next_seq, root_before: head.tree.root() };
         let was_full = self.full.is_some();
+        if self.full.is_some_and(|since| since.elapsed() < FULL_RETRY) {
+            return Ok(false);
+        }
         match self.spare.take(size) {
             Ok(file) => {
                 self.segment = Segment::begin(&dir, file, &header)?;

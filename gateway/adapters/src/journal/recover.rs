@@ -82,6 +82,10 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Recovered, OpenError>
             end = read.offset();
             let segment =
                 Segment::resume(&path, end as u64, head.tree.size()).map_err(|e| OpenError::io("open", &path, e))?;
+            let settled = std::fs::read(&path)
+                .and_then(|bytes| segment.settle(bytes.get(..end).unwrap_or_default()))
+                .and_then(|()| crate::sync_dir(&journal));
+            settled.map_err(|e| OpenError::io("make durable", &path, e))?;
             if let Tail::Torn(at) = read {
                 tracing::warn!(file = %path.display(), byte = at, next_seq = head.tree.size(),
                     "the last write was cut off and is cleared; nothing in it was acknowledged");

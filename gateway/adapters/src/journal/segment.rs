@@ -42,6 +42,13 @@ impl Segment {
         Ok(Self { path: path.to_owned(), file, end, size, next_seq })
     }
 
+    /// Makes durable what was read. It may stand in the cache alone: after a kill between write and sync, or after a
+    /// failed sync, whose pages count as clean and would never be written. So every kept byte is written again.
+    pub(super) fn settle(&self, kept: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(kept, 0)?;
+        self.file.sync_all()
+    }
+
     /// Writes zeros from the end on: what a cut-off write left behind.
     pub(super) fn clear_tail(&self) -> io::Result<()> {
         let mut at = self.end;

@@ -1,5 +1,6 @@
 //! One stdio server as a child process: lines in, lines out, and an end in every case.
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -64,6 +65,8 @@ impl Child {
         }
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = process.spawn()?;
+        // Known only until the process was waited for.
+        let group = process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let missing = || io::Error::other("no pipe to the server");
         let mut stdin = process.stdin.take().ok_or_else(missing)?;
         let stdout = process.stdout.take().ok_or_else(missing)?;
@@ -83,12 +86,19 @@ impl Child {
                 };
                 let Some(payload) = payload else { break };
                 let line = [payload.as_str().as_bytes(), b"\n"].concat();
-                if stdin.write_all(&line).await.is_err() || stdin.flush().await.is_err() {
+                let written = async { stdin.write_all(&line).await.is_ok() && stdin.flush().await.is_ok() };
+                // A server that reads nothing can be stopped all the same.
+                let written = tokio::select! {
+                    written = written => written,
+                    _ = stopped.wait_for(|stop| *stop) => false,
+                    _ = process.wait() => false,
+                };
+                if !written {
                     break;
                 }
             }
             drop((inputs, stdin));
-            end(&name, process).await;
+            end(&name, process, group).await;
         });
         Ok((Self { input, stop }, outputs))
     }
@@ -105,9 +115,7 @@ impl Child {
 }
 
 /// Close stdin, wait, `SIGTERM`, wait, `SIGKILL`; to the whole process group, since launchers start others.
-async fn end(name: &str, mut process: tokio::process::Child) {
-    use rustix::process::{Pid, Signal, kill_process_group};
-    let group = process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+async fn end(name: &str, mut process: tokio::process::Child, group: Option<Pid>) {
     for signal in [None, Some(Signal::TERM), Some(Signal::KILL)] {
         if let (Some(signal), Some(group)) = (signal, group) {
             let _ = kill_process_group(group, signal);

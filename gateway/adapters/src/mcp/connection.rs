@@ -6,8 +6,8 @@
 use super::child::{Child, Line, ServerCommand};
 use super::{Settings, list, refusal};
 use crate::metrics::Metrics;
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -21,6 +21,10 @@ use warden_core::rpc::{self, Id, Kind, Message};
 
 /// Messages for a worker that listens nowhere are kept up to this many; then the oldest go.
 const QUEUE_MAX: usize = 256;
+/// Requests of one side that may be on their way at once.
+const BUSY_MAX: usize = 256;
+/// Ids that are remembered after their request was given up.
+const GIVEN_UP_MAX: usize = 4096;
 
 /// Told of the definitions in a list that are not those of the catalogue, by server.
 pub type Listed = Arc<dyn Fn(&str, Vec<serde_json::Value>) + Send + Sync>;
@@ -37,6 +41,9 @@ pub struct Connection<P> {
     of_worker: Mutex<HashMap<Id, Open>>,
     /// Requests of the server that the worker has not answered.
     of_server: Mutex<HashMap<Id, oneshot::Sender<Reply>>>,
+    /// Ids of requests that timed out or were cancelled, until their answers come.
+    given_up: Mutex<HashSet<Id>>,
+    busy: AtomicUsize,
     outbox: Mutex<Outbox>,
     gone: AtomicBool,
     stopping: AtomicBool,
@@ -119,6 +126,8 @@ pub async fn open<P: Ports + 'static>(
         listed,
         of_worker: Mutex::default(),
         of_server: Mutex::default(),
+        given_up: Mutex::default(),
+        busy: AtomicUsize::new(0),
         outbox: Mutex::default(),
         gone: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
@@ -148,6 +157,16 @@ impl<P: Ports + 'static> Connection<P> {
             Kind::Request { id, .. } => Some(id.clone()),
             Kind::Notification { .. } => None,
         };
+        if id.is_some() && self.busy.load(Ordering::Acquire) >= BUSY_MAX {
+            self.metrics.dropped("too_many_requests");
+            let id = id.unwrap_or_else(Id::null);
+            return Taken::Malformed(rpc::error(
+                &id,
+                refusal::NO_ANSWER,
+                "too many requests are on their way: wait for an answer",
+                None,
+            ));
+        }
         match (self.passage.clear(From::Worker, message), id) {
             (Cleared::Pass(payload), None) => {
                 self.metrics.chatter.inc();
@@ -183,9 +202,12 @@ impl<P: Ports + 'static> Connection<P> {
     {
         let (done, answer) = oneshot::channel();
         let work = work(self.clone());
+        let this = self.clone();
+        this.busy.fetch_add(1, Ordering::AcqRel);
         tokio::spawn(async move {
             // A worker that is gone misses the answer, not the outcome.
             let _ = done.send(work.await);
+            this.busy.fetch_sub(1, Ordering::AcqRel);
         });
         Taken::Answer(answer)
     }
@@ -247,21 +269,24 @@ impl<P: Ports + 'static> Connection<P> {
         let cancelled = Arc::new(Notify::new());
         {
             let mut open = lock(&self.of_worker);
-            if self.gone.load(Ordering::Acquire) || open.contains_key(id) {
+            // The late answer to an id that was given up would pass for the answer to this one.
+            if self.gone.load(Ordering::Acquire) || open.contains_key(id) || lock(&self.given_up).contains(id) {
                 return Reply::NotSent;
             }
             open.insert(id.clone(), Open { reply, cancelled: cancelled.clone() });
         }
-        if !self.child.send(payload).await {
-            lock(&self.of_worker).remove(id);
-            return Reply::NotSent;
-        }
+        let answered = async { if self.child.send(payload).await { answered.await } else { Ok(Reply::NotSent) } };
         let reply = tokio::select! {
             reply = answered => reply.unwrap_or(Reply::Lost(self.how_lost())),
             () = tokio::time::sleep(self.settings.call_timeout) => Reply::Lost(Lost::TimedOut),
             () = async { cancelled.notified().await; tokio::time::sleep(self.settings.cancel_grace).await; } => Reply::Cancelled,
         };
-        lock(&self.of_worker).remove(id);
+        if lock(&self.of_worker).remove(id).is_some() && !matches!(reply, Reply::NotSent) {
+            let mut given_up = lock(&self.given_up);
+            if given_up.len() < GIVEN_UP_MAX {
+                given_up.insert(id.clone());
+            }
+        }
         reply
     }
 
@@ -303,7 +328,12 @@ impl<P: Ports + 'static> Connection<P> {
                 Line::Text(line) => match Message::parse(&line, self.settings.server) {
                     Ok(message) => self.from_server(message).await,
                     Err(e) => {
-                        tracing::warn!(server = self.passage.server(), error = %e, "the server wrote something that is no message");
+                        tracing::warn!(
+                            server = self.passage.server(),
+                            code = e.code(),
+                            bytes = line.len(),
+                            "the server wrote something that is no message"
+                        );
                         self.metrics.dropped("garbage_from_server");
                         self.lose_garbled(&line);
                     }
@@ -352,7 +382,10 @@ impl<P: Ports + 'static> Connection<P> {
             Kind::Result { id, .. } | Kind::Error { id, .. } => {
                 match lock(&self.of_worker).remove(id) {
                     Some(open) => drop(open.reply.send(reply(message))),
-                    None => self.metrics.dropped("answer_without_request"),
+                    None => {
+                        lock(&self.given_up).remove(id);
+                        self.metrics.dropped("answer_without_request");
+                    }
                 }
                 return;
             }
@@ -377,8 +410,16 @@ impl<P: Ports + 'static> Connection<P> {
             }
             (Cleared::Decide(message), id) => {
                 let Ok(proposal) = self.propose(From::Server, message) else { return };
+                if self.busy.load(Ordering::Acquire) >= BUSY_MAX {
+                    self.metrics.dropped("too_many_requests");
+                    return;
+                }
                 let this = self.clone();
-                tokio::spawn(async move { this.ask_worker(proposal, id).await });
+                this.busy.fetch_add(1, Ordering::AcqRel);
+                tokio::spawn(async move {
+                    this.clone().ask_worker(proposal, id).await;
+                    this.busy.fetch_sub(1, Ordering::AcqRel);
+                });
             }
         }
     }
@@ -480,7 +521,7 @@ impl<P: Ports + 'static> Connection<P> {
 
     /// Requests that wait for an answer.
     pub fn in_flight(&self) -> usize {
-        lock(&self.of_worker).len() + lock(&self.of_server).len()
+        self.busy.load(Ordering::Acquire)
     }
 
     /// Whether nobody listens, nothing is in flight, and nothing came for so long.

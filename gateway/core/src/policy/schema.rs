@@ -8,7 +8,6 @@ use crate::catalogue::{Catalogue, server_name, tool_name};
 use crate::proposal::Verb;
 use cedar_policy::{Schema, SchemaFragment};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 
 /// The base schema's text.
 pub const BASE: &str = include_str!("../../../../schemas/warden.cedarschema");
@@ -114,17 +113,20 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// What policy sees of the parameters of a verb.
+/// What policy sees of the parameters of a verb. Parameters that MCP does not know for it are refused, since some readers
+/// fold case and would take `URI` for `uri`; what a server asks of a worker is free in form.
 pub fn verb_input(verb: Verb) -> Ty {
-    let text = |required| Field { ty: Ty::Text(None), required, nullable: false };
-    let fields: &[(&str, bool)] = match verb {
-        Verb::ReadResource | Verb::SubscribeResource => &[("uri", true)],
-        Verb::GetPrompt => &[("name", true)],
-        Verb::ListTools | Verb::ListResources | Verb::ListPrompts => &[("cursor", false)],
-        Verb::FollowTask => &[("taskId", false)],
-        Verb::Connect | Verb::Complete | Verb::Sample | Verb::Elicit | Verb::ListRoots | Verb::Operate => &[],
+    let seen = |required| Field { ty: Ty::Text(None), required, nullable: false };
+    let unseen = |required| Field { ty: Ty::Unseen, required, nullable: false };
+    let (fields, extra): (&[(&str, Field)], Extra) = match verb {
+        Verb::ReadResource | Verb::SubscribeResource => (&[("uri", seen(true))], Extra::Refuse),
+        Verb::GetPrompt => (&[("name", seen(true)), ("arguments", unseen(false))], Extra::Refuse),
+        Verb::Complete => {
+            (&[("ref", unseen(true)), ("argument", unseen(true)), ("context", unseen(false))], Extra::Refuse)
+        }
+        Verb::ListTools | Verb::ListResources | Verb::ListPrompts => (&[("cursor", seen(false))], Extra::Refuse),
+        Verb::FollowTask => (&[("taskId", seen(false)), ("cursor", seen(false))], Extra::Refuse),
+        Verb::Connect | Verb::Sample | Verb::Elicit | Verb::ListRoots | Verb::Operate => (&[], Extra::Unseen),
     };
-    let fields: BTreeMap<String, Field> =
-        fields.iter().map(|(name, required)| ((*name).to_owned(), text(*required))).collect();
-    Ty::Record(fields, Extra::Unseen)
+    Ty::Record(fields.iter().map(|(name, field)| ((*name).to_owned(), field.clone())).collect(), extra)
 }
