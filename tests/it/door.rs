@@ -69,7 +69,7 @@ async fn bad_input_is_a_clear_protocol_error_and_nothing_is_forwarded() {
     for (body, code, says) in [
         (br#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#.to_vec(), -32600, "batch"),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"text":"a","text":"b"}}}"#.to_vec(), -32600, "/params/arguments/text"),
-        (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{X,
+        (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","Name":"die"}}"#.to_vec(), -32602, "not known"),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":7}}"#.to_vec(), -32602, "params.name"),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":"x"}}"#.to_vec(), -32602, "params.arguments"),
         (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}".to_vec(), -32700, "UTF-8"),
