@@ -21,7 +21,9 @@ async fn load(port: u16, token: String, round: usize, answered: Arc<Mutex<HashSe
         let (token, answered) = (token.clone(), answered.clone());
         tokio::spawn(async move {
             let mut worker = Worker::new(port, "odd", &token);
-            worker.open().await;
+            if worker.try_open().await.is_err() {
+                return;
+            }
             for n in 0.. {
                 let marker = format!("r{round}l{lane}n{n}");
                 let body = json!({ "jsonrpc": "2.0", "id": n, "method": "tools/call", "params": { "name": "mark", "arguments": { "marker": marker } } });

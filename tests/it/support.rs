@@ -196,11 +196,17 @@ impl Worker {
     }
 
     pub async fn open(&mut self) {
-        let response = self.send(INITIALIZE.as_bytes().to_vec()).await.unwrap();
-        assert!(response.status().is_success(), "{:?} {}", response.status(), response.text().await.unwrap());
-        self.session = Some(response.headers()["mcp-session-id"].to_str().unwrap().to_owned());
-        response.text().await.unwrap();
-        self.send(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_vec()).await.unwrap();
+        self.try_open().await.unwrap();
+    }
+
+    /// An error when the gateway goes away meanwhile.
+    pub async fn try_open(&mut self) -> reqwest::Result<()> {
+        let response = self.send(INITIALIZE.as_bytes().to_vec()).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await?;
+        assert!(status.is_success(), "{status} {text}");
+        self.session = Some(headers["mcp-session-id"].to_str().unwrap().to_owned());
+        self.send(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_vec()).await.map(drop)
     }
 
     pub async fn send(&self, body: Vec<u8>) -> reqwest::Result<reqwest::Response> {
