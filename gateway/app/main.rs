@@ -1,6 +1,7 @@
 //! The binary.
 
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 use warden::cli::Cli;
 use warden::exit;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
 
 fn fail(failure: &exit::Failure) -> ExitCode {
     if !failure.message.is_empty() {
-        eprintln!("error: {}", failure.message);
+        let _ = writeln!(std::io::stderr(), "error: {}", failure.message);
     }
     ExitCode::from(failure.code)
 }

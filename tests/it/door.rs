@@ -419,3 +419,42 @@ async fn parallel_calls_each_run_once() {
     effects.dedup();
     assert_eq!(effects.len(), 40);
 }
+
+#[tokio::test]
+async fn w03_on_a_full_disk_nothing_moves_and_with_room_again_everything_does() {
+    let Some(disk) = crate::journal::Tmpfs::mount(16 << 20) else { return };
+    let effects = tempfile::tempdir().unwrap();
+    let effects = effects.path().join("effects");
+    let site = Site::at(&disk.dir.path().join("site"), &json!({}));
+    let servers = json!({ "odd": crate::support::odd_server(&effects) });
+    site.configure(&servers, &json!({ "journal": { "segment_mb": 1, "reserved_mb": 1 } }));
+    site.policies(crate::support::PERMIT_ALL);
+    let running = site.serve_classified();
+    let mut worker = site.worker().await;
+    let filler = disk.dir.path().join("filler");
+    let _ = std::io::copy(&mut std::io::repeat(1), &mut std::fs::File::create(&filler).unwrap());
+    let mut answered = 0;
+    let refused = loop {
+        let answer = worker.call("mark", json!({ "marker": format!("m{answered}") })).await;
+        if refusal(&answer).0 != "none" {
+            break answer;
+        }
+        answered += 1;
+        assert!(answered < 5_000, "the disk never fills: {answer}");
+    };
+    assert_eq!(refusal(&refused).0, "unavailable", "{refused}");
+    assert_eq!(refusal(&worker.call("mark", json!({ "marker": "no" })).await).0, "unavailable");
+    let forwarded = std::fs::read_to_string(&effects).unwrap().lines().count();
+    assert_eq!(forwarded, answered, "nothing moved that was not recorded");
+    let denied = decisions(&site.data()).into_iter().filter(|d| d.reason == "journal_full").count();
+    assert!(denied >= 1, "the denial found room in the reserved segment");
+    std::fs::remove_file(&filler).unwrap();
+    let mut tries = 0;
+    while refusal(&worker.call("mark", json!({ "marker": "again" })).await).0 != "none" {
+        tries += 1;
+        assert!(tries < 100, "room is never found again");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    running.stop();
+    warden_adapters::journal::verify(&site.data(), |_, _| {}).unwrap();
+}

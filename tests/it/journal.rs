@@ -159,12 +159,12 @@ async fn w03_a_full_disk_takes_denials_only_and_recovers() {
 }
 
 /// A file system of a size, where this is root; else the test says so and ends.
-struct Tmpfs {
-    dir: TempDir,
+pub struct Tmpfs {
+    pub dir: TempDir,
 }
 
 impl Tmpfs {
-    fn mount(bytes: usize) -> Option<Self> {
+    pub fn mount(bytes: usize) -> Option<Self> {
         if !rustix::process::getuid().is_root() {
             println!("skipped: mounting a small file system needs root");
             return None;

@@ -46,12 +46,9 @@ fn check(global: &Global, dir: &Path) -> Outcome {
     let show = std::io::stderr().is_terminal();
     let verified = verify(dir, |done, all| {
         if show && all > 1 {
-            eprint!("\rsegment {} of {all}", done + 1);
+            super::tell(format_args!("segment {} of {all}", done + 1));
         }
     });
-    if show {
-        eprint!("\r");
-    }
     match verified {
         Ok(verified) if global.json => say(serde_json::json!(verified)),
         Ok(verified) => {

@@ -220,5 +220,5 @@ fn stay(as_json: bool, gateway: &Gateway, prepared: &Prepared, dir: &Path) {
         prepared.token_file.display(),
         dir.display()
     );
-    if as_json { eprintln!("{text}") } else { say(text) }
+    if as_json { super::tell(format_args!("{text}")) } else { say(text) }
 }

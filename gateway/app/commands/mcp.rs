@@ -50,7 +50,7 @@ pub async fn alone(global: &Global, name: &str, command: Vec<String>) -> Outcome
             done
         }
         Err(failure) => {
-            eprintln!("error: {}", failure.message);
+            super::tell(format_args!("error: {}", failure.message));
             speak(Err(failure.message)).await
         }
     }

@@ -23,7 +23,7 @@ pub async fn run(global: &Global, operator: Operator) -> Outcome {
         say(table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
     } else if let Some(secret) = answer["token"].as_str() {
         say(secret);
-        eprintln!("shown once; they put it into WARDEN_OPERATOR_TOKEN");
+        super::tell(format_args!("shown once; they put it into WARDEN_OPERATOR_TOKEN"));
     } else {
         say("revoked");
     }

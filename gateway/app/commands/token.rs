@@ -24,7 +24,7 @@ pub async fn run(global: &Global, token: Token) -> Outcome {
         say(table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
     } else if let Some(secret) = answer["token"].as_str() {
         say(secret);
-        eprintln!("shown once; id {}", answer["id"].as_str().unwrap_or_default());
+        super::tell(format_args!("shown once; id {}", answer["id"].as_str().unwrap_or_default()));
     } else {
         say("revoked");
     }

@@ -38,7 +38,7 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
             }
             say(table(&rows));
             if tools.is_empty() {
-                eprintln!("no tools are known: they are listed when the gateway starts with a server");
+                super::tell(format_args!("no tools are known: they are listed when the gateway starts with a server"));
             }
         }
         Tools::Show { tool } => {

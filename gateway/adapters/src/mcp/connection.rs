@@ -56,6 +56,22 @@ struct Open {
     cancelled: Arc<Notify>,
 }
 
+/// Counts a request for as long as its task lives, however that ends.
+struct Busy<P>(Arc<Connection<P>>);
+
+impl<P> Busy<P> {
+    fn new(connection: &Arc<Connection<P>>) -> Self {
+        connection.busy.fetch_add(1, Ordering::AcqRel);
+        Self(connection.clone())
+    }
+}
+
+impl<P> Drop for Busy<P> {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Where messages of the server's own go: the listening stream, else the answer stream opened last, else the queue.
 #[derive(Default)]
 struct Outbox {
@@ -202,12 +218,11 @@ impl<P: Ports + 'static> Connection<P> {
     {
         let (done, answer) = oneshot::channel();
         let work = work(self.clone());
-        let this = self.clone();
-        this.busy.fetch_add(1, Ordering::AcqRel);
+        let busy = Busy::new(self);
         tokio::spawn(async move {
+            let _busy = busy;
             // A worker that is gone misses the answer, not the outcome.
             let _ = done.send(work.await);
-            this.busy.fetch_sub(1, Ordering::AcqRel);
         });
         Taken::Answer(answer)
     }
@@ -414,11 +429,10 @@ impl<P: Ports + 'static> Connection<P> {
                     self.metrics.dropped("too_many_requests");
                     return;
                 }
-                let this = self.clone();
-                this.busy.fetch_add(1, Ordering::AcqRel);
+                let (this, busy) = (self.clone(), Busy::new(self));
                 tokio::spawn(async move {
-                    this.clone().ask_worker(proposal, id).await;
-                    this.busy.fetch_sub(1, Ordering::AcqRel);
+                    let _busy = busy;
+                    this.ask_worker(proposal, id).await;
                 });
             }
         }
