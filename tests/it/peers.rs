@@ -152,16 +152,22 @@ async fn call_all(peer: &Peer, client: &Client) -> Vec<(String, String)> {
     answers
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_tool_of_real_servers_answers_as_it_does_directly() {
-    let temp = tempfile::tempdir().unwrap();
-    let all = Peer::all(temp.path());
+/// All peers, each with its world, behind a site that permits everything.
+fn guarded(dir: &Path) -> (Vec<Peer>, Site) {
+    let all = Peer::all(dir);
     let servers: Value =
         all.iter().map(|peer| (peer.name.to_owned(), json!({ "command": peer.command, "env": peer.env() }))).collect();
     all.iter().for_each(Peer::make_world);
     let site = Site::temporary(&servers);
     site.configure(&servers, &json!({ "limits": { "call_timeout_s": 30 } }));
     site.policies(PERMIT_ALL);
+    (all, site)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_tool_of_real_servers_answers_as_it_does_directly() {
+    let temp = tempfile::tempdir().unwrap();
+    let (all, site) = guarded(temp.path());
     let running = site.serve_classified();
     let mut called = 0;
     for peer in &all {
@@ -192,12 +198,7 @@ async fn every_tool_of_real_servers_answers_as_it_does_directly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_inspector_lists_and_calls_through_warden() {
     let temp = tempfile::tempdir().unwrap();
-    let all = Peer::all(temp.path());
-    let servers: Value =
-        all.iter().map(|peer| (peer.name.to_owned(), json!({ "command": peer.command, "env": peer.env() }))).collect();
-    all.iter().for_each(Peer::make_world);
-    let site = Site::temporary(&servers);
-    site.policies(PERMIT_ALL);
+    let (all, site) = guarded(temp.path());
     let running = site.serve_classified();
     for (peer, tool, argument, says) in [
         ("everything", "echo", "message=hello".to_owned(), "hello"),
