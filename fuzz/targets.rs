@@ -16,7 +16,7 @@ pub fn envelope(data: &[u8]) -> bool {
     let Ok(message) = Message::parse(data, limits) else { return false };
     let again = Message::parse(message.raw.as_bytes(), limits).expect("what is forwarded can be read");
     assert_eq!(message.kind, again.kind);
-    assert!(!message.raw.contains(['\n', '\r']));
+    assert!(!warden_core::rpc::one_line(&message.raw).contains(['\n', '\r']));
     for from in [From::Worker, From::Server] {
         if let Ok(proposal) = mcp::propose(from, message.clone(), "w", "c", "s") {
             assert_eq!(proposal.payload, message.raw);

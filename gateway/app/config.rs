@@ -5,11 +5,13 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use warden_adapters::govern::Setup;
 use warden_adapters::journal::Options;
 use warden_adapters::mcp::Settings;
 use warden_adapters::mcp::child::ServerCommand;
+use warden_adapters::mcp::server::{HttpServer, Reach, Server};
 use warden_core::catalogue::server_name;
 use warden_core::json::Limits;
 use warden_core::policy::snapshot::Worker;
@@ -66,11 +68,12 @@ pub struct RawWorker {
     pub uid: Option<u32>,
 }
 
-/// An MCP server that Warden starts as a child, one for each connection.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+/// An MCP server: one that Warden starts as a child for each connection (`command`), or one at a URL (`url`).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawServer {
     /// The program and its arguments.
+    #[serde(default)]
     pub command: Vec<String>,
     /// Its environment, beside PATH, HOME, LANG, TMPDIR and USER. Credentials belong here, as `${NAME}`.
     #[serde(default)]
@@ -78,6 +81,18 @@ pub struct RawServer {
     /// Its working directory.
     #[serde(default)]
     pub cwd: Option<PathBuf>,
+    /// Where it speaks Streamable HTTP: `http://…` or `https://…`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Headers that every request to it gets. Credentials belong here, as `${NAME}`; a worker's own never go on.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// A file of PEM certificates to trust beside the system's, for `https`.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Seconds that a call of a tool may be silent, by tool, where `limits.call_timeout_s` does not fit.
+    #[serde(default)]
+    pub tool_timeouts_s: BTreeMap<String, u64>,
 }
 
 /// Bounds.
@@ -90,7 +105,7 @@ pub struct RawLimits {
     pub result_bytes: usize,
     /// Nesting of a message from a worker.
     pub depth: usize,
-    /// Seconds a server may take for an answer.
+    /// Seconds a server may be silent while an answer is due.
     pub call_timeout_s: u64,
 }
 
@@ -195,19 +210,15 @@ impl Config {
         for (name, server) in &raw.servers {
             let key = format!("servers.{name}");
             server_name(name).map_err(|e| format!("{key}: {e}"))?;
-            let mut command = Vec::new();
-            for (number, part) in server.command.iter().enumerate() {
-                command.push(expand(&format!("{key}.command[{number}]"), part)?);
+            let reach = reach(&key, server, base, &expand)?;
+            let mut timeouts = BTreeMap::new();
+            for (tool, seconds) in &server.tool_timeouts_s {
+                if *seconds == 0 {
+                    return Err(format!("{key}.tool_timeouts_s.{tool}: 0 would refuse every answer"));
+                }
+                timeouts.insert(tool.clone(), Duration::from_secs(*seconds));
             }
-            let mut command = command.into_iter();
-            let program = command.next().filter(|program| !program.is_empty());
-            let program = program.ok_or_else(|| format!("{key}.command: name a program"))?;
-            let mut vars = BTreeMap::new();
-            for (name, value) in &server.env {
-                vars.insert(name.clone(), expand(&format!("{key}.env.{name}"), value)?);
-            }
-            let cwd = server.cwd.as_ref().map(|cwd| base.join(cwd));
-            servers.insert(name.clone(), ServerCommand { program, args: command.collect(), env: vars, cwd });
+            servers.insert(name.clone(), Server { reach, timeouts });
         }
         let mut workers = Vec::new();
         for (name, worker) in &raw.workers {
@@ -286,6 +297,41 @@ impl Config {
     }
 }
 
+/// How a server is reached.
+fn reach(
+    key: &str,
+    server: &RawServer,
+    base: &Path,
+    expand: &impl Fn(&str, &str) -> Result<String, String>,
+) -> Result<Reach, String> {
+    let expand_all = |what: &str, texts: &BTreeMap<String, String>| -> Result<BTreeMap<String, String>, String> {
+        let all = texts.iter().map(|(name, value)| Ok((name.clone(), expand(&format!("{key}.{what}.{name}"), value)?)));
+        all.collect()
+    };
+    let Some(url) = &server.url else {
+        if !server.headers.is_empty() || server.ca_file.is_some() {
+            return Err(format!("{key}: `headers` and `ca_file` are for a server with a `url`"));
+        }
+        let mut command = Vec::new();
+        for (number, part) in server.command.iter().enumerate() {
+            command.push(expand(&format!("{key}.command[{number}]"), part)?);
+        }
+        let mut command = command.into_iter();
+        let program = command.next().filter(|program| !program.is_empty());
+        let program = program.ok_or_else(|| format!("{key}: name a program in `command`, or an address in `url`"))?;
+        let cwd = server.cwd.as_ref().map(|cwd| base.join(cwd));
+        let env = expand_all("env", &server.env)?;
+        return Ok(Reach::Command(ServerCommand { program, args: command.collect(), env, cwd }));
+    };
+    if !server.command.is_empty() || !server.env.is_empty() || server.cwd.is_some() {
+        return Err(format!("{key}: `url` and `command` (with `env` and `cwd`) exclude each other"));
+    }
+    let url = expand(&format!("{key}.url"), url)?;
+    let ca = server.ca_file.as_ref().map(|file| base.join(file));
+    let headers = expand_all("headers", &server.headers)?;
+    HttpServer::new(&url, &headers, ca.as_deref()).map(Arc::new).map(Reach::Url).map_err(|e| format!("{key}.{e}"))
+}
+
 /// `${NAME}` replaced by the variable; `$${` stands for `${`.
 fn expand(text: &str, env: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
     let (mut done, mut rest) = (String::new(), text);
@@ -341,7 +387,15 @@ mod tests {
         for (yaml, key) in [
             ("listen: here", "listen"),
             ("servers: { A: { command: [x] } }", "servers.A"),
-            ("servers: { a: { command: [] } }", "servers.a.command"),
+            ("servers: { a: { command: [] } }", "servers.a: name a program"),
+            ("servers: { a: { command: [x], url: 'http://h' } }", "servers.a: `url` and `command`"),
+            ("servers: { a: { url: 'ftp://h' } }", "servers.a.url"),
+            ("servers: { a: { url: 'http://u:p@h' } }", "servers.a.url: credentials"),
+            ("servers: { a: { url: 'http://h', headers: { A: '${NOPE}' } } }", "servers.a.headers.A"),
+            ("servers: { a: { url: 'http://h', headers: { Host: x } } }", "servers.a.headers.Host"),
+            ("servers: { a: { url: 'https://h', ca_file: none.pem } }", "servers.a.ca_file"),
+            ("servers: { a: { command: [x], headers: { A: b } } }", "servers.a: `headers`"),
+            ("servers: { a: { command: [x], tool_timeouts_s: { t: 0 } } }", "servers.a.tool_timeouts_s.t"),
             ("servers: { a: { command: [x], env: { K: '${NOPE}' } } }", "servers.a.env.K"),
             ("workers: { 'a b': {} }", "workers.a b"),
             ("operator_listen: 0.0.0.0:1", "operator_listen"),
@@ -355,8 +409,9 @@ mod tests {
     #[test]
     fn references_are_filled_in_and_paths_start_at_the_file() {
         let config = build("servers: { a: { command: [x, '$${TOKEN}'], env: { K: 'Bearer ${TOKEN}' } } }").unwrap();
-        assert_eq!(config.setup.servers["a"].env["K"], "Bearer t0p");
-        assert_eq!(config.setup.servers["a"].args, ["${TOKEN}"]);
+        let Reach::Command(command) = &config.setup.servers["a"].reach else { panic!("a command") };
+        assert_eq!(command.env["K"], "Bearer t0p");
+        assert_eq!(command.args, ["${TOKEN}"]);
         assert_eq!(config.setup.data_dir, Path::new("/etc/warden/data"));
         assert!(!format!("{config:?}").contains("t0p"));
     }

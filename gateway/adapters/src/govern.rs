@@ -3,7 +3,7 @@
 
 use crate::files::write_private;
 use crate::mcp::Settings;
-use crate::mcp::child::ServerCommand;
+use crate::mcp::server::Server;
 use crate::mcp::discover;
 use crate::policy_folder;
 use crate::world::{World, now};
@@ -32,7 +32,7 @@ pub struct Setup {
     /// All workers.
     pub workers: Vec<Worker>,
     /// All servers.
-    pub servers: BTreeMap<String, ServerCommand>,
+    pub servers: BTreeMap<String, Server>,
     /// Bounds.
     pub settings: Settings,
 }
@@ -159,11 +159,11 @@ pub fn source(setup: &Setup, site: &[SourceFile], catalogue: &Catalogue) -> Sour
 /// such a server's tools stay unlisted.
 pub async fn discover(setup: &Setup, catalogue: &mut Catalogue) -> Vec<String> {
     let mut added = Vec::new();
-    for (name, command) in &setup.servers {
+    for (name, server) in &setup.servers {
         if catalogue.servers.get(name).is_some_and(|tools| !tools.is_empty()) {
             continue;
         }
-        match discover::tools(name, command, setup.settings).await {
+        match discover::tools(name, server, setup.settings).await {
             Ok(tools) => {
                 let learnt = catalogue.learn(name, &tools, true);
                 for why in learnt.refused {

@@ -47,6 +47,10 @@ impl port::Journal for World {
         }
         receipt
     }
+
+    async fn note(&self, record: Record) {
+        self.journal.note(record).await;
+    }
 }
 
 /// What the log says of a decision: no argument, no body.

@@ -101,5 +101,6 @@ fn read(bytes: &[u8]) -> Result<Proposal, String> {
         arguments,
         envelope,
         payload: String::new(),
+        barred: None,
     })
 }

@@ -10,7 +10,6 @@ use rmcp::model::CallToolRequestParams;
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -89,7 +88,7 @@ fn prepare(dir: &Path) -> Result<Prepared, Failure> {
         policies,
         same_uid: true,
         workers: [(WORKER.to_owned(), RawWorker { groups: vec!["assistants".into()], uid: None })].into(),
-        servers: [(SERVER.to_owned(), RawServer { command, env: BTreeMap::new(), cwd: None })].into(),
+        servers: [(SERVER.to_owned(), RawServer { command, ..RawServer::default() })].into(),
         ..serde_saphyr::from_str("{}").map_err(Failure::failed)?
     };
     // Absolute paths are kept as they are.

@@ -6,6 +6,7 @@ use crate::client::Client;
 use crate::exit::{NO, Outcome};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use warden_adapters::mcp::server::Reach;
 use warden_adapters::{govern, journal, policy_folder};
 use warden_core::policy::snapshot::Snapshot;
 
@@ -120,12 +121,18 @@ pub async fn run(global: &Global) -> Outcome {
         }
     }
     for (name, server) in &config.setup.servers {
-        if !runnable(&server.program) {
-            find(
+        match &server.reach {
+            Reach::Command(command) if !runnable(&command.program) => find(
                 "bad",
-                format!("server `{name}`: no program `{}` on the PATH", server.program),
+                format!("server `{name}`: no program `{}` on the PATH", command.program),
                 "install it, or give its full path",
-            );
+            ),
+            Reach::Url(http) if http.uri().scheme_str() == Some("http") && !is_loopback(http.uri()) => find(
+                "warn",
+                format!("server `{name}`: {} is not encrypted, and carries the gateway's credential", http.uri()),
+                "use `https`",
+            ),
+            Reach::Command(_) | Reach::Url(_) => {}
         }
     }
     for Finding { level, what, next } in &findings {
@@ -156,4 +163,9 @@ fn runnable(program: &str) -> bool {
         return Path::new(program).exists();
     }
     std::env::var_os("PATH").is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(program).exists()))
+}
+
+fn is_loopback(uri: &axum::http::Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -16,7 +16,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use warden_adapters::files::{DataDir, create_private_dir, write_private};
-use warden_adapters::http::worker::SESSION;
+use warden_adapters::mcp::headers::SESSION;
+use warden_adapters::mcp::server::Reach;
 use warden_adapters::identity::{Identities, Role};
 use warden_adapters::keys::Keys;
 use warden_adapters::mcp::refusal::NO_ANSWER;
@@ -78,13 +79,17 @@ async fn start_alone(global: &Global, name: &str, command: Vec<String>) -> Resul
         policies,
         same_uid: true,
         workers: [(ALONE_WORKER.to_owned(), RawWorker { groups: vec!["assistants".into()], uid: None })].into(),
-        servers: [(name.to_owned(), RawServer { command, env: std::collections::BTreeMap::new(), cwd: None })].into(),
+        servers: [(name.to_owned(), RawServer { command, ..RawServer::default() })].into(),
         ..serde_saphyr::from_str("{}").map_err(Failure::failed)?
     };
     let mut config =
         Config::build(raw, Path::new("."), None, |name| std::env::var(name).ok()).map_err(Failure::invalid)?;
     // The working directory of the client is the server's, as it would be without Warden.
-    config.setup.servers.values_mut().for_each(|server| server.cwd = std::env::current_dir().ok());
+    for server in config.setup.servers.values_mut() {
+        if let Reach::Command(command) = &mut server.reach {
+            command.cwd = std::env::current_dir().ok();
+        }
+    }
     let token = {
         let lock = DataDir::create(&dir)?;
         Keys::create(lock.path())?;
@@ -185,7 +190,7 @@ impl Bridge {
         let opening = self.session().is_none();
         match self.post(line.to_vec()).await {
             Ok(response) => {
-                if opening && let Some(session) = header(&response, SESSION) {
+                if opening && let Some(session) = header(&response, SESSION.as_str()) {
                     *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
                     tokio::spawn(self.clone().listen());
                 }

@@ -102,6 +102,19 @@ pub fn parse_at(text: &str, at: &str, limits: Limits) -> Result<Json, Error> {
     read(text, &mut pointer, at.matches('/').count(), limits)
 }
 
+/// `text` with the value at `path`, member by member from the outermost, replaced by `by` and every other byte as it was.
+/// Nothing when there is no such value.
+pub fn replaced(text: &str, path: &[&str], by: &str) -> Option<String> {
+    let mut place = text;
+    for step in path {
+        let members = object(place, &mut String::new()).ok()?;
+        place = members.into_iter().find(|(name, _)| name == step)?.1;
+    }
+    // `place` is a part of `text`, so its address says where.
+    let start = (place.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    Some([text.get(..start)?, by, text.get(start + place.len()..)?].concat())
+}
+
 impl Json {
     /// The member `name` of an object.
     pub fn get(&self, name: &str) -> Option<&Json> {
@@ -307,6 +320,15 @@ mod tests {
         assert!(matches!(check(&format!("{}1{}", "[".repeat(9), "]".repeat(9))), Err(Error::TooDeep { .. })));
         assert!(matches!(check(&"[".repeat(60_000)), Err(Error::Syntax { .. })));
         assert!(matches!(check(&format!("\"{}\"", "a".repeat(1 << 16))), Err(Error::TooLong { .. })));
+    }
+
+    #[test]
+    fn one_value_is_replaced_and_no_other_byte() {
+        let text = " {\"id\" : 1.0,\n\"params\":{\"_meta\":{\"progressToken\": \"a\" },\"x\":1e2}} ";
+        let by = replaced(text, &["params", "_meta", "progressToken"], "7").unwrap();
+        assert_eq!(by, " {\"id\" : 1.0,\n\"params\":{\"_meta\":{\"progressToken\": 7 },\"x\":1e2}} ");
+        assert_eq!(replaced(text, &["params", "none"], "7"), None);
+        assert_eq!(replaced(text, &["id", "x"], "7"), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod policy;
 pub mod verdict;
 pub mod decision;
 pub mod outcome;
+pub mod passing;
 pub mod journal;
 pub mod denials;
 pub mod port;

@@ -17,6 +17,15 @@ pub enum Reply {
         /// Whether `body` is an `error`.
         is_error: bool,
     },
+    /// A whole answer that was too large to be held: it was scanned and handed on piece by piece.
+    Passed {
+        /// Its length.
+        bytes: u64,
+        /// Whether it said that it failed: an `error`, or a result with `isError`.
+        failed: bool,
+        /// The secret value that ended it half way.
+        finding: Option<Finding>,
+    },
     /// Whoever asked took it back, and no answer came.
     Cancelled,
     /// It was sent, and then the peer was gone, silent for too long, or answered garbage. Whether it was done is not known.
@@ -95,6 +104,15 @@ impl Outcome {
             Reply::Cancelled => plain(Happened::Cancelled, None),
             Reply::Lost(lost) => plain(Happened::Unknown, Some(*lost)),
             Reply::NotSent => plain(Happened::NotSent, None),
+            Reply::Passed { bytes, failed, finding } => {
+                let happened = match (finding, failed) {
+                    (Some(_), _) => Happened::Withheld,
+                    (None, true) => Happened::Failed,
+                    (None, false) => Happened::Done,
+                };
+                let secret_findings = finding.iter().cloned().collect();
+                Self { bytes: *bytes, secret_findings, ..plain(happened, None) }
+            }
             Reply::Answered { raw, body, is_error } => {
                 let secret_findings = secrets::scan(body, if *is_error { "/error" } else { "/result" });
                 let failed = *is_error || body.get("isError") == Some(&Json::Bool(true));

@@ -85,6 +85,11 @@ impl Payload {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The text, to be sent.
+    pub fn into_text(self) -> String {
+        self.0
+    }
 }
 
 /// A connection that was allowed: its protocol chatter passes without a decision each.
@@ -174,9 +179,9 @@ pub enum Answer {
 /// A refusal. Kind, advice and id are for the worker; the rest is for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The decision; not recorded when `seq` is absent.
+    /// The decision.
     pub id: DecisionId,
-    /// Its place in the journal.
+    /// The decision's place in the journal, when this very answer waited for it.
     pub seq: Option<u64>,
     /// Deny, or escalate when it is held.
     pub verdict: Verdict,
@@ -327,17 +332,18 @@ pub async fn handle<P: Ports, U: Upstream>(gate: &Gate<P>, proposal: Proposal, u
     }
 }
 
-/// Records what came of a permit. Whether that succeeds never changes the answer: the effect has happened.
+/// Records what came of a permit. Nobody waits for that record: the effect has happened, and whether its outcome survives
+/// a power cut changes nothing of the answer. Lost, it reads as unknown.
 async fn complete<P: Ports>(gate: &Gate<P>, id: DecisionId, reply: Reply, since: Timestamp) -> Answer {
     let now = gate.ports.now();
     let took_ms = u64::try_from(now.duration_since(since).as_millis()).unwrap_or_default();
     let outcome = Outcome::of(id.clone(), &reply, took_ms);
     let happened = outcome.happened;
-    let recorded = gate.ports.append(Record::new(now, Body::Outcome(outcome)), Room::Reserved).await;
+    gate.ports.note(Record::new(now, Body::Outcome(outcome))).await;
     match reply {
         Reply::Answered { .. } if happened == Happened::Withheld => Answer::Refused(Refusal {
             id,
-            seq: recorded.ok().map(|receipt| receipt.seq),
+            seq: None,
             verdict: Verdict::Deny,
             reason: "result_withheld".into(),
             advice: crate::reason::advice("result_withheld").map(str::to_owned),
@@ -364,6 +370,9 @@ fn judge(snapshot: &Snapshot, proposal: &Proposal) -> (Evaluation, Seen) {
         findings.extend(secrets::scan(&proposal.arguments, "/params/arguments"));
         (evaluation, Seen { findings, unseen: Vec::new(), dot_segments: false, input: Value::Null })
     };
+    if let Some(reason) = proposal.barred {
+        return blind(Evaluation::deny(reason, None));
+    }
     let case = match snapshot.case(&proposal.worker, &proposal.server, &proposal.ask) {
         Ok(case) => case,
         Err(no_case) => return blind(Evaluation::deny(no_case.reason(), None)),

@@ -52,6 +52,10 @@ impl JournalError {
 pub trait Journal: Send + Sync {
     /// Writes a record and waits until it would survive a power cut.
     fn append(&self, record: Record, room: Room) -> impl Future<Output = Result<Receipt, JournalError>> + Send;
+
+    /// Puts a record in its place in the order and does not wait for the disk: for what is only told afterwards. It takes
+    /// the reserved room as well. A crash may lose it; a later record that survives never stands without it.
+    fn note(&self, record: Record) -> impl Future<Output = ()> + Send;
 }
 
 /// The time.

@@ -31,6 +31,8 @@ pub enum Verb {
     ReadResource,
     /// Subscribes to a resource or takes that back.
     SubscribeResource,
+    /// Listens for what changes: lists, resources, tasks.
+    Listen,
     /// Gets a prompt.
     GetPrompt,
     /// Asks for completions of an argument.
@@ -49,13 +51,14 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Verb; 13] = [
+    pub const ALL: [Verb; 14] = [
         Verb::Connect,
         Verb::ListTools,
         Verb::ListResources,
         Verb::ListPrompts,
         Verb::ReadResource,
         Verb::SubscribeResource,
+        Verb::Listen,
         Verb::GetPrompt,
         Verb::Complete,
         Verb::FollowTask,
@@ -74,6 +77,7 @@ impl Verb {
             Verb::ListPrompts => "list_prompts",
             Verb::ReadResource => "read_resource",
             Verb::SubscribeResource => "subscribe_resource",
+            Verb::Listen => "listen",
             Verb::GetPrompt => "get_prompt",
             Verb::Complete => "complete",
             Verb::FollowTask => "follow_task",
@@ -125,6 +129,8 @@ pub struct Proposal {
     pub envelope: Json,
     /// What would be forwarded, byte for byte.
     pub payload: String,
+    /// A reason code for which its door refuses it, whatever policy says; it is recorded like any other denial.
+    pub barred: Option<&'static str>,
 }
 
 /// Names a decision; sorts by time.

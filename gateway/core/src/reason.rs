@@ -67,6 +67,8 @@ reasons! {
         "use a configured server", "Add the server to `warden.yaml`.";
     "unknown_worker": "No worker of this name is configured.",
         "ask an operator for a token", "Add the worker to `warden.yaml`.";
+    "task_of_another": "The task was not started by this worker through this gateway, or before its last start.",
+        "ask about tasks that you started yourself", "Nothing to do. After a restart, workers start their tasks again.";
     "result_withheld": "The call ran, and its result holds a secret value, so nobody was given it.",
         "the call ran, and its result is withheld: do not repeat it", "The outcome record names the format and the place. Keep the secret out of what the server returns.";
     "journal_full": "The disk is full. Denials and operators' records still fit; nothing else moves.",

@@ -1,15 +1,16 @@
 //! The JSON-RPC 2.0 envelope of MCP, read strictly and kept as it came.
 //!
-//! What was authorised is byte for byte what is forwarded, so [`Message::raw`] is the original text with line breaks
-//! between tokens turned into spaces (a stdio transport is one line a message), and nothing is ever re-serialised.
+//! What was authorised is byte for byte what is forwarded, so [`Message::raw`] is the original text, and nothing is ever
+//! re-serialised. Towards a stdio server, where a message is one line, [`one_line`] turns line breaks into spaces.
 //! Sources: <https://www.jsonrpc.org/specification>, MCP 2025-11-25 "Base protocol".
 
 use crate::json::{self, Json, Limits};
+use std::borrow::Cow;
 
 /// One message, in either direction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// The text, on one line, without its line end.
+    /// The text, byte for byte as it came.
     pub raw: String,
     /// What it is.
     pub kind: Kind,
@@ -139,8 +140,8 @@ const MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "erro
 
 impl Message {
     /// Reads one message.
-    pub fn parse(bytes: &[u8], limits: Limits) -> Result<Self, Error> {
-        let bytes = bytes.trim_ascii();
+    pub fn parse(whole: &[u8], limits: Limits) -> Result<Self, Error> {
+        let bytes = whole.trim_ascii();
         if bytes.first() == Some(&b'[') {
             return Err(Error::Batch);
         }
@@ -187,10 +188,14 @@ impl Message {
             (None, id, None, Some(error)) if params.is_none() => Kind::Error { id: id.unwrap_or_else(Id::null), error },
             _ => return Err(Error::Shape("it is neither a request, a notification, a result nor an error")),
         };
-        // Raw line breaks can only stand between tokens: inside strings JSON forbids them.
-        let raw = String::from_utf8_lossy(bytes).replace(['\n', '\r'], " ");
-        Ok(Self { raw, kind })
+        // It was read, so it is UTF-8.
+        Ok(Self { raw: String::from_utf8_lossy(whole).into_owned(), kind })
     }
+}
+
+/// A message on one line. Raw line breaks can only stand between tokens: inside strings JSON forbids them.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(['\n', '\r']) { Cow::Owned(text.replace(['\n', '\r'], " ")) } else { Cow::Borrowed(text) }
 }
 
 /// An error answer, ready to be sent.
@@ -221,7 +226,7 @@ mod tests {
         assert!(
             matches!(&call.kind, Kind::Request { id, method, .. } if id.as_json() == "\"a\"" && method == "tools/call")
         );
-        assert_eq!(call.raw, r#"{"jsonrpc":"2.0","id":"a","method":"tools\u002fcall","params":{"x":1.0}}"#);
+        assert_eq!(call.raw, r#" {"jsonrpc":"2.0","id":"a","method":"tools\u002fcall","params":{"x":1.0}} "#);
         assert!(matches!(read(r#"{"jsonrpc":"2.0","method":"m"}"#).unwrap().kind, Kind::Notification { .. }));
         assert!(matches!(read(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).unwrap().kind, Kind::Result { .. }));
         assert!(matches!(read(r#"{"jsonrpc":"2.0","id":null,"error":{}}"#).unwrap().kind, Kind::Error { .. }));
@@ -237,7 +242,7 @@ mod tests {
     #[test]
     fn line_breaks_become_spaces_and_nothing_else_changes() {
         let message = read("{\"jsonrpc\":\"2.0\",\n \"id\":1,\r\n\"method\":\"ping\"}").unwrap();
-        assert_eq!(message.raw, "{\"jsonrpc\":\"2.0\",  \"id\":1,  \"method\":\"ping\"}");
+        assert_eq!(one_line(&message.raw), "{\"jsonrpc\":\"2.0\",  \"id\":1,  \"method\":\"ping\"}");
     }
 
     #[test]

@@ -101,6 +101,11 @@ pub fn scan(json: &Json, at: &str) -> Vec<Finding> {
     findings
 }
 
+/// The first format that is found in `text`.
+pub fn first(text: &str) -> Option<&'static str> {
+    COMPILED.any.matches(text).iter().next().map(|index| FORMATS[index].name)
+}
+
 /// `text` with each secret replaced by its format and keyed tag, for everything that is written down.
 pub fn mask<'t>(text: &'t str, key: &MacKey) -> Cow<'t, str> {
     replace(text, |format, value| format!("[secret:{format}:{}]", key.tag(value.as_bytes())))

@@ -1,6 +1,7 @@
 //! The two planes over HTTP: [`worker`] for workers, [`operator`] for named persons. Separate listeners, separate
 //! credentials.
 
+pub mod authzen;
 pub mod operator;
 pub mod worker;
 

@@ -144,8 +144,9 @@ impl OperatorPlane {
             arguments: Strict::Object(vec![]),
             envelope: Strict::String(what.to_owned()),
             payload: String::new(),
+            barred: None,
         };
-        pipeline::handle(&self.gate, proposal, &crate::mcp::connection::Nowhere).await;
+        pipeline::handle(&self.gate, proposal, &crate::mcp::link::Nowhere).await;
         error(StatusCode::FORBIDDEN, "operators_only", "this plane is for operators; the attempt is recorded")
     }
 

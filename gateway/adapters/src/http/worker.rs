@@ -1,39 +1,132 @@
-//! The worker plane: `/mcp/{server}` over Streamable HTTP (MCP 2025-11-25, "Transports") and `/healthz`.
+//! The worker plane: `/mcp/{server}` over Streamable HTTP (MCP 2025-06-18, 2025-11-25 and 2026-07-28, "Transports"),
+//! the decision door (see [`super::authzen`]), and `/healthz`.
 
-use super::{bearer, error, guard};
+use super::{authzen, bearer, error, guard};
 use crate::govern::Governor;
 use crate::identity::{Identities, Token};
-use crate::mcp::Settings;
-use crate::mcp::connection::{self, Connection, Taken};
+use crate::mcp::connection::Connection;
+use crate::mcp::headers::{self, SESSION, VERSION};
+use crate::mcp::link::{Link, Listed, Nowhere, Opens};
+use crate::mcp::refusal::{Asked, Told};
+use crate::mcp::remote::{Remote, json as told};
+use crate::mcp::server::{Reach, Server};
+use crate::mcp::tasks::Tasks;
+use crate::mcp::{Settings, connection_proposal};
 use crate::world::World;
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use warden_core::mcp::{self, From};
-use warden_core::pipeline::{self, Gate};
-use warden_core::rpc::{self, Kind, Message};
+use tokio::sync::OnceCell;
+use warden_core::mcp::{self, LEGACY};
+use warden_core::pipeline::{self, Answer, Gate, Passage};
+use warden_core::proposal::Proposal;
+use warden_core::rpc::{Id, Kind, Message};
 use warden_core::verdict::Verdict;
 
-/// The session header of MCP.
-pub const SESSION: &str = "mcp-session-id";
-/// Versions with sessions that this door speaks.
-const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// Connections a worker may have at once; each is a process.
-const CONNECTIONS_MAX: usize = 32;
-/// A connection nobody uses is closed after this long.
-const IDLE: Duration = Duration::from_secs(15 * 60);
-/// Comments that keep proxies from closing a quiet stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Child servers a worker may have at once; each is a process.
+const CHILDREN_MAX: usize = 32;
+/// Connections to servers at a URL a worker may have at once.
+const REMOTES_MAX: usize = 1024;
+/// A child that nobody uses is ended after this long.
+const CHILD_IDLE: Duration = Duration::from_secs(15 * 60);
+/// A session at a URL costs nothing to remember; its server ends it when it likes.
+const REMOTE_IDLE: Duration = Duration::from_secs(24 * 3600);
+/// How long a worker may take to send a message.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
-type Sessions = HashMap<String, Arc<Connection<World>>>;
+/// One connection of a worker.
+#[derive(Clone)]
+enum Conn {
+    Child(Arc<Connection<World>>),
+    Remote(Arc<Remote<World>>),
+}
+
+impl Conn {
+    fn link(&self) -> &Link<World> {
+        match self {
+            Conn::Child(connection) => &connection.link,
+            Conn::Remote(remote) => &remote.link,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Conn::Child(connection) => connection.is_gone(),
+            Conn::Remote(_) => false,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        match self {
+            Conn::Child(connection) => connection.is_idle(CHILD_IDLE),
+            Conn::Remote(remote) => remote.is_idle(REMOTE_IDLE),
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        match self {
+            Conn::Child(connection) => connection.in_flight(),
+            Conn::Remote(remote) => remote.in_flight(),
+        }
+    }
+
+    fn close(&self) {
+        if let Conn::Child(connection) = self {
+            connection.close();
+        }
+    }
+
+    async fn post(&self, headers: HeaderMap, message: Message, modern: bool) -> Response {
+        match self {
+            Conn::Child(connection) => connection.post(message, modern, accepts_events(&headers)).await,
+            Conn::Remote(remote) => remote.post(headers, message, modern).await,
+        }
+    }
+
+    async fn listen(&self, headers: HeaderMap) -> Response {
+        match self {
+            Conn::Child(connection) => connection.listen(&headers).await,
+            Conn::Remote(remote) => remote.listen(headers).await,
+        }
+    }
+}
+
+/// Server, and the session's id or the worker's name.
+type Key = (String, String);
+
+#[derive(Default)]
+struct Connections {
+    /// Legacy sessions, by server and session id.
+    sessions: HashMap<Key, Conn>,
+    /// What carries requests without a session, by server and worker.
+    stateless: HashMap<Key, Arc<OnceCell<Conn>>>,
+}
+
+impl Connections {
+    fn all(&self) -> impl Iterator<Item = &Conn> {
+        self.sessions.values().chain(self.stateless.values().filter_map(|cell| cell.get()))
+    }
+
+    /// Forgets connections that are `over`, and ends them.
+    fn forget(&mut self, over: impl Fn(&Conn) -> bool) {
+        let stays = |conn: &Conn| {
+            let over = over(conn);
+            if over {
+                conn.close();
+            }
+            !over
+        };
+        self.sessions.retain(|_, conn| stays(conn));
+        self.stateless.retain(|_, cell| cell.get().is_none_or(stays));
+    }
+}
 
 /// What the worker plane works with.
 pub struct WorkerPlane {
@@ -48,7 +141,8 @@ pub struct WorkerPlane {
     /// Further names of this machine.
     pub allowed_hosts: Vec<String>,
     // A std mutex: nothing awaits while it is held.
-    sessions: Mutex<Sessions>,
+    connections: Mutex<Connections>,
+    tasks: Arc<Tasks>,
     stopping: AtomicBool,
     /// Connections that are being opened.
     opening: AtomicUsize,
@@ -63,6 +157,9 @@ impl Drop for Opening<'_> {
     }
 }
 
+/// A refusal, as an answer. Boxed, since it is large and rare.
+type Refused = Box<Response>;
+
 impl WorkerPlane {
     /// With no connection yet.
     pub fn new(
@@ -72,265 +169,430 @@ impl WorkerPlane {
         settings: Settings,
         allowed_hosts: Vec<String>,
     ) -> Self {
-        let (sessions, stopping, opening) = (Mutex::default(), AtomicBool::new(false), AtomicUsize::new(0));
-        Self { gate, governor, identities, settings, allowed_hosts, sessions, stopping, opening }
+        Self {
+            gate,
+            governor,
+            identities,
+            settings,
+            allowed_hosts,
+            connections: Mutex::default(),
+            tasks: Arc::default(),
+            stopping: AtomicBool::new(false),
+            opening: AtomicUsize::new(0),
+        }
     }
 
     /// The routes.
     pub fn router(self: Arc<Self>) -> Router {
+        let decisions = authzen::routes().layer(axum::middleware::from_fn(super::to_its_end));
         Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/mcp/{server}", post(take).get(listen).delete(end))
-            .layer(axum::middleware::from_fn(super::to_its_end))
-            .layer(DefaultBodyLimit::max(self.settings.worker.bytes_max))
+            .merge(decisions)
             .with_state(self)
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn connections(&self) -> std::sync::MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes connections that nobody uses, and forgets those whose server has ended.
     pub fn sweep(&self) {
-        self.sessions().retain(|_, connection| {
-            let over = connection.is_gone() || connection.is_idle(IDLE);
-            if over {
-                connection.close();
-            }
-            !over
-        });
+        self.connections().forget(|conn| conn.is_over() || conn.is_idle());
     }
 
     /// Takes nothing new, waits for what is in flight, and ends all servers.
     pub async fn stop(&self, patience: Duration) {
         self.stopping.store(true, Ordering::Release);
         let waited = async {
-            while self.sessions().values().any(|connection| connection.in_flight() > 0) {
+            while self.connections().all().any(|conn| conn.in_flight() > 0) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let _ = tokio::time::timeout(patience, waited).await;
-        let open: Vec<_> = self.sessions().drain().map(|(_, connection)| connection).collect();
-        open.iter().for_each(|connection| connection.close());
+        let open: Vec<Conn> = {
+            let mut connections = self.connections();
+            let open = connections.all().cloned().collect();
+            *connections = Connections::default();
+            open
+        };
+        open.iter().for_each(Conn::close);
         // Each records what it aborts once its server is gone.
         let ended = async {
-            while open.iter().any(|c| !c.is_gone() || c.in_flight() > 0) {
+            while open.iter().any(|conn| matches!(conn, Conn::Child(c) if !c.is_gone() || c.in_flight() > 0)) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let _ = tokio::time::timeout(Duration::from_secs(8), ended).await;
     }
 
-    fn token(&self, headers: &HeaderMap) -> Result<Token, Box<Response>> {
+    /// The token of a request, whose `Host` and `Origin` are checked first.
+    pub(super) fn token(&self, headers: &HeaderMap) -> Result<Token, Refused> {
         guard(headers, &self.allowed_hosts)?;
         let identities = self.identities.read().unwrap_or_else(PoisonError::into_inner);
         let token = bearer(headers).and_then(|secret| identities.worker(secret)).cloned();
         token.ok_or_else(|| {
             let message = "a worker's bearer token is needed: `warden token issue WORKER`";
             let mut response = error(StatusCode::UNAUTHORIZED, "unauthorized", message);
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             Box::new(response)
         })
     }
 
-    /// The connection of a request. One of another worker or server is as unknown as one that never was.
-    fn session(
-        &self,
-        headers: &HeaderMap,
-        worker: &str,
-        server: &str,
-    ) -> Result<Arc<Connection<World>>, Box<Response>> {
-        let Some(id) = headers.get(SESSION).and_then(|id| id.to_str().ok()) else {
-            return Err(Box::new(protocol(StatusCode::BAD_REQUEST, "no session: send `initialize` first")));
-        };
-        let found = self
-            .sessions()
-            .get(id)
-            .cloned()
-            .filter(|c| c.passage().worker() == worker && c.passage().server() == server && !c.is_gone());
-        found.ok_or_else(|| Box::new(protocol(StatusCode::NOT_FOUND, "no such session: send `initialize` again")))
+    /// A request's body, within its bounds of size and time.
+    pub(super) async fn body(&self, body: Body) -> Result<Vec<u8>, Refused> {
+        let bytes_max = self.settings.worker.bytes_max;
+        match tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, bytes_max)).await {
+            Ok(Ok(bytes)) => Ok(bytes.into()),
+            Ok(Err(_)) => {
+                let message = format!("a message has at most {bytes_max} bytes");
+                Err(Box::new(protocol(StatusCode::PAYLOAD_TOO_LARGE, &message)))
+            }
+            Err(_) => {
+                let message = format!("the message did not come within {} s", BODY_PATIENCE.as_secs());
+                Err(Box::new(protocol(StatusCode::REQUEST_TIMEOUT, &message)))
+            }
+        }
     }
+
+    /// The session of a request. One of another worker or server is as unknown as one that never was.
+    fn session(&self, id: &HeaderValue, worker: &str, server: &str) -> Result<Conn, Refused> {
+        let id = id.to_str().unwrap_or_default();
+        let found = self.connections().sessions.get(&(server.to_owned(), id.to_owned())).cloned();
+        let ours = found.filter(|conn| conn.link().passage.worker() == worker && !conn.is_over());
+        ours.ok_or_else(|| Box::new(protocol(StatusCode::NOT_FOUND, "no such session: send `initialize` again")))
+    }
+
+    /// The connection of a request that is not `initialize`.
+    async fn connection(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        token: &Token,
+        server: &str,
+        modern: bool,
+        asked: Asked<'_>,
+    ) -> Result<Conn, Refused> {
+        if let Some(id) = headers.get(SESSION).filter(|_| !modern) {
+            return self.session(id, &token.worker, server);
+        }
+        let is_child = self.governor.setup().servers.get(server).is_some_and(|s| matches!(s.reach, Reach::Command(_)));
+        if !modern && is_child {
+            return Err(Box::new(protocol(StatusCode::BAD_REQUEST, "no session: send `initialize` first")));
+        }
+        self.stateless(&token.worker, server, asked).await
+    }
+
+    /// What carries a worker's requests without a session, opened by the first of them.
+    async fn stateless(self: &Arc<Self>, worker: &str, server: &str, asked: Asked<'_>) -> Result<Conn, Refused> {
+        let cell = {
+            let mut connections = self.connections();
+            let key = (server.to_owned(), worker.to_owned());
+            let cell = connections.stateless.entry(key).or_default();
+            if cell.get().is_some_and(Conn::is_over) {
+                *cell = Arc::default();
+            }
+            cell.clone()
+        };
+        let opened = cell.get_or_try_init(|| async {
+            let connection = uuid::Uuid::new_v4().to_string();
+            self.open(connection_proposal(worker, &connection, server), true).await
+        });
+        match opened.await {
+            Ok(conn) => Ok(conn.clone()),
+            Err(NotOpened::Busy(refused)) => Err(refused),
+            Err(NotOpened::Refused(answer)) => Err(Box::new(not_opened(asked, &answer))),
+        }
+    }
+
+    /// Opens a connection, if it is allowed. Runs to its end even when the worker is gone.
+    async fn open(self: &Arc<Self>, proposal: Proposal, stateless: bool) -> Result<Conn, NotOpened> {
+        let (this, proposal) = (self.clone(), proposal);
+        let opened = tokio::spawn(async move { this.open_here(proposal, stateless).await }).await;
+        opened.unwrap_or_else(|_| Err(NotOpened::Busy(Box::new(protocol(StatusCode::INTERNAL_SERVER_ERROR, "failed")))))
+    }
+
+    async fn open_here(self: &Arc<Self>, proposal: Proposal, stateless: bool) -> Result<Conn, NotOpened> {
+        let busy = |status, what| NotOpened::Busy(Box::new(protocol(status, what)));
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(busy(StatusCode::SERVICE_UNAVAILABLE, "the gateway is shutting down"));
+        }
+        let (worker, name) = (proposal.worker.clone(), proposal.server.clone());
+        let Some(server) = self.governor.setup().servers.get(&name) else {
+            // Asked and denied like anything else, so that it stands in the log.
+            return Err(NotOpened::Refused(pipeline::handle(&self.gate, proposal, &Nowhere).await));
+        };
+        self.connections().forget(Conn::is_over);
+        // Counted before the first wait, so that many at once are no way around the limit.
+        let opening = self.opening.fetch_add(1, Ordering::AcqRel);
+        let _opening = Opening(&self.opening);
+        let (is_child, limit) = match server.reach {
+            Reach::Command(_) => (true, CHILDREN_MAX),
+            Reach::Url(_) => (false, REMOTES_MAX),
+        };
+        let like = |conn: &&Conn| {
+            conn.link().passage.worker() == worker && matches!(conn, Conn::Child(_)) == is_child
+        };
+        // Those being opened may be of any worker; of processes there must not be too many in any case.
+        let others = if is_child { opening } else { 0 };
+        if others + self.connections().all().filter(like).count() >= limit {
+            return Err(busy(StatusCode::TOO_MANY_REQUESTS, "too many connections: close one with DELETE"));
+        }
+        // A server is not even asked for its tools for a worker that may not connect.
+        if pipeline::preview(&self.gate.snapshot(), &proposal).verdict == Verdict::Allow {
+            self.governor.ensure_listed(&name).await;
+        }
+        let opens = Opens::new(|passage| self.start(passage, server, stateless));
+        let answer = pipeline::handle(&self.gate, proposal, &opens).await;
+        let Some(conn) = opens.into_opened() else { return Err(NotOpened::Refused(answer)) };
+        if self.stopping.load(Ordering::Acquire) {
+            conn.close();
+        }
+        Ok(conn)
+    }
+
+    /// What an allowed connection is carried by.
+    fn start(&self, passage: Passage, server: &Server, stateless: bool) -> Option<Conn> {
+        let name = passage.server().to_owned();
+        let link = |tasks| Link {
+            gate: self.gate.clone(),
+            passage,
+            settings: self.settings,
+            metrics: self.gate.ports.metrics.clone(),
+            listed: self.listed(),
+            tasks,
+        };
+        match &server.reach {
+            Reach::Url(http) => {
+                let link = link(Some(self.tasks.clone()));
+                Some(Conn::Remote(Arc::new(Remote::new(link, server.clone(), http.clone()))))
+            }
+            Reach::Command(command) => match Connection::start(link(None), server.clone(), command, stateless) {
+                Ok(connection) => Some(Conn::Child(connection)),
+                Err(e) => {
+                    tracing::error!(server = name, program = %command.program, error = %e, "cannot start the server");
+                    None
+                }
+            },
+        }
+    }
+
+    fn listed(&self) -> Listed {
+        let governor = self.governor.clone();
+        Arc::new(move |server, tools| {
+            let (governor, server) = (governor.clone(), server.to_owned());
+            tokio::spawn(async move { governor.compare(&server, &tools).await });
+        })
+    }
+
+    /// A worker's `initialize`: a connection of its own and, where the server has sessions, its session.
+    async fn initialize(
+        self: &Arc<Self>,
+        headers: HeaderMap,
+        message: Message,
+        token: &Token,
+        server: &str,
+    ) -> Result<Response, Refused> {
+        let id = headers::id_of(&message);
+        let asked = Asked { id: &id, method: "initialize", modern: false };
+        let connection = uuid::Uuid::new_v4().to_string();
+        let proposal = mcp::propose(mcp::From::Worker, message.clone(), &token.worker, &connection, server)
+            .map_err(|e| Box::new(protocol(StatusCode::BAD_REQUEST, &e.to_string())))?;
+        let conn = self.open(proposal, false).await.map_err(|e| match e {
+            NotOpened::Busy(refused) => refused,
+            NotOpened::Refused(answer) => Box::new(not_opened(asked, &answer)),
+        })?;
+        match &conn {
+            Conn::Child(_) => {
+                self.connections().sessions.insert((server.to_owned(), connection.clone()), conn.clone());
+                let mut response = conn.post(headers, message, false).await;
+                if let Ok(session) = HeaderValue::from_str(&connection) {
+                    response.headers_mut().insert(SESSION, session);
+                }
+                Ok(response)
+            }
+            Conn::Remote(remote) => {
+                let response = conn.post(headers, message, false).await;
+                if !response.status().is_success() {
+                    return Ok(response);
+                }
+                let mut connections = self.connections();
+                match response.headers().get(SESSION).cloned() {
+                    Some(session) => {
+                        let key = (server.to_owned(), session.to_str().unwrap_or_default().to_owned());
+                        let other = connections.sessions.get(&key);
+                        if other.is_some_and(|other| other.link().passage.worker() != token.worker) {
+                            tracing::error!(server, "the server gave two workers one session");
+                            return Err(Box::new(protocol(StatusCode::BAD_GATEWAY, "the server gave no session of its own")));
+                        }
+                        remote.begin_session(session);
+                        connections.sessions.insert(key, conn.clone());
+                    }
+                    None => {
+                        let key = (server.to_owned(), token.worker.clone());
+                        connections.stateless.insert(key, Arc::new(OnceCell::new_with(Some(conn.clone()))));
+                    }
+                }
+                drop(connections);
+                Ok(response)
+            }
+        }
+    }
+
+    fn forget_session(&self, server: &str, session: Option<&HeaderValue>) -> Option<Conn> {
+        let id = session?.to_str().ok()?;
+        self.connections().sessions.remove(&(server.to_owned(), id.to_owned()))
+    }
+}
+
+/// Why a connection was not opened.
+enum NotOpened {
+    /// It was not even asked for.
+    Busy(Refused),
+    /// It was refused, or its server could not be started.
+    Refused(Answer),
 }
 
 async fn take(
     State(plane): State<Arc<WorkerPlane>>,
     Path(server): Path<String>,
     headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    body: Body,
 ) -> Response {
-    match take_checked(plane, server, headers, body).await {
+    match take_checked(&plane, &server, headers, body).await {
         Ok(response) => response,
         Err(response) => *response,
     }
 }
 
 async fn take_checked(
-    plane: Arc<WorkerPlane>,
-    server: String,
-    headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> Result<Response, Box<Response>> {
+    plane: &Arc<WorkerPlane>,
+    server: &str,
+    mut headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refused> {
     let token = plane.token(&headers)?;
-    let body = body.map_err(|_| {
-        let message = format!("a message has at most {} bytes", plane.settings.worker.bytes_max);
-        Box::new(protocol(StatusCode::PAYLOAD_TOO_LARGE, &message))
-    })?;
-    let json = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .is_some_and(|v| v.starts_with("application/json"));
-    if !json {
+    if !is_json(&headers) {
         return Err(Box::new(protocol(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`")));
     }
-    let version = headers.get("mcp-protocol-version").map(|v| v.to_str().unwrap_or("?"));
-    if version.is_some_and(|version| !VERSIONS.contains(&version)) {
-        return Err(Box::new(protocol(
-            StatusCode::BAD_REQUEST,
-            "this MCP protocol version is not served here: send `initialize`",
-        )));
+    let body = plane.body(body).await?;
+    let message = Message::parse(&body, plane.settings.worker).map_err(|e| {
+        plane.gate.ports.metrics.dropped("malformed");
+        let asked = Asked { id: &Id::null(), method: "", modern: false };
+        Box::new(told(StatusCode::BAD_REQUEST, HeaderMap::new(), asked.malformed(e.code(), &e.to_string())))
+    })?;
+    let modern = headers::is_modern(&headers, &message);
+    let (id, method) = (headers::id_of(&message), method_of(&message).to_owned());
+    let asked = Asked { id: &id, method: &method, modern };
+    if modern {
+        let snapshot = plane.gate.snapshot();
+        let declared = tool_of(&message).map(|tool| snapshot.header_params(server, tool)).unwrap_or_default();
+        headers::check(&headers, &message, declared).map_err(|refused| {
+            plane.gate.ports.metrics.dropped("header_mismatch");
+            let refused = asked.malformed(refused.code, &refused.message);
+            Box::new(told(StatusCode::BAD_REQUEST, HeaderMap::new(), refused))
+        })?;
+        // There are no sessions; a header that says otherwise is nobody's business.
+        headers.remove(SESSION);
+        headers.remove(headers::LAST_EVENT);
+    } else if let Some(version) = headers.get(VERSION).map(|version| version.to_str().unwrap_or("?"))
+        && !LEGACY.contains(&version)
+    {
+        let message = format!("this MCP protocol version is not served here: {}", LEGACY.join(", "));
+        return Err(Box::new(protocol(StatusCode::BAD_REQUEST, &message)));
     }
-    let (connection, fresh) = if headers.contains_key(SESSION) {
-        (plane.session(&headers, &token.worker, &server)?, None)
-    } else {
-        let (connection, id) = open(&plane, &token.worker, &server, &body).await?;
-        (connection, Some(id))
-    };
-    let wants_stream =
-        headers.get_all(header::ACCEPT).iter().any(|v| v.to_str().is_ok_and(|v| v.contains("text/event-stream")));
-    let mut response = match connection.take(&body).await {
-        Taken::Accepted => StatusCode::ACCEPTED.into_response(),
-        Taken::Malformed(line) => json_response(StatusCode::BAD_REQUEST, line),
-        Taken::Answer(answer) if wants_stream => stream_answer(connection, answer),
-        Taken::Answer(answer) => match answer.await {
-            Ok(line) => json_response(StatusCode::OK, line),
-            Err(_) => protocol(StatusCode::INTERNAL_SERVER_ERROR, "the request was dropped"),
-        },
-    };
-    if let Some(id) = fresh.and_then(|id| header::HeaderValue::from_str(&id).ok()) {
-        response.headers_mut().insert(SESSION, id);
+    let has_session = headers.contains_key(SESSION);
+    if method == "initialize" && !modern && !has_session && matches!(message.kind, Kind::Request { .. }) {
+        return plane.initialize(headers, message, &token, server).await;
+    }
+    let conn = plane.connection(&headers, &token, server, modern, asked).await?;
+    let session = headers.get(SESSION).cloned();
+    let response = conn.post(headers, message, modern).await;
+    if response.status() == StatusCode::NOT_FOUND && !modern && matches!(conn, Conn::Remote(_)) {
+        // The server has ended it: the worker initializes again.
+        plane.forget_session(server, session.as_ref());
     }
     Ok(response)
 }
 
-type Opened = (Arc<Connection<World>>, String);
-
-/// A connection for a worker that says `initialize`.
-async fn open(plane: &Arc<WorkerPlane>, worker: &str, server: &str, body: &[u8]) -> Result<Opened, Box<Response>> {
-    if plane.stopping.load(Ordering::Acquire) {
-        return Err(Box::new(protocol(StatusCode::SERVICE_UNAVAILABLE, "the gateway is shutting down")));
-    }
-    let message = Message::parse(body, plane.settings.worker).map_err(|e| {
-        Box::new(json_response(StatusCode::BAD_REQUEST, rpc::error(&rpc::Id::null(), e.code(), &e.to_string(), None)))
-    })?;
-    let id = match &message.kind {
-        Kind::Request { id, method, .. } if method == "initialize" => id.clone(),
-        _ => return Err(Box::new(protocol(StatusCode::BAD_REQUEST, "no session: send `initialize` first"))),
-    };
-    plane.sweep_gone();
-    // Counted before the first wait, so that many at once are no way around the limit.
-    let opening = plane.opening.fetch_add(1, Ordering::AcqRel);
-    let _opening = Opening(&plane.opening);
-    if opening + plane.sessions().values().filter(|c| c.passage().worker() == worker).count() >= CONNECTIONS_MAX {
-        return Err(Box::new(protocol(StatusCode::TOO_MANY_REQUESTS, "too many connections: close one with DELETE")));
-    }
-    let session = uuid::Uuid::new_v4().to_string();
-    let proposal = mcp::propose(From::Worker, message, worker, &session, server)
-        .map_err(|e| Box::new(protocol(StatusCode::BAD_REQUEST, &e.to_string())))?;
-    let Some(command) = plane.governor.setup().servers.get(server) else {
-        // Asked and denied like anything else, so that it stands in the log.
-        let answer = pipeline::handle(&plane.gate, proposal, &connection::Nowhere).await;
-        return Err(Box::new(json_response(StatusCode::NOT_FOUND, connection::not_opened(&id, &answer))));
-    };
-    // A server is not even asked for its tools for a worker that may not connect.
-    if pipeline::preview(&plane.gate.snapshot(), &proposal).verdict == Verdict::Allow {
-        plane.governor.ensure_listed(server).await;
-    }
-    let (metrics, governor) = (plane.gate.ports.metrics.clone(), plane.governor.clone());
-    let listed: connection::Listed = Arc::new(move |server, tools| {
-        let (governor, server) = (governor.clone(), server.to_owned());
-        tokio::spawn(async move { governor.compare(&server, &tools).await });
-    });
-    let opened = connection::open(plane.gate.clone(), proposal, command, plane.settings, metrics, listed).await;
-    let connection = opened
-        .map_err(|answer| Box::new(json_response(StatusCode::FORBIDDEN, connection::not_opened(&id, &answer))))?;
-    plane.sessions().insert(session.clone(), connection.clone());
-    if plane.stopping.load(Ordering::Acquire) {
-        connection.close();
-    }
-    Ok((connection, session))
-}
-
-impl WorkerPlane {
-    fn sweep_gone(&self) {
-        self.sessions().retain(|_, connection| !connection.is_gone());
-    }
-}
-
 async fn listen(State(plane): State<Arc<WorkerPlane>>, Path(server): Path<String>, headers: HeaderMap) -> Response {
-    let session = plane.token(&headers).and_then(|token| plane.session(&headers, &token.worker, &server));
-    match session {
-        Ok(connection) => event_stream(connection.listen()),
+    match found(&plane, &server, &headers).await {
+        Ok(conn) => conn.listen(headers).await,
         Err(response) => *response,
     }
 }
 
 async fn end(State(plane): State<Arc<WorkerPlane>>, Path(server): Path<String>, headers: HeaderMap) -> Response {
-    let session = plane.token(&headers).and_then(|token| plane.session(&headers, &token.worker, &server));
-    match session {
-        Ok(connection) => {
-            plane.sessions().remove(connection.passage().connection());
+    match found(&plane, &server, &headers).await {
+        Ok(Conn::Child(connection)) => {
+            plane.forget_session(&server, headers.get(SESSION));
             connection.close();
             StatusCode::NO_CONTENT.into_response()
+        }
+        Ok(Conn::Remote(remote)) => {
+            let response = remote.end(&headers).await;
+            if response.status().is_success() || response.status() == StatusCode::NOT_FOUND {
+                plane.forget_session(&server, headers.get(SESSION));
+            }
+            response
         }
         Err(response) => *response,
     }
 }
 
-/// The answer as the last event of a stream, after what the server has to say meanwhile.
-fn stream_answer(connection: Arc<Connection<World>>, answer: tokio::sync::oneshot::Receiver<String>) -> Response {
-    let (events, stream) = mpsc::channel(64);
-    let (number, mut messages) = connection.begin_answering();
-    tokio::spawn(async move {
-        let mut answer = answer;
-        let last = loop {
-            tokio::select! {
-                biased;
-                Some(message) = messages.recv() => {
-                    if events.send(message).await.is_err() { break None }
-                }
-                line = &mut answer => break line.ok(),
-            }
-        };
-        connection.end_answering(number);
-        if let Some(line) = last {
-            let _ = events.send(line).await;
+/// The connection of a `GET` or `DELETE`, which the legacy protocol alone knows.
+async fn found(plane: &Arc<WorkerPlane>, server: &str, headers: &HeaderMap) -> Result<Conn, Refused> {
+    let token = plane.token(headers)?;
+    if headers.get(VERSION).and_then(|version| version.to_str().ok()).is_some_and(mcp::is_modern) {
+        let mut response = protocol(StatusCode::METHOD_NOT_ALLOWED, "this protocol version has POST alone");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return Err(Box::new(response));
+    }
+    let asked = Asked { id: &Id::null(), method: "", modern: false };
+    plane.connection(headers, &token, server, false, asked).await
+}
+
+fn method_of(message: &Message) -> &str {
+    match &message.kind {
+        Kind::Request { method, .. } | Kind::Notification { method, .. } => method,
+        Kind::Result { .. } | Kind::Error { .. } => "",
+    }
+}
+
+fn tool_of(message: &Message) -> Option<&str> {
+    match &message.kind {
+        Kind::Request { method, params, .. } if method == "tools/call" => params.get("name")?.as_str(),
+        _ => None,
+    }
+}
+
+fn accepts_events(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().any(|value| value.to_str().is_ok_and(|v| v.contains("text/event-stream")))
+}
+
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The answer to a request whose connection was not opened.
+fn not_opened(asked: Asked<'_>, answer: &Answer) -> Response {
+    let (status, refused): (_, Told) = match answer {
+        Answer::Refused(refused) if refused.reason == "unknown_server" => {
+            (StatusCode::NOT_FOUND, asked.refused(refused))
         }
-    });
-    event_stream(stream)
-}
-
-fn event_stream(messages: mpsc::Receiver<String>) -> Response {
-    let events = futures::stream::unfold(messages, |mut messages| async move {
-        let event = match tokio::time::timeout(KEEP_ALIVE, messages.recv()).await {
-            Ok(None) => return None,
-            Ok(Some(message)) => format!("event: message\ndata: {message}\n\n"),
-            Err(_) => ": keep-alive\n\n".to_owned(),
-        };
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(event)), messages))
-    });
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-cache, no-transform"),
-        (header::HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    (headers, Body::from_stream(events)).into_response()
-}
-
-fn json_response(status: StatusCode, line: String) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], line).into_response()
+        Answer::Refused(refused) => (StatusCode::FORBIDDEN, asked.refused(refused)),
+        Answer::Ended { id, reply } => (StatusCode::BAD_GATEWAY, asked.ended(id, reply)),
+        Answer::Answered { id, .. } => {
+            (StatusCode::BAD_GATEWAY, asked.ended(id, &warden_core::outcome::Reply::NotSent))
+        }
+    };
+    // A refused call is a result that its model can read.
+    let status = if refused.code.is_none() { StatusCode::OK } else { status };
+    told(status, HeaderMap::new(), refused)
 }
 
 /// A JSON-RPC error that belongs to no request.
-fn protocol(status: StatusCode, message: &str) -> Response {
-    json_response(status, rpc::error(&rpc::Id::null(), -32600, message, None))
+pub(super) fn protocol(status: StatusCode, message: &str) -> Response {
+    let asked = Asked { id: &Id::null(), method: "", modern: false };
+    told(status, HeaderMap::new(), asked.malformed(-32600, message))
 }

@@ -58,6 +58,9 @@ pub struct Committed {
     pub record: Arc<Record>,
 }
 
+/// Between two tries to put a record in a full line.
+const NOTE_AGAIN: std::time::Duration = std::time::Duration::from_millis(2);
+
 /// What the journal adds up to after some sequence number.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
@@ -153,6 +156,22 @@ impl Journal {
         }
         // The writer answers everybody or is gone.
         receipt.await.unwrap_or(Err(JournalError::Failed))
+    }
+
+    /// Puts a record in line and does not wait for the disk. A full queue is waited for: what happened is told.
+    pub async fn note(&self, record: Record) {
+        let bytes = record.to_bytes(&self.key);
+        let (done, _) = oneshot::channel();
+        let mut waiting = Waiting { record, bytes, room: Room::Reserved, done };
+        loop {
+            // The lock ends with the statement: the pause below holds nothing.
+            let sent = lock(&self.shared.queue).as_ref().map(|queue| queue.try_send(waiting));
+            match sent {
+                Some(Err(TrySendError::Full(back))) => waiting = back,
+                Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => return,
+            }
+            tokio::time::sleep(NOTE_AGAIN).await;
+        }
     }
 
     /// Every record from now on, as it is committed. A reader that is too slow is told how many it missed.

@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 use warden_core::pipeline::Payload;
+use warden_core::rpc::one_line;
 
 /// How a server is started. Comes from the configuration, never from a worker.
 #[derive(Clone, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Child {
                     _ = process.wait() => break,
                 };
                 let Some(payload) = payload else { break };
-                let line = [payload.as_str().as_bytes(), b"\n"].concat();
+                let line = [one_line(payload.as_str()).as_bytes(), b"\n"].concat();
                 let written = async { stdin.write_all(&line).await.is_ok() && stdin.flush().await.is_ok() };
                 // A server that reads nothing can be stopped all the same.
                 let written = tokio::select! {

@@ -1,59 +1,78 @@
-//! One connection: a worker on one side, a child server of its own on the other, the gate between.
+//! A worker's connection to a child server of its own: one legacy session, or all its modern requests.
 //!
 //! Chatter passes under the connection's own decision; everything else, from either side, goes through
 //! `pipeline::handle` in a task of its own, so that an outcome is recorded even when the worker is gone.
+//!
+//! Modern requests have no session, so two of them may come with one id. The child must be able to tell them apart: the
+//! later one's id and progress token are replaced on the way in, and put back on the way out.
 
 use super::child::{Child, Line, ServerCommand};
-use super::{Settings, list, refusal};
-use crate::metrics::Metrics;
-use std::collections::{HashMap, HashSet, VecDeque};
+use super::exchange::Exchange;
+use super::headers;
+use super::link::{Link, Nowhere};
+use super::outbox::{LISTENING, Outbox};
+use super::refusal::{Asked, Told};
+use super::remote::{json, status_of};
+use super::server::Server;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
-use warden_core::catalogue::hash_of;
-use warden_core::json::Json;
-use warden_core::mcp::{self, From};
+use warden_core::json::{Json, replaced};
+use warden_core::mcp::{self, From, META_LOG_LEVEL, META_SUBSCRIPTION};
 use warden_core::outcome::{Lost, Reply};
-use warden_core::pipeline::{self, Answer, Cleared, Gate, Passage, Payload, Permit, Ports, Upstream};
-use warden_core::proposal::{Ask, Proposal, Verb};
+use warden_core::pipeline::{self, Answer, Cleared, Payload, Permit, Ports, Upstream};
+use warden_core::proposal::{Ask, Proposal};
 use warden_core::rpc::{self, Id, Kind, Message};
 
-/// Messages for a worker that listens nowhere are kept up to this many; then the oldest go.
-const QUEUE_MAX: usize = 256;
 /// Requests of one side that may be on their way at once.
 const BUSY_MAX: usize = 256;
 /// Ids that are remembered after their request was given up.
 const GIVEN_UP_MAX: usize = 4096;
-
-/// Told of the definitions in a list that are not those of the catalogue, by server.
-pub type Listed = Arc<dyn Fn(&str, Vec<serde_json::Value>) + Send + Sync>;
+/// Comments that keep proxies from closing a quiet stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A request that takes longer is answered with a stream, so that its worker can resume.
+const STREAM_AFTER: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Connection<P> {
-    gate: Arc<Gate<P>>,
-    passage: Passage,
+    /// What every connection has.
+    pub link: Link<P>,
+    server: Server,
     child: Child,
-    settings: Settings,
-    metrics: Arc<Metrics>,
-    listed: Listed,
-    /// Requests of the worker that the server has not answered.
+    /// Whether it carries modern requests, each for itself.
+    stateless: bool,
+    /// Requests of the worker that the server has not answered, by the id that the server knows.
     of_worker: Mutex<HashMap<Id, Open>>,
     /// Requests of the server that the worker has not answered.
     of_server: Mutex<HashMap<Id, oneshot::Sender<Reply>>>,
     /// Ids of requests that timed out or were cancelled, until their answers come.
     given_up: Mutex<HashSet<Id>>,
+    fresh: AtomicU64,
     busy: AtomicUsize,
-    outbox: Mutex<Outbox>,
+    outbox: Outbox,
     gone: AtomicBool,
     stopping: AtomicBool,
     started: Instant,
     last_used_ms: AtomicU64,
 }
 
+/// A request of the worker on its way.
 struct Open {
     reply: oneshot::Sender<Reply>,
     cancelled: Arc<Notify>,
+    /// Where messages about it go.
+    stream: Option<u64>,
+    /// The worker's own id, where the server knows another.
+    id: Option<Id>,
+    /// The progress token that the server knows, and the worker's own.
+    token: Option<(Id, Id)>,
+    /// Whether it asked for log messages.
+    logs: bool,
 }
 
 /// Counts a request for as long as its task lives, however that ends.
@@ -72,257 +91,281 @@ impl<P> Drop for Busy<P> {
     }
 }
 
-/// Where messages of the server's own go: the listening stream, else the answer stream opened last, else the queue.
-#[derive(Default)]
-struct Outbox {
-    listening: Option<mpsc::Sender<String>>,
-    answering: Vec<(u64, mpsc::Sender<String>)>,
-    next: u64,
-    queue: VecDeque<String>,
+/// One request of the worker, as its task knows it.
+struct Call {
+    id: Id,
+    method: String,
+    modern: bool,
+    stream: Option<u64>,
+    patience: Option<Duration>,
+    /// The worker has gone, which cancels a modern request.
+    left: Arc<Notify>,
 }
 
-/// What became of a message from the worker.
-pub enum Taken {
-    /// Nothing to answer.
-    Accepted,
-    /// The answer comes here, once.
-    Answer(oneshot::Receiver<String>),
-    /// A protocol error: HTTP status 400 and this line.
-    Malformed(String),
-}
-
-/// Starts the child once the connection is allowed.
-struct Starter<'a> {
-    server: &'a str,
-    command: &'a ServerCommand,
-    line_max: usize,
-    started: OnceLock<Mutex<Option<Started>>>,
-}
-
-type Started = (Passage, Child, mpsc::Receiver<Line>);
-
-impl Upstream for Starter<'_> {
-    async fn forward(&self, permit: Permit) -> Reply {
-        let Some(passage) = permit.into_passage() else { return Reply::NotSent };
-        match Child::spawn(self.server, self.command, self.line_max) {
-            Ok((child, lines)) => {
-                let _ = self.started.set(Mutex::new(Some((passage, child, lines))));
-                Reply::Answered { raw: String::new(), body: Json::Null, is_error: false }
-            }
-            Err(e) => {
-                tracing::error!(server = self.server, program = %self.command.program, error = %e, "cannot start the server");
-                Reply::NotSent
-            }
-        }
+impl Call {
+    fn asked(&self) -> Asked<'_> {
+        Asked { id: &self.id, method: &self.method, modern: self.modern }
     }
-}
-
-/// Asks for a connection with the worker's first message; allowed, the server is started.
-pub async fn open<P: Ports + 'static>(
-    gate: Arc<Gate<P>>,
-    proposal: Proposal,
-    command: &ServerCommand,
-    settings: Settings,
-    metrics: Arc<Metrics>,
-    listed: Listed,
-) -> Result<Arc<Connection<P>>, Answer> {
-    let server = proposal.server.clone();
-    let starter = Starter { server: &server, command, line_max: settings.server.bytes_max, started: OnceLock::new() };
-    let answer = pipeline::handle(&gate, proposal, &starter).await;
-    let started =
-        starter.started.into_inner().and_then(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
-    let Some((passage, child, lines)) = started else { return Err(answer) };
-    metrics.connections.inc();
-    let connection = Arc::new(Connection {
-        gate,
-        passage,
-        child,
-        settings,
-        metrics,
-        listed,
-        of_worker: Mutex::default(),
-        of_server: Mutex::default(),
-        given_up: Mutex::default(),
-        busy: AtomicUsize::new(0),
-        outbox: Mutex::default(),
-        gone: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
-        started: Instant::now(),
-        last_used_ms: AtomicU64::new(0),
-    });
-    tokio::spawn(connection.clone().read(lines));
-    Ok(connection)
 }
 
 impl<P: Ports + 'static> Connection<P> {
-    /// Takes one message of the worker.
-    pub async fn take(self: &Arc<Self>, bytes: &[u8]) -> Taken {
+    /// Starts the child of a connection that was allowed.
+    pub fn start(link: Link<P>, server: Server, command: &ServerCommand, stateless: bool) -> io::Result<Arc<Self>> {
+        let (child, lines) = Child::spawn(link.passage.server(), command, link.settings.server.bytes_max)?;
+        link.metrics.connections.inc();
+        let connection = Arc::new(Self {
+            link,
+            server,
+            child,
+            stateless,
+            of_worker: Mutex::default(),
+            of_server: Mutex::default(),
+            given_up: Mutex::default(),
+            fresh: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            outbox: Outbox::new(!stateless),
+            gone: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+            last_used_ms: AtomicU64::new(0),
+        });
+        tokio::spawn(connection.clone().read(lines));
+        Ok(connection)
+    }
+
+    /// Takes one message of the worker. `events`: whether it may be answered with a stream.
+    pub async fn post(self: &Arc<Self>, message: Message, modern: bool, events: bool) -> Response {
         self.touch();
-        let message = match Message::parse(bytes, self.settings.worker) {
-            Ok(message) => message,
-            Err(e) => {
-                self.metrics.dropped("malformed");
-                return Taken::Malformed(rpc::error(&Id::null(), e.code(), &e.to_string(), None));
-            }
-        };
-        let id = match &message.kind {
+        let (id, method, params) = match &message.kind {
             Kind::Result { .. } | Kind::Error { .. } => {
                 self.answered_by_worker(message);
-                return Taken::Accepted;
+                return StatusCode::ACCEPTED.into_response();
             }
-            Kind::Request { id, .. } => Some(id.clone()),
-            Kind::Notification { .. } => None,
+            Kind::Request { id, method, params } => (Some(id.clone()), method.clone(), params),
+            Kind::Notification { method, params } => (None, method.clone(), params),
         };
-        if id.is_some() && self.busy.load(Ordering::Acquire) >= BUSY_MAX {
-            self.metrics.dropped("too_many_requests");
-            let id = id.unwrap_or_else(Id::null);
-            return Taken::Malformed(rpc::error(
-                &id,
-                refusal::NO_ANSWER,
-                "too many requests are on their way: wait for an answer",
-                None,
-            ));
+        let Some(id) = id else {
+            let cancels = (method == "notifications/cancelled").then(|| request_id(params)).flatten();
+            self.notify(message, cancels).await;
+            return StatusCode::ACCEPTED.into_response();
+        };
+        let asked = Asked { id: &id, method: &method, modern };
+        if self.in_flight() >= BUSY_MAX {
+            self.link.metrics.dropped("too_many_requests");
+            let told = asked.unanswered("too many requests are on their way: wait for an answer");
+            return json(StatusCode::TOO_MANY_REQUESTS, HeaderMap::new(), told);
         }
-        match (self.passage.clear(From::Worker, message), id) {
-            (Cleared::Pass(payload), None) => {
-                self.metrics.chatter.inc();
-                self.note_cancel(payload.as_str());
-                self.child.send(payload).await;
-                Taken::Accepted
+        let wishes = Wishes::of(params);
+        let work = match self.link.passage.clear(From::Worker, message) {
+            Cleared::Pass(payload) => {
+                self.link.metrics.chatter.inc();
+                Work::Chat(payload)
             }
-            (Cleared::Pass(payload), Some(id)) => {
-                self.metrics.chatter.inc();
-                self.answer_later(async move |this: Arc<Self>| this.chat(payload, &id).await)
-            }
-            (Cleared::Decide(message), None) => {
-                // Nobody waits for the answer to a notification, and none of them is ever permitted.
-                if let Ok(proposal) = self.propose(From::Worker, message) {
-                    let this = self.clone();
-                    tokio::spawn(async move { pipeline::handle(&this.gate, proposal, &Nowhere).await });
-                }
-                Taken::Accepted
-            }
-            (Cleared::Decide(message), Some(id)) => match self.propose(From::Worker, message) {
-                Ok(proposal) => self.answer_later(async move |this: Arc<Self>| this.ask(proposal, &id).await),
+            Cleared::Decide(message) => match self.link.propose(From::Worker, message) {
+                Ok(proposal) => Work::Ask(proposal),
                 Err(e) => {
-                    self.metrics.dropped("malformed");
-                    Taken::Malformed(rpc::error(&id, -32602, &e.to_string(), None))
+                    self.link.metrics.dropped("malformed");
+                    let told = asked.malformed(-32602, &e.to_string());
+                    return json(StatusCode::BAD_REQUEST, HeaderMap::new(), told);
                 }
             },
-        }
+        };
+        self.answer(work, wishes, Call {
+            patience: self.patience(&method, None),
+            id,
+            method,
+            modern,
+            stream: events.then(|| self.outbox.open()),
+            left: Arc::default(),
+        })
+        .await
     }
 
-    fn answer_later<F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) -> Taken
-    where
-        F: Future<Output = String> + Send + 'static,
-    {
+    /// Listening has no end; anything else has to show a sign of life.
+    fn patience(&self, method: &str, tool: Option<&str>) -> Option<Duration> {
+        let default = self.link.settings.call_timeout;
+        (method != "subscriptions/listen").then(|| self.server.timeout(tool, default))
+    }
+
+    async fn answer(self: &Arc<Self>, work: Work, wishes: Wishes, mut call: Call) -> Response {
+        if let Work::Ask(Proposal { ask: Ask::Tool { name }, .. }) = &work {
+            call.patience = self.patience(&call.method, Some(name));
+        }
+        let (exchange, awaited) = Exchange::new(Some(KEEP_ALIVE));
+        let (call, exchange) = (Arc::new(call), Arc::new(exchange));
         let (done, answer) = oneshot::channel();
-        let work = work(self.clone());
-        let busy = Busy::new(self);
+        let (this, busy, working) = (self.clone(), Busy::new(self), call.clone());
         tokio::spawn(async move {
             let _busy = busy;
+            let told = match work {
+                Work::Chat(payload) => this.chat(payload, &wishes, &working).await,
+                Work::Ask(proposal) => {
+                    let upstream = ToServer { connection: &this, call: &working, wishes: &wishes };
+                    this.link.ask(proposal, working.asked(), &upstream).await
+                }
+            };
             // A worker that is gone misses the answer, not the outcome.
-            let _ = done.send(work.await);
+            let _ = done.send(told);
         });
-        Taken::Answer(answer)
+        tokio::spawn(self.clone().give(call, exchange, answer));
+        awaited.response().await
     }
 
-    fn propose(&self, from: From, message: Message) -> Result<Proposal, mcp::Malformed> {
-        mcp::propose(from, message, self.passage.worker(), self.passage.connection(), self.passage.server())
-    }
-
-    async fn chat(self: Arc<Self>, payload: Payload, id: &Id) -> String {
-        let reply = self.relay(payload, id).await;
-        let lost = match &reply {
-            Reply::Answered { .. } => None,
-            _ => Some("the server gave no answer"),
+    /// Gives the worker its answer: whole, or as the end of a stream once something else was said.
+    async fn give(self: Arc<Self>, call: Arc<Call>, exchange: Arc<Exchange>, mut answer: oneshot::Receiver<Told>) {
+        let whole = |told: Option<Told>| {
+            let told = told.unwrap_or_else(|| call.asked().unanswered("the request was dropped"));
+            exchange.whole(json(status_of(call.modern, &told), HeaderMap::new(), told));
         };
-        match self.passage.release(reply) {
-            Some(payload) => payload.as_str().to_owned(),
-            None => {
-                rpc::error(id, refusal::NO_ANSWER, lost.unwrap_or("the answer holds a secret and is withheld"), None)
+        let Some(stream) = call.stream else {
+            tokio::select! {
+                told = &mut answer => whole(told.ok()),
+                () = exchange.left() => call.left.notify_one(),
+            }
+            return;
+        };
+        let pause = async {
+            // A stream is worth it only where a worker can resume it.
+            if call.modern { std::future::pending().await } else { tokio::time::sleep(STREAM_AFTER).await }
+        };
+        tokio::select! {
+            biased;
+            () = self.outbox.news(stream) => {}
+            told = &mut answer => {
+                self.outbox.close(stream, None);
+                return whole(told.ok());
+            }
+            () = pause => {}
+            () = exchange.left(), if call.modern => {
+                call.left.notify_one();
+                self.outbox.close(stream, None);
+                return;
             }
         }
+        exchange.begin_events(HeaderMap::new());
+        if !call.modern {
+            exchange.send(self.outbox.primer(stream)).await;
+        }
+        let carried = self.outbox.carry(stream, 0, &exchange);
+        tokio::pin!(carried);
+        let told = tokio::select! {
+            told = &mut answer => told.ok(),
+            // Gone: a modern request is cancelled, and a legacy one goes on, for a worker that resumes.
+            () = &mut carried => {
+                call.left.notify_one();
+                let told = answer.await.ok();
+                self.outbox.close(stream, told.as_ref().filter(|_| !call.modern).map(|told| told.line.as_str()));
+                return;
+            }
+        };
+        let told = told.unwrap_or_else(|| call.asked().unanswered("the request was dropped"));
+        self.outbox.close(stream, Some(&rpc::one_line(&told.line)));
+        carried.await;
     }
 
-    async fn ask(self: Arc<Self>, proposal: Proposal, id: &Id) -> String {
-        let (method, ask) = (proposal.method.clone(), proposal.ask.clone());
-        let upstream = ToServer { connection: &self, id };
-        match pipeline::handle(&self.gate, proposal, &upstream).await {
-            Answer::Answered { payload, is_error: false, .. } if ask == Ask::Verb(Verb::ListTools) => {
-                self.shown(payload.as_str())
-            }
-            Answer::Answered { payload, .. } => payload.as_str().to_owned(),
-            Answer::Refused(refused) => refusal::line(id, &method, &refused),
-            Answer::Ended { id: decision, reply } => refusal::ended(id, &method, &decision, &reply),
-        }
+    async fn chat(self: &Arc<Self>, payload: Payload, wishes: &Wishes, call: &Call) -> Told {
+        let reply = self.relay(payload, wishes, call).await;
+        self.link.released(reply, call.asked())
     }
 
-    /// A list of tools without those that the worker could never call, and without those whose definition is not the
-    /// one in the catalogue: they wait for an operator.
-    fn shown(&self, raw: &str) -> String {
-        let (snapshot, server) = (self.gate.snapshot(), self.passage.server());
-        let mut unknown = Vec::new();
-        let filtered = list::filter_tools(raw, self.settings.server, |name, definition| {
-            let known = snapshot.catalogue().tool(server, name);
-            let same = known.is_some_and(|tool| tool.hash == hash_of(definition));
-            if !same {
-                unknown.push(definition.clone());
+    async fn notify(self: &Arc<Self>, message: Message, cancels: Option<Id>) {
+        match self.link.passage.clear(From::Worker, message) {
+            Cleared::Pass(payload) => {
+                self.link.metrics.chatter.inc();
+                if let Some(open) = cancels.and_then(|id| lock(&self.of_worker).get(&id).map(|o| o.cancelled.clone())) {
+                    open.notify_one();
+                }
+                self.child.send(payload).await;
             }
-            let ask = Ask::Tool { name: name.to_owned() };
-            (same || known.is_none()) && snapshot.is_listed(self.passage.worker(), server, &ask)
-        });
-        if !unknown.is_empty() {
-            (self.listed)(server, unknown);
+            Cleared::Decide(message) => {
+                // Nobody waits for the answer to a notification, and none of them is ever permitted.
+                if let Ok(proposal) = self.link.propose(From::Worker, message) {
+                    let this = self.clone();
+                    tokio::spawn(async move { pipeline::handle(&this.link.gate, proposal, &Nowhere).await });
+                }
+            }
         }
-        filtered.unwrap_or_else(|| raw.to_owned())
     }
 
     /// Sends a request to the server and waits for its answer.
-    async fn relay(&self, payload: Payload, id: &Id) -> Reply {
+    async fn relay(&self, payload: Payload, wishes: &Wishes, call: &Call) -> Reply {
         let (reply, answered) = oneshot::channel();
         let cancelled = Arc::new(Notify::new());
-        {
+        let (id, payload) = {
             let mut open = lock(&self.of_worker);
-            // The late answer to an id that was given up would pass for the answer to this one.
-            if self.gone.load(Ordering::Acquire) || open.contains_key(id) || lock(&self.given_up).contains(id) {
+            if self.gone.load(Ordering::Acquire) {
                 return Reply::NotSent;
             }
-            open.insert(id.clone(), Open { reply, cancelled: cancelled.clone() });
-        }
+            // The late answer to an id that was given up would pass for the answer to this one.
+            let taken = |id: &Id| open.contains_key(id) || lock(&self.given_up).contains(id);
+            let (id, mut text) = match taken(&call.id) {
+                false => (call.id.clone(), payload.into_text()),
+                true if !self.stateless => return Reply::NotSent,
+                true => {
+                    let id = self.fresh_id();
+                    match replaced(payload.as_str(), &["id"], id.as_json()) {
+                        Some(text) => (id, text),
+                        None => return Reply::NotSent,
+                    }
+                }
+            };
+            let mut token = wishes.token.clone().map(|token| (token.clone(), token));
+            let used = |token: &Id| open.values().any(|open| open.token.as_ref().is_some_and(|(t, _)| t == token));
+            if self.stateless
+                && let Some((known, _)) = &mut token
+                && used(known)
+            {
+                let fresh = self.fresh_id();
+                if let Some(with) = replaced(&text, &["params", "_meta", "progressToken"], fresh.as_json()) {
+                    (*known, text) = (fresh, with);
+                }
+            }
+            let own = (id != call.id).then(|| call.id.clone());
+            let (stream, logs) = (call.stream, wishes.logs);
+            open.insert(id.clone(), Open { reply, cancelled: cancelled.clone(), stream, id: own, token, logs });
+            (id, Payload::own(text))
+        };
+        let grace = self.link.settings.cancel_grace;
         let answered = async { if self.child.send(payload).await { answered.await } else { Ok(Reply::NotSent) } };
         let reply = tokio::select! {
             reply = answered => reply.unwrap_or(Reply::Lost(self.how_lost())),
-            () = tokio::time::sleep(self.settings.call_timeout) => Reply::Lost(Lost::TimedOut),
-            () = async { cancelled.notified().await; tokio::time::sleep(self.settings.cancel_grace).await; } => Reply::Cancelled,
+            () = patience(call.patience) => Reply::Lost(Lost::TimedOut),
+            () = async { cancelled.notified().await; tokio::time::sleep(grace).await; } => Reply::Cancelled,
+            () = call.left.notified(), if call.modern => {
+                self.cancel(&id).await;
+                Reply::Cancelled
+            }
         };
-        if lock(&self.of_worker).remove(id).is_some() && !matches!(reply, Reply::NotSent) {
+        if lock(&self.of_worker).remove(&id).is_some() && !matches!(reply, Reply::NotSent) {
             let mut given_up = lock(&self.given_up);
             if given_up.len() < GIVEN_UP_MAX {
                 given_up.insert(id.clone());
             }
         }
-        reply
+        match reply {
+            Reply::Answered { raw, body, is_error } if id != call.id => {
+                let raw = replaced(&raw, &["id"], call.id.as_json()).unwrap_or(raw);
+                Reply::Answered { raw, body, is_error }
+            }
+            reply => reply,
+        }
+    }
+
+    fn fresh_id(&self) -> Id {
+        Id::text(&format!("warden-{}", self.fresh.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Tells the server that nobody waits any more (MCP 2026-07-28, "Cancellation").
+    async fn cancel(&self, id: &Id) {
+        let line = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
+            id.as_json()
+        );
+        self.child.send(Payload::own(line)).await;
     }
 
     fn how_lost(&self) -> Lost {
         if self.stopping.load(Ordering::Acquire) { Lost::Aborted } else { Lost::Gone }
-    }
-
-    fn note_cancel(&self, line: &str) {
-        let Ok(message) = Message::parse(line.as_bytes(), self.settings.worker) else { return };
-        let Kind::Notification { method, params } = message.kind else { return };
-        if method != "notifications/cancelled" {
-            return;
-        }
-        let id = match params.get("requestId") {
-            Some(Json::String(text)) => Some(Id::text(text)),
-            Some(Json::Number(text)) => Some(Id::number(text)),
-            _ => None,
-        };
-        if let Some(open) = id.and_then(|id| lock(&self.of_worker).get(&id).map(|open| open.cancelled.clone())) {
-            open.notify_one();
-        }
     }
 
     fn answered_by_worker(&self, message: Message) {
@@ -332,7 +375,7 @@ impl<P: Ports + 'static> Connection<P> {
         };
         match waiting {
             Some(waiting) => drop(waiting.send(reply(message))),
-            None => self.metrics.dropped("answer_without_request"),
+            None => self.link.metrics.dropped("answer_without_request"),
         }
     }
 
@@ -340,23 +383,23 @@ impl<P: Ports + 'static> Connection<P> {
     async fn read(self: Arc<Self>, mut lines: mpsc::Receiver<Line>) {
         while let Some(line) = lines.recv().await {
             match line {
-                Line::Text(line) => match Message::parse(&line, self.settings.server) {
+                Line::Text(line) => match Message::parse(&line, self.link.settings.server) {
                     Ok(message) => self.from_server(message).await,
                     Err(e) => {
                         tracing::warn!(
-                            server = self.passage.server(),
+                            server = self.link.passage.server(),
                             code = e.code(),
                             bytes = line.len(),
                             "the server wrote something that is no message"
                         );
-                        self.metrics.dropped("garbage_from_server");
+                        self.link.metrics.dropped("garbage_from_server");
                         self.lose_garbled(&line);
                     }
                 },
                 Line::TooLong => {
                     tracing::error!(
-                        server = self.passage.server(),
-                        bytes_max = self.settings.server.bytes_max,
+                        server = self.link.passage.server(),
+                        bytes_max = self.link.settings.server.bytes_max,
                         "the server wrote too long a message and is stopped"
                     );
                     for (_, open) in lock(&self.of_worker).drain() {
@@ -370,13 +413,9 @@ impl<P: Ports + 'static> Connection<P> {
         // Dropping the senders tells everybody who waits.
         lock(&self.of_worker).clear();
         lock(&self.of_server).clear();
-        {
-            let mut outbox = lock(&self.outbox);
-            outbox.listening = None;
-            outbox.answering.clear();
-        }
+        self.outbox.end();
         self.child.stop();
-        self.metrics.connections.dec();
+        self.link.metrics.connections.dec();
     }
 
     /// An unreadable line that still shows whose answer it was meant to be.
@@ -399,7 +438,7 @@ impl<P: Ports + 'static> Connection<P> {
                     Some(open) => drop(open.reply.send(reply(message))),
                     None => {
                         lock(&self.given_up).remove(id);
-                        self.metrics.dropped("answer_without_request");
+                        self.link.metrics.dropped("answer_without_request");
                     }
                 }
                 return;
@@ -407,26 +446,44 @@ impl<P: Ports + 'static> Connection<P> {
             Kind::Request { id, .. } => Some(id.clone()),
             Kind::Notification { .. } => None,
         };
-        match (self.passage.clear(From::Server, message), id) {
+        if let (true, Some(id)) = (self.stateless, &id) {
+            // In the modern protocol a server asks in its results; nobody would answer this.
+            self.link.metrics.dropped("request_on_a_modern_stream");
+            self.child.send(Payload::own(rpc::error(id, -32601, "there is no session to ask in", None))).await;
+            return;
+        }
+        let place = self.place(&message);
+        let questions = match &message.kind {
+            Kind::Notification { method, params } if method == "notifications/tasks" => Some(params.clone()),
+            _ => None,
+        };
+        match (self.link.passage.clear(From::Server, message), id) {
             (Cleared::Pass(payload), None) => {
-                self.metrics.chatter.inc();
-                self.post(payload);
+                self.link.metrics.chatter.inc();
+                let brings = match &questions {
+                    Some(params) => self.link.brings(params).await.is_ok(),
+                    None => true,
+                };
+                if brings {
+                    self.post_notification(payload, &place);
+                }
             }
             (Cleared::Pass(payload), Some(id)) => {
-                self.metrics.chatter.inc();
+                self.link.metrics.chatter.inc();
                 let this = self.clone();
                 tokio::spawn(async move {
                     let reply = this.relay_to_worker(payload, &id).await;
-                    let answer = this.passage.release(reply).unwrap_or_else(|| {
-                        Payload::own(rpc::error(&id, refusal::NO_ANSWER, "the client gave no answer", None))
-                    });
+                    let asked = Asked { id: &id, method: "ping", modern: false };
+                    let answer = this.link.passage.release(reply);
+                    let answer =
+                        answer.unwrap_or_else(|| Payload::own(asked.unanswered("the client gave no answer").line));
                     this.child.send(answer).await;
                 });
             }
             (Cleared::Decide(message), id) => {
-                let Ok(proposal) = self.propose(From::Server, message) else { return };
-                if self.busy.load(Ordering::Acquire) >= BUSY_MAX {
-                    self.metrics.dropped("too_many_requests");
+                let Ok(proposal) = self.link.propose(From::Server, message) else { return };
+                if self.in_flight() >= BUSY_MAX {
+                    self.link.metrics.dropped("too_many_requests");
                     return;
                 }
                 let (this, busy) = (self.clone(), Busy::new(self));
@@ -438,18 +495,64 @@ impl<P: Ports + 'static> Connection<P> {
         }
     }
 
+    /// Where a message of the server's own belongs, and what of it has to be put back.
+    fn place(&self, message: &Message) -> Place {
+        let (method, params) = match &message.kind {
+            Kind::Notification { method, params } | Kind::Request { method, params, .. } => (method.as_str(), params),
+            Kind::Result { .. } | Kind::Error { .. } => return Place::default(),
+        };
+        let about_lists = method.ends_with("/list_changed")
+            || matches!(method, "notifications/resources/updated" | "notifications/tasks/status");
+        let open = lock(&self.of_worker);
+        let mut place = Place { of_a_request: !about_lists, ..Place::default() };
+        if method == "notifications/progress"
+            && let Some(token) = params.get("progressToken").and_then(id_of)
+        {
+            let found = open.values().find(|open| open.token.as_ref().is_some_and(|(known, _)| *known == token));
+            place.stream = found.and_then(|open| open.stream);
+            place.back = found.and_then(|open| open.token.clone()).filter(|(known, own)| known != own).map(
+                |(_, own)| (vec!["params", "progressToken"], own),
+            );
+        } else if let Some(id) = mcp::meta(params, META_SUBSCRIPTION).and_then(id_of) {
+            let found = open.get(&id);
+            place.stream = found.and_then(|open| open.stream);
+            let own = found.and_then(|open| open.id.clone());
+            place.back = own.map(|own| (vec!["params", "_meta", META_SUBSCRIPTION], own));
+        } else if method == "notifications/message" {
+            let newest = open.values().filter(|open| open.logs).filter_map(|open| open.stream).max();
+            place.stream = newest;
+        }
+        place
+    }
+
+    fn post_notification(&self, payload: Payload, place: &Place) {
+        let text = match &place.back {
+            Some((path, own)) => replaced(payload.as_str(), path, own.as_json()).unwrap_or_default(),
+            None => payload.into_text(),
+        };
+        let text = rpc::one_line(&text);
+        let put = place.stream.is_some_and(|stream| self.outbox.put(stream, &text));
+        match (put, self.stateless) {
+            (true, _) => {}
+            // Without a session there is nobody else whom it could be for.
+            (false, true) => self.link.metrics.dropped("notification_without_request"),
+            (false, false) => self.outbox.post(&text, place.of_a_request),
+        }
+    }
+
     /// A server's request is a proposal too: to the worker it would reach.
     async fn ask_worker(self: Arc<Self>, proposal: Proposal, id: Option<Id>) {
         let Some(id) = id else {
-            pipeline::handle(&self.gate, proposal, &Nowhere).await;
+            pipeline::handle(&self.link.gate, proposal, &Nowhere).await;
             return;
         };
         let method = proposal.method.clone();
+        let asked = Asked { id: &id, method: &method, modern: false };
         let upstream = ToWorker { connection: &self, id: &id };
-        let answer = match pipeline::handle(&self.gate, proposal, &upstream).await {
+        let answer = match pipeline::handle(&self.link.gate, proposal, &upstream).await {
             Answer::Answered { payload, .. } => payload,
-            Answer::Refused(refused) => Payload::own(refusal::line(&id, &method, &refused)),
-            Answer::Ended { id: decision, reply } => Payload::own(refusal::ended(&id, &method, &decision, &reply)),
+            Answer::Refused(refused) => Payload::own(asked.refused(&refused).line),
+            Answer::Ended { id: decision, reply } => Payload::own(asked.ended(&decision, &reply).line),
         };
         self.child.send(answer).await;
     }
@@ -463,69 +566,36 @@ impl<P: Ports + 'static> Connection<P> {
             }
             open.insert(id.clone(), reply);
         }
-        self.post(payload);
+        self.outbox.post(&rpc::one_line(payload.as_str()), true);
         let reply = tokio::select! {
             reply = answered => reply.unwrap_or(Reply::Lost(self.how_lost())),
-            () = tokio::time::sleep(self.settings.call_timeout) => Reply::Lost(Lost::TimedOut),
+            () = tokio::time::sleep(self.link.settings.call_timeout) => Reply::Lost(Lost::TimedOut),
         };
         lock(&self.of_server).remove(id);
         reply
     }
 
-    /// Hands the worker a message of the server's own.
-    fn post(&self, payload: Payload) {
-        let mut outbox = lock(&self.outbox);
-        let mut line = payload.as_str().to_owned();
-        let streams: Vec<_> =
-            outbox.listening.iter().chain(outbox.answering.iter().rev().map(|(_, s)| s)).cloned().collect();
-        for stream in streams {
-            match stream.try_send(line) {
-                Ok(()) => return,
-                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => line = back,
-            }
-        }
-        if outbox.queue.len() == QUEUE_MAX {
-            outbox.queue.pop_front();
-            self.metrics.dropped("worker_does_not_listen");
-        }
-        outbox.queue.push_back(line);
-    }
-
-    /// The stream of the server's own messages; a later one takes the place of an earlier.
-    pub fn listen(&self) -> mpsc::Receiver<String> {
+    /// The stream of the server's own messages, or the rest of one that broke.
+    pub async fn listen(self: &Arc<Self>, headers: &HeaderMap) -> Response {
         self.touch();
-        let (stream, messages) = mpsc::channel(QUEUE_MAX * 2);
-        let mut outbox = lock(&self.outbox);
-        while let Some(line) = outbox.queue.pop_front() {
-            let _ = stream.try_send(line);
-        }
-        outbox.listening = (!self.gone.load(Ordering::Acquire)).then_some(stream);
-        messages
-    }
-
-    /// A stream beside one answer, for workers that listen nowhere else. Ends with [`Connection::end_answering`].
-    pub fn begin_answering(&self) -> (u64, mpsc::Receiver<String>) {
-        let (stream, messages) = mpsc::channel(QUEUE_MAX * 2);
-        let mut outbox = lock(&self.outbox);
-        if outbox.listening.as_ref().is_none_or(mpsc::Sender::is_closed) {
-            while let Some(line) = outbox.queue.pop_front() {
-                let _ = stream.try_send(line);
-            }
-        }
-        outbox.next += 1;
-        let number = outbox.next;
-        outbox.answering.push((number, stream));
-        (number, messages)
-    }
-
-    /// See [`Connection::begin_answering`].
-    pub fn end_answering(&self, number: u64) {
-        lock(&self.outbox).answering.retain(|(n, _)| *n != number);
-    }
-
-    /// Whose it is.
-    pub fn passage(&self) -> &Passage {
-        &self.passage
+        let (number, next) = match headers.get(headers::LAST_EVENT).map(|event| event.to_str().unwrap_or_default()) {
+            None => (LISTENING, self.outbox.unheard()),
+            Some(event) => match self.outbox.after(event) {
+                Some(place) => place,
+                None => {
+                    let told = Asked { id: &Id::null(), method: "", modern: false }
+                        .malformed(-32600, "no such event is kept: listen without `Last-Event-ID`");
+                    return json(StatusCode::NOT_FOUND, HeaderMap::new(), told);
+                }
+            },
+        };
+        let (exchange, awaited) = Exchange::new(Some(KEEP_ALIVE));
+        let this = self.clone();
+        tokio::spawn(async move {
+            exchange.begin_events(HeaderMap::new());
+            this.outbox.carry(number, next, &exchange).await;
+        });
+        awaited.response().await
     }
 
     /// Whether the server has ended.
@@ -539,11 +609,10 @@ impl<P: Ports + 'static> Connection<P> {
     }
 
     /// Whether nobody listens, nothing is in flight, and nothing came for so long.
-    pub fn is_idle(&self, for_long: std::time::Duration) -> bool {
-        let listening = lock(&self.outbox).listening.as_ref().is_some_and(|stream| !stream.is_closed());
+    pub fn is_idle(&self, for_long: Duration) -> bool {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let idle = now.saturating_sub(self.last_used_ms.load(Ordering::Relaxed));
-        !listening && self.in_flight() == 0 && u128::from(idle) >= for_long.as_millis()
+        !self.outbox.is_heard() && self.in_flight() == 0 && u128::from(idle) >= for_long.as_millis()
     }
 
     fn touch(&self) {
@@ -558,15 +627,44 @@ impl<P: Ports + 'static> Connection<P> {
     }
 }
 
+/// What is to be done with a request.
+enum Work {
+    Chat(Payload),
+    Ask(Proposal),
+}
+
+/// What a request wishes to hear of meanwhile.
+struct Wishes {
+    token: Option<Id>,
+    logs: bool,
+}
+
+impl Wishes {
+    fn of(params: &Json) -> Self {
+        let token = mcp::meta(params, "progressToken").and_then(id_of);
+        Self { token, logs: mcp::meta(params, META_LOG_LEVEL).is_some() }
+    }
+}
+
+/// Where a message of the server's own belongs.
+#[derive(Default)]
+struct Place {
+    stream: Option<u64>,
+    /// A value that was replaced on the way in: where it stands, and the worker's own.
+    back: Option<(Vec<&'static str>, Id)>,
+    of_a_request: bool,
+}
+
 /// Towards the child.
 struct ToServer<'a, P> {
     connection: &'a Arc<Connection<P>>,
-    id: &'a Id,
+    call: &'a Call,
+    wishes: &'a Wishes,
 }
 
 impl<P: Ports + 'static> Upstream for ToServer<'_, P> {
     async fn forward(&self, permit: Permit) -> Reply {
-        self.connection.relay(permit.into_payload(), self.id).await
+        self.connection.relay(permit.into_payload(), self.wishes, self.call).await
     }
 }
 
@@ -582,12 +680,22 @@ impl<P: Ports + 'static> Upstream for ToWorker<'_, P> {
     }
 }
 
-/// For what is never permitted.
-pub struct Nowhere;
+async fn patience(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => tokio::time::sleep(patience).await,
+        None => std::future::pending().await,
+    }
+}
 
-impl Upstream for Nowhere {
-    async fn forward(&self, _permit: Permit) -> Reply {
-        Reply::NotSent
+fn request_id(params: &Json) -> Option<Id> {
+    params.get("requestId").and_then(id_of)
+}
+
+fn id_of(value: &Json) -> Option<Id> {
+    match value {
+        Json::String(text) => Some(Id::text(text)),
+        Json::Number(text) => Some(Id::number(text)),
+        _ => None,
     }
 }
 
@@ -602,13 +710,4 @@ fn reply(message: Message) -> Reply {
 // A std mutex: nothing awaits while it is held.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The answer to a worker whose connection was not opened.
-pub fn not_opened(id: &Id, answer: &Answer) -> String {
-    match answer {
-        Answer::Refused(refused) => refusal::line(id, "initialize", refused),
-        Answer::Ended { id: decision, reply } => refusal::ended(id, "initialize", decision, reply),
-        Answer::Answered { id: decision, .. } => refusal::ended(id, "initialize", decision, &Reply::NotSent),
-    }
 }

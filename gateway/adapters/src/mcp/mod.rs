@@ -1,16 +1,27 @@
-//! The MCP door: a raw JSON-RPC proxy in front of stdio servers, one child a worker and connection.
+//! The MCP door: a raw JSON-RPC proxy, in front of stdio servers and of servers at a URL, for both generations.
 //!
-//! [`child`] runs a server, [`connection`] stands between it and its worker, [`discover`] asks a server for its tools,
-//! [`list`] filters what a worker is shown, [`refusal`] says no in the protocol's own words.
+//! [`server`] says how a server is reached. [`link`] is what every connection has; [`connection`] is one to a [`child`],
+//! [`remote`] one to a URL. [`exchange`] answers a worker over HTTP, [`sse`] cuts streams into events, [`headers`] holds
+//! headers against bodies, [`tasks`] remembers whose task is whose, [`discover`] asks a server for its tools, [`list`]
+//! filters what a worker is shown, [`refusal`] says no in the protocol's own words.
 
 pub mod child;
 pub mod connection;
 pub mod discover;
+pub mod exchange;
+pub mod headers;
+pub mod link;
 pub mod list;
+pub mod outbox;
 pub mod refusal;
+pub mod remote;
+pub mod server;
+pub mod sse;
+pub mod tasks;
 
 use std::time::Duration;
-use warden_core::json::Limits;
+use warden_core::json::{Json, Limits};
+use warden_core::proposal::{Ask, Door, Proposal, Verb};
 
 /// Bounds of the door.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +30,7 @@ pub struct Settings {
     pub worker: Limits,
     /// Of a message from a server.
     pub server: Limits,
-    /// How long a server may take for an answer.
+    /// How long a server may be silent while an answer is due.
     pub call_timeout: Duration,
     /// How long an answer may still come after it was cancelled.
     pub cancel_grace: Duration,
@@ -33,5 +44,21 @@ impl Default for Settings {
             call_timeout: Duration::from_secs(60),
             cancel_grace: Duration::from_secs(5),
         }
+    }
+}
+
+/// Asks for a connection that no message of its own opens: the first request without a session does.
+pub fn connection_proposal(worker: &str, connection: &str, server: &str) -> Proposal {
+    Proposal {
+        door: Door::Mcp,
+        worker: worker.to_owned(),
+        connection: connection.to_owned(),
+        server: server.to_owned(),
+        method: "connect".into(),
+        ask: Ask::Verb(Verb::Connect),
+        arguments: Json::Object(Vec::new()),
+        envelope: Json::Null,
+        payload: String::new(),
+        barred: None,
     }
 }

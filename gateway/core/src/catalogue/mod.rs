@@ -103,9 +103,45 @@ impl Tool {
         }
     }
 
+    /// Arguments that its schema has repeated in headers: `x-mcp-header`, reached through `properties` alone (MCP
+    /// 2026-07-28, "Streamable HTTP").
+    pub fn header_params(&self) -> Vec<HeaderParam> {
+        let mut found = Vec::new();
+        let schema = self.definition.get("inputSchema").unwrap_or(&Value::Null);
+        collect_header_params(schema, &mut Vec::new(), &mut found);
+        found
+    }
+
     /// The type of its arguments.
     pub fn input(&self) -> ty::Ty {
         self.definition.get("inputSchema").map_or(ty::Ty::Unseen, ty::Ty::of_input_schema)
+    }
+}
+
+/// An argument that a modern client repeats in a header of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderParam {
+    /// The header's name after `Mcp-Param-`.
+    pub header: String,
+    /// Where the argument stands, name by name.
+    pub path: Vec<String>,
+}
+
+/// Deeper than this no argument is looked for.
+const HEADER_DEPTH_MAX: usize = 8;
+
+fn collect_header_params(schema: &Value, path: &mut Vec<String>, found: &mut Vec<HeaderParam>) {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    if path.len() == HEADER_DEPTH_MAX {
+        return;
+    }
+    for (name, schema) in properties.into_iter().flatten() {
+        path.push(name.clone());
+        if let Some(header) = schema.get("x-mcp-header").and_then(Value::as_str) {
+            found.push(HeaderParam { header: header.to_owned(), path: path.clone() });
+        }
+        collect_header_params(schema, path, found);
+        path.pop();
     }
 }
 

@@ -120,6 +120,10 @@ pub fn verb_input(verb: Verb) -> Ty {
     let unseen = |required| Field { ty: Ty::Unseen, required, nullable: false };
     let (fields, extra): (&[(&str, Field)], Extra) = match verb {
         Verb::ReadResource | Verb::SubscribeResource => (&[("uri", seen(true))], Extra::Refuse),
+        Verb::Listen => {
+            let texts = || Field { ty: Ty::Set(Box::new(Ty::Text(None))), required: false, nullable: false };
+            return Ty::Record([("uris".to_owned(), texts()), ("tasks".to_owned(), texts())].into(), Extra::Refuse);
+        }
         Verb::GetPrompt => (&[("name", seen(true)), ("arguments", unseen(false))], Extra::Refuse),
         Verb::Complete => {
             (&[("ref", unseen(true)), ("argument", unseen(true)), ("context", unseen(false))], Extra::Refuse)

@@ -6,7 +6,7 @@ use super::schema::{Builder, Footprint, verb_input};
 use super::slice::{Index, Lineage, Slice};
 use super::{Problem, Problems, probe};
 use crate::catalogue::ty::Ty;
-use crate::catalogue::{Catalogue, Effect as ToolEffect, hash_of, sha256_hex};
+use crate::catalogue::{Catalogue, HeaderParam, Effect as ToolEffect, hash_of, sha256_hex};
 use crate::facts::{Facts, Mode};
 use crate::proposal::{Ask, Verb};
 use cedar_policy::{
@@ -76,6 +76,8 @@ pub struct Target {
     pub input: Ty,
     /// Arguments marked as paths.
     pub paths: Vec<String>,
+    /// Arguments that a modern client repeats in headers.
+    pub header_params: Vec<HeaderParam>,
     action_lineage: Vec<EntityUid>,
     resource_parents: Vec<EntityUid>,
 }
@@ -289,6 +291,12 @@ impl Snapshot {
         self.rules.get(id)
     }
 
+    /// The arguments of a catalogued tool that a modern client repeats in headers.
+    pub fn header_params(&self, server: &str, tool: &str) -> &[HeaderParam] {
+        let number = self.servers.get(server).and_then(|server| server.tools.get(tool));
+        number.map_or(&[], |number| &self.targets[*number].header_params)
+    }
+
     /// Whether a list shows this to a worker.
     pub fn is_listed(&self, worker: &str, server: &str, ask: &Ask) -> bool {
         self.case(worker, server, ask).is_ok_and(|case| case.slice.is_some_and(|slice| slice.listed))
@@ -362,6 +370,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
                 resource_record: tool_record(name, tool_name, tool.effect(), tool.open_world.unwrap_or(true), true),
                 input: tool.input(),
                 paths: tool.paths.clone(),
+                header_params: tool.header_params(),
                 action_lineage: actions(&format!("{name}/*"))?,
                 resource_parents: vec![server.clone()],
             });
@@ -374,6 +383,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
             resource_record: tool_record(name, "*", ToolEffect::Production, true, false),
             input: Ty::Unseen,
             paths: Vec::new(),
+            header_params: Vec::new(),
             action_lineage: vec![uid("Action", "call_tool")?, uid("Action", "effect")?],
             resource_parents: vec![server.clone()],
         });
@@ -390,6 +400,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
                 resource_record: serde_json::json!({ "type": "Server", "id": name }),
                 input: verb_input(verb),
                 paths: Vec::new(),
+                header_params: Vec::new(),
                 action_lineage: groups.iter().map(|g| uid("Action", g)).collect::<Result<_, _>>()?,
                 resource_parents: Vec::new(),
             });
@@ -403,6 +414,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
         resource_record: serde_json::json!({ "type": "Plane", "id": "operator" }),
         input: verb_input(Verb::Operate),
         paths: Vec::new(),
+        header_params: Vec::new(),
         action_lineage: vec![uid("Action", "govern")?, uid("Action", "effect")?],
         resource_parents: Vec::new(),
     });

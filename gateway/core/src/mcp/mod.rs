@@ -1,10 +1,37 @@
 //! What each MCP method means to policy. Every method is an action, or it is denied.
 //!
-//! Source: MCP specification 2025-11-25 and, for the chatter of newer peers, 2026-07-28.
+//! Two generations live side by side. **Legacy** (to 2025-11-25) begins with `initialize` and has sessions; **modern** (from
+//! 2026-07-28) says its version in every request and has none. Sources: MCP specification 2025-06-18, 2025-11-25 and
+//! 2026-07-28, and its tasks extension of 2026-07-28. [`result`] reads what an answer asks or brings.
+
+pub mod result;
 
 use crate::json::Json;
 use crate::proposal::{Ask, Door, Proposal, Verb};
 use crate::rpc::{Id, Kind, Message};
+
+/// The legacy versions, oldest first.
+pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+/// The first modern version.
+pub const MODERN: &str = "2026-07-28";
+/// Where a modern request says its version, its client's capabilities, and whether it wants log messages.
+pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// See [`META_VERSION`].
+pub const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// See [`META_VERSION`].
+pub const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+/// Where a modern notification says which `subscriptions/listen` it is for.
+pub const META_SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// Whether a version is modern. Versions are dates, so later ones compare greater.
+pub fn is_modern(version: &str) -> bool {
+    version >= MODERN
+}
+
+/// A member of the `_meta` of some parameters.
+pub fn meta<'p>(params: &'p Json, name: &str) -> Option<&'p Json> {
+    params.get("_meta")?.get(name)
+}
 
 /// Which side a message comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +64,15 @@ pub fn class(from: From, method: &str) -> Class {
         (From::Worker, "prompts/list") => Class::Gated(Verb::ListPrompts),
         (From::Worker, "resources/read") => Class::Gated(Verb::ReadResource),
         (From::Worker, "resources/subscribe" | "resources/unsubscribe") => Class::Gated(Verb::SubscribeResource),
+        (From::Worker, "subscriptions/listen") => Class::Gated(Verb::Listen),
         (From::Worker, "prompts/get") => Class::Gated(Verb::GetPrompt),
         (From::Worker, "completion/complete") => Class::Gated(Verb::Complete),
         (From::Server, "sampling/createMessage") => Class::Gated(Verb::Sample),
         (From::Server, "elicitation/create") => Class::Gated(Verb::Elicit),
         (From::Server, "roots/list") => Class::Gated(Verb::ListRoots),
-        (_, "tasks/get" | "tasks/result" | "tasks/list" | "tasks/cancel") => Class::Gated(Verb::FollowTask),
+        (_, "tasks/get" | "tasks/result" | "tasks/list" | "tasks/cancel") | (From::Worker, "tasks/update") => {
+            Class::Gated(Verb::FollowTask)
+        }
         (_, "ping")
         | (From::Worker, "initialize" | "server/discover" | "logging/setLevel")
         | (_, "notifications/cancelled" | "notifications/progress" | "notifications/tasks/status")
@@ -54,7 +84,9 @@ pub fn class(from: From, method: &str) -> Class {
             | "notifications/resources/list_changed"
             | "notifications/resources/updated"
             | "notifications/prompts/list_changed"
-            | "notifications/elicitation/complete",
+            | "notifications/elicitation/complete"
+            | "notifications/subscriptions/acknowledged"
+            | "notifications/tasks",
         ) => Class::Chatter,
         _ => Class::Unknown,
     }
@@ -69,7 +101,7 @@ pub enum Malformed {
     /// `params.arguments` is not an object.
     #[error("`params.arguments` is not an object")]
     Arguments,
-    /// Another member than `name`, `arguments`, `_meta` and `task`.
+    /// Another member than `name`, `arguments`, `_meta`, `task`, `inputResponses` and `requestState`.
     #[error("`params` has a member that is not known")]
     Unknown,
 }
@@ -94,8 +126,12 @@ pub fn propose(
             let (name, arguments, rest) = tool_call(params)?;
             (Ask::Tool { name }, arguments, rest)
         }
+        Class::Gated(Verb::Listen) => {
+            let (arguments, rest) = listen(params);
+            (Ask::Verb(Verb::Listen), arguments, rest)
+        }
         Class::Gated(verb) => {
-            let (arguments, rest) = without_meta(params);
+            let (arguments, rest) = without_meta(params, verb);
             (Ask::Verb(verb), arguments, rest)
         }
         Class::Chatter => (Ask::Verb(Verb::Connect), Json::Object(vec![]), params),
@@ -116,6 +152,7 @@ pub fn propose(
         arguments,
         envelope,
         payload: raw,
+        barred: None,
     })
 }
 
@@ -129,7 +166,7 @@ fn tool_call(params: Json) -> Result<(String, Json, Json), Malformed> {
             ("arguments", object @ Json::Object(_)) => arguments = object,
             ("arguments", Json::Null) => {}
             ("arguments", _) => return Err(Malformed::Arguments),
-            ("_meta" | "task", value) => rest.push((name, value)),
+            ("_meta" | "task" | "inputResponses" | "requestState", value) => rest.push((name, value)),
             // Some readers fold case, and not in ASCII alone: to them `argument\u{17f}` is `arguments`. What is not known
             // is not forwarded.
             _ => return Err(Malformed::Unknown),
@@ -138,14 +175,48 @@ fn tool_call(params: Json) -> Result<(String, Json, Json), Malformed> {
     Ok((tool.ok_or(Malformed::Name)?, arguments, Json::Object(rest)))
 }
 
-fn without_meta(params: Json) -> (Json, Json) {
+/// What an author sees of the parameters of a verb, and the rest, which is scanned. A round that answers a server's
+/// questions (`inputResponses`, `requestState`) is a proposal like the first one.
+fn without_meta(params: Json, verb: Verb) -> (Json, Json) {
+    let asks_back = matches!(verb, Verb::ReadResource | Verb::GetPrompt);
+    let follows = verb == Verb::FollowTask;
+    let beside = |name: &str| match name {
+        "_meta" => true,
+        "inputResponses" => asks_back || follows,
+        "requestState" => asks_back,
+        _ => false,
+    };
     match params {
         Json::Object(members) => {
-            let (meta, own) = members.into_iter().partition(|(name, _)| name == "_meta");
-            (Json::Object(own), Json::Object(meta))
+            let (rest, own) = members.into_iter().partition(|(name, _)| beside(name));
+            (Json::Object(own), Json::Object(rest))
         }
         _ => (Json::Object(vec![]), Json::Null),
     }
+}
+
+/// The resources and tasks that a `subscriptions/listen` names, as `uris` and `tasks`; the rest is which lists it follows.
+/// A member that is not known is kept with the arguments, where it is refused.
+fn listen(params: Json) -> (Json, Json) {
+    let Json::Object(members) = params else { return (Json::Null, Json::Null) };
+    let (mut arguments, mut rest) = (Vec::new(), Vec::new());
+    for (name, value) in members {
+        match (name.as_str(), value) {
+            ("_meta", value) => rest.push((name, value)),
+            ("notifications", Json::Object(asked)) => {
+                for (kind, value) in asked {
+                    match kind.as_str() {
+                        "resourceSubscriptions" => arguments.push(("uris".to_owned(), value)),
+                        "taskIds" => arguments.push(("tasks".to_owned(), value)),
+                        "toolsListChanged" | "promptsListChanged" | "resourcesListChanged" => rest.push((kind, value)),
+                        _ => arguments.push((kind, value)),
+                    }
+                }
+            }
+            (_, value) => arguments.push((name, value)),
+        }
+    }
+    (Json::Object(arguments), Json::Object(rest))
 }
 
 #[cfg(test)]
@@ -188,5 +259,28 @@ mod tests {
         assert_eq!(class(From::Worker, "sampling/createMessage"), Class::Unknown);
         assert_eq!(class(From::Server, "tools/call"), Class::Unknown);
         assert_eq!(class(From::Worker, "notifications/x"), Class::Unknown);
+    }
+
+    #[test]
+    fn what_a_listener_follows_is_seen() {
+        let listen = |asked: &str| {
+            read(&format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{{"notifications":{asked},"_meta":{{}}}}}}"#
+            ))
+            .unwrap()
+            .arguments
+        };
+        let seen = listen(r#"{"toolsListChanged":true,"resourceSubscriptions":["file:///a"],"taskIds":["t"]}"#);
+        let text = |text: &str| Json::Array(vec![Json::String(text.into())]);
+        assert_eq!(seen, Json::Object(vec![("uris".into(), text("file:///a")), ("tasks".into(), text("t"))]));
+        assert!(listen(r#"{"ResourceSubscriptions":["file:///a"]}"#).get("ResourceSubscriptions").is_some());
+    }
+
+    #[test]
+    fn a_round_that_answers_questions_is_scanned_and_not_mistaken_for_arguments() {
+        let text = r#"{"jsonrpc":"2.0","id":2,"method":"resources/read","params":{"uri":"file:///a","requestState":"s","inputResponses":{"k":{"action":"accept"}}}}"#;
+        let proposal = read(text).unwrap();
+        assert_eq!(proposal.arguments, Json::Object(vec![("uri".into(), Json::String("file:///a".into()))]));
+        assert!(proposal.envelope.get("params").unwrap().get("inputResponses").is_some());
     }
 }

@@ -1,0 +1,165 @@
+//! The servers that the configuration names: a command that is started as a child, or a URL.
+
+use super::child::ServerCommand;
+use super::headers;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use warden_core::outcome::{Lost, Reply};
+
+/// One server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// How it is reached.
+    pub reach: Reach,
+    /// How long each of its tools may be silent, where that differs from the default.
+    pub timeouts: BTreeMap<String, Duration>,
+}
+
+/// How a server is reached.
+#[derive(Clone, Debug)]
+pub enum Reach {
+    /// Started as a child, one for each connection.
+    Command(ServerCommand),
+    /// Over Streamable HTTP.
+    Url(Arc<HttpServer>),
+}
+
+impl Server {
+    /// A server that is started.
+    pub fn command(command: ServerCommand) -> Self {
+        Self { reach: Reach::Command(command), timeouts: BTreeMap::new() }
+    }
+
+    /// How long an answer to a call of `tool` may be silent.
+    pub fn timeout(&self, tool: Option<&str>, default: Duration) -> Duration {
+        tool.and_then(|tool| self.timeouts.get(tool)).copied().unwrap_or(default)
+    }
+}
+
+type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// A server at a URL, with the credentials that Warden holds for it.
+pub struct HttpServer {
+    uri: Uri,
+    /// Set on every request; they take the place of the worker's.
+    headers: HeaderMap,
+    http: Http,
+}
+
+impl std::fmt::Debug for HttpServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Values are credentials.
+        write!(f, "HttpServer({}, {} headers)", self.uri, self.headers.len())
+    }
+}
+
+const CONNECT: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(60);
+
+impl HttpServer {
+    /// A server at `url`. `ca` is a file of PEM certificates that are trusted beside the system's.
+    pub fn new(url: &str, extra: &BTreeMap<String, String>, ca: Option<&Path>) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|_| format!("url: `{url}` is no URL"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+            return Err(format!("url: `{url}` is not `http://HOST…` or `https://HOST…`"));
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("url: credentials belong in `headers`, as `${NAME}`".into());
+        }
+        let mut set = HeaderMap::new();
+        for (name, value) in extra {
+            let at = format!("headers.{name}");
+            let name: HeaderName = name.parse().map_err(|_| format!("{at}: no header has this name"))?;
+            if [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION].contains(&name) {
+                return Err(format!("{at}: Warden sets this header by itself"));
+            }
+            let mut value: HeaderValue = value.parse().map_err(|_| format!("{at}: its value cannot stand in a header"))?;
+            value.set_sensitive(true);
+            set.insert(name, value);
+        }
+        let mut tcp = HttpConnector::new();
+        // Without it an event waits 40 ms for the one before it to be acknowledged.
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT));
+        tcp.enforce_http(false);
+        let tls = tls(uri.scheme_str() == Some("https"), ca)?;
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(1024)
+            .build(https);
+        Ok(Self { uri, headers: set, http })
+    }
+
+    /// Where it is.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Sends a request with a worker's `headers` as far as they go on, and waits for the head of the answer. Redirects are
+    /// not followed.
+    pub async fn send(&self, method: Method, worker: &HeaderMap, body: String) -> Result<Response<Incoming>, Reply> {
+        let mut request = Request::new(Full::new(Bytes::from(body)));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = headers::for_server(worker);
+        // What is compressed cannot be scanned.
+        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        for (name, value) in &self.headers {
+            request.headers_mut().insert(name.clone(), value.clone());
+        }
+        self.http.request(request).await.map_err(|e| {
+            tracing::warn!(uri = %self.uri, error = %causes(&e), "the server did not answer");
+            if e.is_connect() { Reply::NotSent } else { Reply::Lost(Lost::Gone) }
+        })
+    }
+}
+
+/// An error with what caused it, on one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn tls(needed: bool, ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    if needed {
+        for certificate in rustls_native_certs::load_native_certs().certs {
+            let _ = roots.add(certificate);
+        }
+    }
+    if let Some(path) = ca {
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        let bad = |what: String| format!("ca_file: `{}`: {what}", path.display());
+        let mut any = false;
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(e.to_string()))? {
+            let certificate = certificate.map_err(|e| bad(e.to_string()))?;
+            roots.add(certificate).map_err(|e| bad(e.to_string()))?;
+            any = true;
+        }
+        if !any {
+            return Err(bad("no PEM certificate in it".into()));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
