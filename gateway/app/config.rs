@@ -107,11 +107,14 @@ pub struct RawLimits {
     pub depth: usize,
     /// Seconds a server may be silent while an answer is due.
     pub call_timeout_s: u64,
+    /// Seconds after which a stream that says nothing is closed in front of a stdio server. Its worker comes back for the
+    /// answer (MCP 2025-11-25), and no proxy between them has to keep a quiet connection.
+    pub stream_hold_s: u64,
 }
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { message_bytes: 4 << 20, result_bytes: 64 << 20, depth: 64, call_timeout_s: 60 }
+        Self { message_bytes: 4 << 20, result_bytes: 64 << 20, depth: 64, call_timeout_s: 60, stream_hold_s: 60 }
     }
 }
 
@@ -273,6 +276,7 @@ impl Config {
                     worker: Limits { bytes_max: raw.limits.message_bytes, depth_max: raw.limits.depth },
                     server: Limits { bytes_max: raw.limits.result_bytes, depth_max: 128 },
                     call_timeout: Duration::from_secs(raw.limits.call_timeout_s),
+                    stream_hold: Duration::from_secs(raw.limits.stream_hold_s),
                     ..Settings::default()
                 },
             },

@@ -154,8 +154,9 @@ fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
             let given = match &case.target.input {
                 Ty::Record(fields, _) if fields.contains_key("path") => arguments(&mut chance),
                 Ty::Record(fields, _) if !fields.is_empty() => {
-                    let members = fields.keys().map(|name| (name.clone(), Json::String("x".into()))).collect();
-                    Json::Object(members)
+                    let text = || Json::String("x".into());
+                    let of = |ty: &Ty| if let Ty::Set(_) = ty { Json::Array(vec![text()]) } else { text() };
+                    Json::Object(fields.iter().map(|(name, field)| (name.clone(), of(&field.ty))).collect())
                 }
                 _ => Json::Object(vec![]),
             };

@@ -85,7 +85,7 @@ impl Conn {
 
     async fn post(&self, headers: HeaderMap, message: Message, modern: bool) -> Response {
         match self {
-            Conn::Child(connection) => connection.post(message, modern, accepts_events(&headers)).await,
+            Conn::Child(connection) => connection.post(&headers, message, modern).await,
             Conn::Remote(remote) => remote.post(headers, message, modern).await,
         }
     }
@@ -563,10 +563,6 @@ fn tool_of(message: &Message) -> Option<&str> {
         Kind::Request { method, params, .. } if method == "tools/call" => params.get("name")?.as_str(),
         _ => None,
     }
-}
-
-fn accepts_events(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT).iter().any(|value| value.to_str().is_ok_and(|v| v.contains("text/event-stream")))
 }
 
 pub(super) fn is_json(headers: &HeaderMap) -> bool {

@@ -14,7 +14,7 @@ use super::outbox::{LISTENING, Outbox};
 use super::refusal::{Asked, Told};
 use super::remote::{json, status_of};
 use super::server::Server;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -97,6 +97,11 @@ struct Call {
     method: String,
     modern: bool,
     stream: Option<u64>,
+    /// Whether the worker would rather have a stream. The modern protocol says an error by the status, so there the stream
+    /// begins once it is none.
+    at_once: bool,
+    /// How long a quiet stream is kept open, for a worker that comes back.
+    hold: Option<Duration>,
     patience: Option<Duration>,
     /// The worker has gone, which cancels a modern request.
     left: Arc<Notify>,
@@ -133,8 +138,8 @@ impl<P: Ports + 'static> Connection<P> {
         Ok(connection)
     }
 
-    /// Takes one message of the worker. `events`: whether it may be answered with a stream.
-    pub async fn post(self: &Arc<Self>, message: Message, modern: bool, events: bool) -> Response {
+    /// Takes one message of the worker.
+    pub async fn post(self: &Arc<Self>, headers: &HeaderMap, message: Message, modern: bool) -> Response {
         self.touch();
         let (id, method, params) = match &message.kind {
             Kind::Result { .. } | Kind::Error { .. } => {
@@ -161,7 +166,7 @@ impl<P: Ports + 'static> Connection<P> {
                 self.link.metrics.chatter.inc();
                 Work::Chat(payload)
             }
-            Cleared::Decide(message) => match self.link.propose(From::Worker, message) {
+            Cleared::Decide(message) => match self.link.propose_modern(message, modern) {
                 Ok(proposal) => Work::Ask(proposal),
                 Err(e) => {
                     self.link.metrics.dropped("malformed");
@@ -170,12 +175,15 @@ impl<P: Ports + 'static> Connection<P> {
                 }
             },
         };
+        let streaming = Streaming::of(headers);
         self.answer(work, wishes, Call {
             patience: self.patience(&method, None),
             id,
             method,
             modern,
-            stream: events.then(|| self.outbox.open()),
+            stream: (streaming != Streaming::Never).then(|| self.outbox.open()),
+            at_once: streaming == Streaming::AtOnce,
+            hold: can_resume(headers, modern).then_some(self.link.settings.stream_hold),
             left: Arc::default(),
         })
         .await
@@ -225,15 +233,26 @@ impl<P: Ports + 'static> Connection<P> {
             return;
         };
         let pause = async {
-            // A stream is worth it only where a worker can resume it.
-            if call.modern { std::future::pending().await } else { tokio::time::sleep(STREAM_AFTER).await }
+            // A stream that says nothing is worth it only where a worker can resume it.
+            match (call.modern, call.at_once) {
+                (true, _) => std::future::pending().await,
+                (false, true) => {}
+                (false, false) => tokio::time::sleep(STREAM_AFTER).await,
+            }
         };
         tokio::select! {
             biased;
             () = self.outbox.news(stream) => {}
             told = &mut answer => {
                 self.outbox.close(stream, None);
-                return whole(told.ok());
+                match told {
+                    Ok(told) if call.at_once && told.code.is_none() => {
+                        exchange.begin_events(HeaderMap::new());
+                        exchange.send(super::sse::event(&rpc::one_line(&told.line), None)).await;
+                    }
+                    told => whole(told.ok()),
+                }
+                return;
             }
             () = pause => {}
             () = exchange.left(), if call.modern => {
@@ -246,11 +265,11 @@ impl<P: Ports + 'static> Connection<P> {
         if !call.modern {
             exchange.send(self.outbox.primer(stream)).await;
         }
-        let carried = self.outbox.carry(stream, 0, &exchange);
+        let carried = self.outbox.carry(stream, 0, &exchange, call.hold);
         tokio::pin!(carried);
         let told = tokio::select! {
             told = &mut answer => told.ok(),
-            // Gone: a modern request is cancelled, and a legacy one goes on, for a worker that resumes.
+            // Gone, or held long enough: a modern request is cancelled, a legacy one goes on for a worker that comes back.
             () = &mut carried => {
                 call.left.notify_one();
                 let told = answer.await.ok();
@@ -590,10 +609,10 @@ impl<P: Ports + 'static> Connection<P> {
             },
         };
         let (exchange, awaited) = Exchange::new(Some(KEEP_ALIVE));
-        let this = self.clone();
+        let (this, hold) = (self.clone(), can_resume(headers, false).then_some(self.link.settings.stream_hold));
         tokio::spawn(async move {
             exchange.begin_events(HeaderMap::new());
-            this.outbox.carry(number, next, &exchange).await;
+            this.outbox.carry(number, next, &exchange, hold.filter(|_| number != LISTENING)).await;
         });
         awaited.response().await
     }
@@ -644,6 +663,35 @@ impl Wishes {
         let token = mcp::meta(params, "progressToken").and_then(id_of);
         Self { token, logs: mcp::meta(params, META_LOG_LEVEL).is_some() }
     }
+}
+
+/// Whether an answer may be a stream of events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Streaming {
+    Never,
+    /// Once something is said before the answer.
+    Later,
+    /// The worker names it first.
+    AtOnce,
+}
+
+impl Streaming {
+    fn of(headers: &HeaderMap) -> Self {
+        let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+        let (events, json) = (accept.iter().any(|v| v.contains(EVENTS)), accept.iter().any(|v| v.contains("json")));
+        match accept.first() {
+            Some(first) if first.trim_start().starts_with(EVENTS) || (events && !json) => Self::AtOnce,
+            _ if events => Self::Later,
+            _ => Self::Never,
+        }
+    }
+}
+
+const EVENTS: &str = "text/event-stream";
+
+/// Whether the worker knows that a stream may end before its answer (MCP 2025-11-25, "Sending Messages to the Server").
+fn can_resume(headers: &HeaderMap, modern: bool) -> bool {
+    !modern && headers.get(headers::VERSION).is_some_and(|version| version.as_bytes() >= &b"2025-11-25"[..])
 }
 
 /// Where a message of the server's own belongs.

@@ -34,6 +34,15 @@ pub struct Link<P> {
 }
 
 impl<P: Ports> Link<P> {
+    /// The proposal that a worker's message is.
+    pub fn propose_modern(&self, message: Message, modern: bool) -> Result<Proposal, mcp::Malformed> {
+        let mut proposal = self.propose(From::Worker, message)?;
+        if modern && mcp::is_legacy_only(&proposal.method) {
+            proposal.barred = Some("unknown_method");
+        }
+        Ok(proposal)
+    }
+
     /// The proposal that a message is.
     pub fn propose(&self, from: From, message: Message) -> Result<Proposal, mcp::Malformed> {
         let mut proposal =

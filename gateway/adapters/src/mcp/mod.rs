@@ -34,6 +34,8 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// How long an answer may still come after it was cancelled.
     pub cancel_grace: Duration,
+    /// How long a quiet stream in front of a stdio server is kept open for a worker that can come back.
+    pub stream_hold: Duration,
 }
 
 impl Default for Settings {
@@ -43,6 +45,7 @@ impl Default for Settings {
             server: Limits { bytes_max: 64 << 20, depth_max: 128 },
             call_timeout: Duration::from_secs(60),
             cancel_grace: Duration::from_secs(5),
+            stream_hold: Duration::from_secs(60),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::exchange::Exchange;
 use super::sse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Messages of one stream that are kept; then the oldest go.
@@ -157,8 +158,9 @@ impl Outbox {
         format!("id: {number}-0\nretry: 1000\ndata:\n\n").into_bytes()
     }
 
-    /// Carries a stream from message `next` to its end, or until the worker is gone.
-    pub async fn carry(&self, number: u64, mut next: u64, exchange: &Exchange) {
+    /// Carries a stream from message `next` to its end, until the worker is gone, or until nothing was said for `hold`: then
+    /// the worker is to come back for the rest.
+    pub async fn carry(&self, number: u64, mut next: u64, exchange: &Exchange, hold: Option<Duration>) {
         let listens = number == LISTENING;
         if listens {
             self.rows().listeners += 1;
@@ -192,6 +194,7 @@ impl Outbox {
                 tokio::select! {
                     () = told => {}
                     () = exchange.left() => break,
+                    () = pause(hold) => break,
                 }
             }
         }
@@ -216,6 +219,13 @@ impl Outbox {
     /// Whether somebody carries the listening stream.
     pub fn is_heard(&self) -> bool {
         self.rows().listeners > 0
+    }
+}
+
+async fn pause(hold: Option<Duration>) {
+    match hold {
+        Some(hold) => tokio::time::sleep(hold).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -177,7 +177,7 @@ impl<P: Ports + 'static> Remote<P> {
                 }
                 Work::Chat(payload)
             }
-            Cleared::Decide(message) => match self.link.propose(From::Worker, message) {
+            Cleared::Decide(message) => match self.link.propose_modern(message, modern) {
                 Ok(mut proposal) => {
                     if let Json::Object(members) = &mut proposal.envelope {
                         members.push(("headers".into(), self.headers_to_scan(&headers)));

@@ -28,6 +28,11 @@ pub fn is_modern(version: &str) -> bool {
     version >= MODERN
 }
 
+/// Whether a method left MCP with [`MODERN`]. The chatter among them is the server's to refuse.
+pub fn is_legacy_only(method: &str) -> bool {
+    matches!(method, "resources/subscribe" | "resources/unsubscribe" | "tasks/list" | "tasks/result")
+}
+
 /// A member of the `_meta` of some parameters.
 pub fn meta<'p>(params: &'p Json, name: &str) -> Option<&'p Json> {
     params.get("_meta")?.get(name)
