@@ -39,6 +39,16 @@ pub struct RawConfig {
     /// Further names under which this machine may be addressed (`Host` and `Origin`).
     #[serde(default)]
     pub allowed_hosts: Vec<String>,
+    /// The folder of schema fragments (`*.cedarschema`) that add entity types and actions for the decision door.
+    #[serde(default = "default_schemas")]
+    pub schemas: PathBuf,
+    /// The file of the site's entities, in Cedar's JSON form.
+    #[serde(default = "default_entities")]
+    pub entities: PathBuf,
+    /// The address under which callers reach the worker plane, such as `https://warden.example`, where something in front
+    /// of it speaks TLS.
+    #[serde(default)]
+    pub public_url: Option<String>,
     /// The workers, by name.
     #[serde(default)]
     pub workers: BTreeMap<String, RawWorker>,
@@ -148,6 +158,14 @@ fn default_policies() -> PathBuf {
     "policies".into()
 }
 
+fn default_schemas() -> PathBuf {
+    "schemas/site".into()
+}
+
+fn default_entities() -> PathBuf {
+    "entities.json".into()
+}
+
 fn default_held_for_h() -> u32 {
     24
 }
@@ -165,6 +183,8 @@ pub struct Config {
     pub uids: BTreeMap<String, Option<u32>>,
     /// Further names of this machine.
     pub allowed_hosts: Vec<String>,
+    /// Where callers reach the worker plane, if not at its own address.
+    pub public_url: Option<String>,
     /// What decides.
     pub setup: Setup,
     /// How the journal is kept.
@@ -261,15 +281,24 @@ impl Config {
         if operator_listen.is_some_and(|address| !address.ip().is_loopback()) {
             return Err("operator_listen: operators are reached over loopback only".into());
         }
+        let public_url = raw.public_url.as_deref().map(|url| expand("public_url", url)).transpose()?;
+        if let Some(url) = &public_url
+            && !(url.starts_with("http://") || url.starts_with("https://"))
+        {
+            return Err(format!("public_url: `{url}` is not `http://…` or `https://…`"));
+        }
         Ok(Self {
             listen: address("listen", &raw.listen)?,
             operator_listen,
             same_uid: raw.same_uid,
             uids: raw.workers.iter().map(|(name, worker)| (name.clone(), worker.uid)).collect(),
             allowed_hosts: raw.allowed_hosts,
+            public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
             setup: Setup {
                 data_dir: data_dir.map_or_else(|| base.join(&raw.data_dir), Path::to_owned),
                 policy_dir: base.join(&raw.policies),
+                schema_dir: base.join(&raw.schemas),
+                entities_file: base.join(&raw.entities),
                 workers,
                 servers,
                 settings: Settings {

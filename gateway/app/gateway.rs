@@ -97,6 +97,7 @@ impl Gateway {
             identities.clone(),
             config.setup.settings,
             config.allowed_hosts.clone(),
+            config.public_url.clone(),
         ));
         let operators = Arc::new(OperatorPlane {
             gate: gate.clone(),

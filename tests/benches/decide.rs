@@ -155,11 +155,11 @@ fn measure(size: usize) -> Row {
             )
         })
         .collect();
-    let requests: Vec<_> = asked.iter().map(|(case, facts)| snapshot.request(*case, facts).unwrap()).collect();
+    let requests: Vec<_> = asked.iter().map(|(case, facts)| snapshot.request(case, facts).unwrap()).collect();
     // Both say the same, or the figures would compare different things.
     for ((case, facts), request) in asked.iter().zip(&requests) {
         let response = Authorizer::new().is_authorized(request, &whole, snapshot.entities());
-        let allowed = evaluate(&snapshot, *case, facts).verdict == Verdict::Allow;
+        let allowed = evaluate(&snapshot, case, facts).verdict == Verdict::Allow;
         assert_eq!(response.decision() == Decision::Allow, allowed);
     }
     let bare_each = (20_000 / size).clamp(2, 200);
@@ -167,18 +167,18 @@ fn measure(size: usize) -> Row {
     for _ in 0..ROUNDS {
         decide.push(time(asked.len() * 5, |n| {
             let (case, facts) = &asked[n % asked.len()];
-            black_box(evaluate(&snapshot, *case, facts));
+            black_box(evaluate(&snapshot, case, facts));
         }));
         build.push(time(asked.len() * 5, |n| {
             let (case, facts) = &asked[n % asked.len()];
-            black_box(snapshot.request(*case, facts).unwrap());
+            black_box(snapshot.request(case, facts).unwrap());
         }));
         bare.push(time(bare_each, |n| {
             black_box(Authorizer::new().is_authorized(&requests[n % requests.len()], &whole, snapshot.entities()));
         }));
         for (case, facts) in &asked {
             each.push(time(1, |_| {
-                black_box(evaluate(&snapshot, *case, facts));
+                black_box(evaluate(&snapshot, case, facts));
             }));
         }
     }

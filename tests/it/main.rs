@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod authzen;
 mod cases;
 mod cli;
 mod crash;

@@ -116,7 +116,7 @@ fn ask(layers: &[PolicySet], request: &Request, entities: &Entities) -> Asked {
     if responses.iter().all(|r| r.decision() == Decision::Allow) { Asked::Yes } else { Asked::No }
 }
 
-fn layers(snapshot: &Snapshot, case: Case<'_>) -> Vec<PolicySet> {
+fn layers(snapshot: &Snapshot, case: &Case<'_>) -> Vec<PolicySet> {
     let of = |layer: &&warden_core::policy::layer::Layer| layer.name != LayerName::Composition || case.in_composition;
     let sets = snapshot.layers.iter().filter(of).map(|layer| {
         let mut set = layer.set();
@@ -150,7 +150,7 @@ fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
             (case.principal.to_string(), case.target.action.to_string(), case.target.resource.to_string())
         });
         for _ in 0..200 {
-            let case = all[chance.below(all.len())];
+            let case = all[chance.below(all.len())].clone();
             let given = match &case.target.input {
                 Ty::Record(fields, _) if fields.contains_key("path") => arguments(&mut chance),
                 Ty::Record(fields, _) if !fields.is_empty() => {
@@ -165,11 +165,11 @@ fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
             let unseen: &[&str] = if chance.below(5) == 0 { &["/x"] } else { &[] };
             let mut facts = facts(findings, chance.below(5) == 0, unseen, input);
             facts.suspicions = i64::from(chance.below(12) == 0);
-            let given_verdict = evaluate(&snapshot, case, &facts).verdict;
-            let full = layers(&snapshot, case);
-            let first = ask(&full, &snapshot.request(case, &facts).unwrap(), snapshot.entities());
+            let given_verdict = evaluate(&snapshot, &case, &facts).verdict;
+            let full = layers(&snapshot, &case);
+            let first = ask(&full, &snapshot.request(&case, &facts).unwrap(), snapshot.entities());
             facts.acknowledged = true;
-            let second = ask(&full, &snapshot.request(case, &facts).unwrap(), snapshot.entities());
+            let second = ask(&full, &snapshot.request(&case, &facts).unwrap(), snapshot.entities());
             let expected = match (&first, &second) {
                 (Asked::Error, _) => Verdict::Deny,
                 (Asked::Yes, _) => Verdict::Allow,
@@ -212,7 +212,7 @@ fn check(site: &str, findings: usize, dots: bool, expected: Expect) {
                 let given = if matches!(ask, Ask::Tool { .. }) { r#"{"path":"/srv/a","count":1}"# } else { "{}" };
                 let given = json::parse(given.as_bytes(), Limits::default()).unwrap();
                 let facts = facts(findings, dots, &[], input::read(&case.target.input, &given).unwrap());
-                let evaluation = evaluate(&snapshot, case, &facts);
+                let evaluation = evaluate(&snapshot, &case, &facts);
                 format!("{} {}", evaluation.verdict.name(), evaluation.reason)
             };
             let tool = |name: &str| Ask::Tool { name: name.into() };
@@ -414,7 +414,7 @@ fn a_composition_narrows_and_never_widens() {
         let case = snapshot.case("eve", "alpha", &Ask::Tool { name: tool.into() }).unwrap();
         let given = json::parse(br#"{"path":"a","count":1}"#, Limits::default()).unwrap();
         let evaluation =
-            evaluate(&snapshot, case, &facts(0, false, &[], input::read(&case.target.input, &given).unwrap()));
+            evaluate(&snapshot, &case, &facts(0, false, &[], input::read(&case.target.input, &given).unwrap()));
         (evaluation.verdict, snapshot.is_listed("eve", "alpha", &Ask::Tool { name: tool.into() }))
     };
     assert_eq!(verdict(all, None, "write"), (Verdict::Allow, true));
@@ -432,7 +432,7 @@ fn a_worker_whose_composition_is_unknown_is_denied() {
     let case = snapshot.case("eve", "alpha", &Ask::Verb(Verb::ListTools)).unwrap();
     let evaluation = evaluate(
         &snapshot,
-        case,
+        &case,
         &facts(0, false, &[], input::read(&case.target.input, &Json::Object(vec![])).unwrap()),
     );
     assert_eq!((evaluation.verdict, evaluation.reason.as_str()), (Verdict::Deny, "composition_unresolved"));

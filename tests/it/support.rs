@@ -266,6 +266,7 @@ pub fn plain_decision(verdict: Verdict, worker: &str) -> Decision {
         door: Door::Mcp,
         enforced: Enforced::Gateway,
         worker: worker.into(),
+        caller: None,
         connection: "c".into(),
         server: "s".into(),
         method: "tools/call".into(),

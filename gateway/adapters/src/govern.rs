@@ -29,6 +29,10 @@ pub struct Setup {
     pub data_dir: PathBuf,
     /// The operators' policy folder.
     pub policy_dir: PathBuf,
+    /// The folder of the site's schema fragments; it need not be there.
+    pub schema_dir: PathBuf,
+    /// The file of the site's entities; it need not be there.
+    pub entities_file: PathBuf,
     /// All workers.
     pub workers: Vec<Worker>,
     /// All servers.
@@ -116,7 +120,7 @@ pub fn load(setup: &Setup) -> Result<(Source, Snapshot), Error> {
     let site = match policy_folder::applied(&setup.data_dir)? {
         Some(site) => site,
         None => {
-            let site = policy_folder::read(&setup.policy_dir)?;
+            let site = read_site(setup)?;
             let source = source(setup, &site, &load_catalogue(&setup.data_dir)?);
             Snapshot::build(source)?;
             policy_folder::keep_applied(&setup.data_dir, &site)?;
@@ -126,6 +130,14 @@ pub fn load(setup: &Setup) -> Result<(Source, Snapshot), Error> {
     let source = source(setup, &site, &load_catalogue(&setup.data_dir)?);
     let snapshot = Snapshot::build(source.clone())?;
     Ok((source, snapshot))
+}
+
+/// The operators' files as they stand: policies, schema fragments, entities. They are applied together.
+pub fn read_site(setup: &Setup) -> io::Result<Vec<SourceFile>> {
+    let mut files = policy_folder::read(&setup.policy_dir)?;
+    files.extend(policy_folder::read_schemas(&setup.schema_dir)?);
+    files.extend(policy_folder::read_entities(&setup.entities_file)?);
+    Ok(files)
 }
 
 /// The catalogue file; none is an empty one.
@@ -306,7 +318,7 @@ impl Governor {
     pub async fn status(&self) -> Result<Status, Error> {
         let state = self.state.lock().await;
         let snapshot = self.gate.snapshot();
-        let folder = policy_folder::read(&self.setup.policy_dir)?;
+        let folder = read_site(&self.setup)?;
         let pending = (folder != state.site).then(|| digest(&folder));
         let problems = match &pending {
             Some(_) => match self.build(&folder, &state.catalogue).await {
@@ -322,7 +334,7 @@ impl Governor {
     /// Makes the policy folder decide, if it still is what the operator looked at.
     pub async fn apply(&self, operator: &str, wanted: &str) -> Result<String, Error> {
         let mut state = self.state.lock().await;
-        let folder = policy_folder::read(&self.setup.policy_dir)?;
+        let folder = read_site(&self.setup)?;
         let now = digest(&folder);
         // A prefix is enough to say which one was looked at.
         let bare = now.trim_start_matches("sha256:");
@@ -340,7 +352,7 @@ impl Governor {
     /// For `serve --watch`: applies a changed folder that loads.
     pub async fn apply_if_changed(&self) -> Result<bool, Error> {
         let mut state = self.state.lock().await;
-        let folder = policy_folder::read(&self.setup.policy_dir)?;
+        let folder = read_site(&self.setup)?;
         if folder == state.site {
             return Ok(false);
         }

@@ -1,4 +1,4 @@
-//! Policy files: the operators' folder, and the applied copy that decides.
+//! The operators' files: policies, schema fragments and entities as they stand, and the applied copy that decides.
 
 use crate::files::{create_private_dir, write_private};
 use std::io;
@@ -8,12 +8,31 @@ use warden_core::policy::layer::SourceFile;
 /// Reads `*.cedar` of a folder and its subfolders but `charter` and `cases`, sorted by name.
 pub fn read(dir: &Path) -> io::Result<Vec<SourceFile>> {
     let mut files = Vec::new();
-    collect(dir, "", &mut files)?;
+    collect(dir, "", ".cedar", &mut files)?;
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
 }
 
-fn collect(dir: &Path, prefix: &str, files: &mut Vec<SourceFile>) -> io::Result<()> {
+/// Reads `*.cedarschema` of a folder, sorted by name. None is no fragment.
+pub fn read_schemas(dir: &Path) -> io::Result<Vec<SourceFile>> {
+    let mut files = Vec::new();
+    if dir.is_dir() {
+        collect(dir, "schemas/", ".cedarschema", &mut files)?;
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// Reads the file of entities, if it is there.
+pub fn read_entities(file: &Path) -> io::Result<Option<SourceFile>> {
+    match std::fs::read_to_string(file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", file.display()))),
+        Ok(text) => Ok(Some(SourceFile { name: "entities.json".into(), text })),
+    }
+}
+
+fn collect(dir: &Path, prefix: &str, ending: &str, files: &mut Vec<SourceFile>) -> io::Result<()> {
     let at = |e: io::Error, path: &Path| io::Error::new(e.kind(), format!("cannot read `{}`: {e}", path.display()));
     for entry in std::fs::read_dir(dir).map_err(|e| at(e, dir))? {
         let entry = entry.map_err(|e| at(e, dir))?;
@@ -28,8 +47,8 @@ fn collect(dir: &Path, prefix: &str, files: &mut Vec<SourceFile>) -> io::Result<
         let full = format!("{prefix}{name}");
         let kind = entry.file_type().map_err(|e| at(e, &path))?;
         if kind.is_dir() && !(prefix.is_empty() && ["charter", "cases"].contains(&name.as_str())) {
-            collect(&path, &format!("{full}/"), files)?;
-        } else if !kind.is_dir() && name.ends_with(".cedar") {
+            collect(&path, &format!("{full}/"), ending, files)?;
+        } else if !kind.is_dir() && name.ends_with(ending) {
             let text = std::fs::read_to_string(&path).map_err(|e| at(e, &path))?;
             files.push(SourceFile { name: full, text });
         }

@@ -26,7 +26,7 @@ pub fn run(global: &Global, file: &Path) -> Outcome {
     let proposal = read(&bytes).map_err(|e| Failure::invalid(format!("`{}`: {e}", file.display())))?;
     let site = match policy_folder::applied(&config.setup.data_dir)? {
         Some(site) => site,
-        None => policy_folder::read(&config.setup.policy_dir)?,
+        None => govern::read_site(&config.setup)?,
     };
     let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
     let snapshot = Snapshot::build(govern::source(&config.setup, &site, &catalogue)).map_err(Failure::invalid)?;
@@ -101,6 +101,7 @@ fn read(bytes: &[u8]) -> Result<Proposal, String> {
         arguments,
         envelope,
         payload: String::new(),
+        caller: None,
         barred: None,
     })
 }

@@ -7,7 +7,7 @@ use crate::exit::{NO, Outcome};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use warden_adapters::mcp::server::Reach;
-use warden_adapters::{govern, journal, policy_folder};
+use warden_adapters::{govern, journal};
 use warden_core::policy::snapshot::Snapshot;
 
 /// One finding.
@@ -99,7 +99,7 @@ pub async fn run(global: &Global) -> Outcome {
             }
         }
     }
-    match policy_folder::read(&config.setup.policy_dir) {
+    match govern::read_site(&config.setup) {
         Err(e) => find("bad", e.to_string(), "make the folder, or point `policies` at it"),
         Ok(folder) => {
             let catalogue = govern::load_catalogue(&data)?;

@@ -31,7 +31,7 @@ pub async fn run(global: &Global, policy: Policy) -> Outcome {
 
 fn check(global: &Global, format: ErrorFormat) -> Outcome {
     let config = config(global)?;
-    let folder = policy_folder::read(&config.setup.policy_dir)?;
+    let folder = govern::read_site(&config.setup)?;
     let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
     let format = if global.json { ErrorFormat::Json } else { format };
     match Snapshot::build(govern::source(&config.setup, &folder, &catalogue)) {
@@ -98,7 +98,7 @@ async fn list(global: &Global) -> Outcome {
 }
 
 fn offline(config: &crate::config::Config) -> Result<Status, Failure> {
-    let folder = policy_folder::read(&config.setup.policy_dir)?;
+    let folder = govern::read_site(&config.setup)?;
     let site = policy_folder::applied(&config.setup.data_dir)?.unwrap_or_else(|| folder.clone());
     let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
     let snapshot = Snapshot::build(govern::source(&config.setup, &site, &catalogue)).map_err(Failure::invalid)?;

@@ -3,7 +3,7 @@
 use super::{config, say};
 use crate::cli::Global;
 use crate::exit::{Failure, Outcome};
-use warden_adapters::{govern, policy_folder};
+use warden_adapters::govern;
 use warden_core::policy::snapshot::Snapshot;
 
 /// Checks the configuration and the policy folder, and changes nothing.
@@ -16,7 +16,7 @@ pub fn run(global: &Global) -> Outcome {
             shared.join("`, `")
         )));
     }
-    let folder = policy_folder::read(&config.setup.policy_dir)?;
+    let folder = govern::read_site(&config.setup)?;
     let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
     let snapshot = Snapshot::build(govern::source(&config.setup, &folder, &catalogue)).map_err(Failure::invalid)?;
     let digest = &snapshot.digests.policy;

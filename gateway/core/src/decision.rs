@@ -71,6 +71,9 @@ pub struct Decision {
     pub enforced: Enforced,
     /// The worker's name.
     pub worker: String,
+    /// Who asked, where that is not the worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
     /// The connection.
     pub connection: String,
     /// The server, empty where there is none.

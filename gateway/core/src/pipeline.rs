@@ -1,4 +1,4 @@
-//! The pipeline: every branch a proposal can take, in one function.
+//! The pipeline: every branch a proposal can take, in one place.
 //!
 //! Proposal → facts → verdict → decision recorded → permit → forwarded → outcome recorded. Whatever is not foreseen ends
 //! in a deny. [`handle`] must be driven to its end even when the worker is gone, or an outcome would be missing.
@@ -13,7 +13,7 @@ use crate::mcp::{self, Class, From};
 use crate::outcome::{Happened, Lost, Outcome, Reply};
 use crate::policy::snapshot::{Case, NoCase, Snapshot};
 use crate::port::{Clock, Ids, Journal, JournalError, Receipt, Room, Vault};
-use crate::proposal::{Ask, DecisionId, Proposal, Verb};
+use crate::proposal::{Ask, DecisionId, Door, Proposal, Verb};
 use crate::rpc::{Kind, Message};
 use crate::secrets::{self, Finding};
 use crate::verdict::{Evaluation, Verdict, evaluate};
@@ -293,41 +293,61 @@ impl<P: Ports> Gate<P> {
 pub async fn handle<P: Ports, U: Upstream>(gate: &Gate<P>, proposal: Proposal, upstream: &U) -> Answer {
     gate.active.fetch_add(1, Ordering::AcqRel);
     let _active = Active(&gate.active);
+    let since = gate.ports.now();
+    match decide(gate, proposal, since).await {
+        Ok(permit) => {
+            let id = permit.decision.clone();
+            let reply = upstream.forward(permit).await;
+            complete(gate, id, reply, since).await
+        }
+        Err(refusal) => Answer::Refused(refusal),
+    }
+}
+
+/// Takes a proposal that its caller will enforce to its recorded decision: there is nothing to forward, and no outcome.
+pub async fn advise<P: Ports>(gate: &Gate<P>, proposal: Proposal) -> Result<DecisionId, Refusal> {
+    gate.active.fetch_add(1, Ordering::AcqRel);
+    let _active = Active(&gate.active);
     let now = gate.ports.now();
+    decide(gate, proposal, now).await.map(|permit| permit.decision)
+}
+
+/// From the facts to the recorded decision: a permit, or why there is none.
+async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) -> Result<Permit, Refusal> {
     let id = gate.ports.decision(now);
     let snapshot = gate.snapshot();
     let (evaluation, seen) = judge(&snapshot, &proposal);
     let verdict = evaluation.verdict;
     let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, gate.ports.mac());
     match verdict {
-        Verdict::Deny => Answer::Refused(gate.deny(decision, now).await),
+        Verdict::Deny => Err(gate.deny(decision, now).await),
         Verdict::Escalate => {
-            match gate.ports.seal(&id, proposal.payload.as_bytes()) {
-                Ok(sealed) => decision.sealed = Some(sealed),
-                Err(e) => {
-                    let evaluation = Evaluation::deny("seal_failed", Some(e.to_string()));
-                    decision.verdict = Verdict::Deny;
-                    (decision.reason, decision.advice) = (evaluation.reason, evaluation.advice);
-                    decision.errors = evaluation.errors;
-                    return Answer::Refused(gate.deny(decision, now).await);
+            // What a caller holds back is not Warden's to run, so there is nothing to seal.
+            if decision.enforced == Enforced::Gateway {
+                match gate.ports.seal(&id, proposal.payload.as_bytes()) {
+                    Ok(sealed) => decision.sealed = Some(sealed),
+                    Err(e) => {
+                        let evaluation = Evaluation::deny("seal_failed", Some(e.to_string()));
+                        decision.verdict = Verdict::Deny;
+                        (decision.reason, decision.advice) = (evaluation.reason, evaluation.advice);
+                        decision.errors = evaluation.errors;
+                        return Err(gate.deny(decision, now).await);
+                    }
                 }
             }
-            let held =
-                Refusal { id, seq: None, verdict, reason: decision.reason.clone(), advice: decision.advice.clone() };
+            let (reason, advice) = (decision.reason.clone(), decision.advice.clone());
             let record = Record::new(now, Body::Decision(Box::new(decision.clone())));
-            Answer::Refused(match gate.ports.append(record, Room::Ordinary).await {
-                Ok(receipt) => Refusal { seq: Some(receipt.seq), ..held },
+            Err(match gate.ports.append(record, Room::Ordinary).await {
+                Ok(receipt) => Refusal { id, seq: Some(receipt.seq), verdict, reason, advice },
                 Err(error) => gate.deny_unrecorded(decision, error, now).await,
             })
         }
         Verdict::Allow => {
             let record = Record::new(now, Body::Decision(Box::new(decision.clone())));
-            let receipt = match gate.ports.append(record, Room::Ordinary).await {
-                Ok(receipt) => receipt,
-                Err(error) => return Answer::Refused(gate.deny_unrecorded(decision, error, now).await),
-            };
-            let reply = upstream.forward(Permit { proposal, decision: id.clone(), receipt }).await;
-            complete(gate, id, reply, now).await
+            match gate.ports.append(record, Room::Ordinary).await {
+                Ok(receipt) => Ok(Permit { proposal, decision: id, receipt }),
+                Err(error) => Err(gate.deny_unrecorded(decision, error, now).await),
+            }
         }
     }
 }
@@ -385,7 +405,7 @@ fn judge(snapshot: &Snapshot, proposal: &Proposal) -> (Evaluation, Seen) {
             judged
         }
         Ok(facts) => {
-            let evaluation = evaluate(snapshot, case, &facts);
+            let evaluation = evaluate(snapshot, &case, &facts);
             let seen = Seen {
                 findings: facts.findings,
                 unseen: facts.input.unseen,
@@ -409,6 +429,7 @@ impl NoCase {
             NoCase::Worker => "unknown_worker",
             NoCase::Server => "unknown_server",
             NoCase::Action => "unknown_method",
+            NoCase::Type => "unknown_type",
         }
     }
 }
@@ -422,8 +443,8 @@ fn write_up(
     key: &crate::mac::MacKey,
 ) -> Decision {
     let case = snapshot.case(&proposal.worker, &proposal.server, &proposal.ask).ok();
-    let named = |ty: &str, id: &str| serde_json::json!({ "type": ty, "id": short(id, key) });
-    let action = |case: Case<'_>| {
+    let named = |ty: &str, id: &str| serde_json::json!({ "type": short(ty, key), "id": short(id, key) });
+    let action = |case: &Case<'_>| {
         let id: &str = case.target.action.id().as_ref();
         id.to_owned()
     };
@@ -434,15 +455,28 @@ fn write_up(
     Decision {
         id,
         door: proposal.door,
-        enforced: Enforced::Gateway,
+        enforced: enforced_by(proposal.door),
         worker: short(&proposal.worker, key),
         connection: proposal.connection.clone(),
         server: short(&proposal.server, key),
         method: short(&proposal.method, key),
         tool,
-        principal: case.map_or_else(|| named("Worker", &proposal.worker), |c| c.principal_record.clone()),
-        action: case.map_or_else(|| short(&proposal.method, key), action),
-        resource: case.map_or_else(|| named("Server", &proposal.server), |c| c.target.resource_record.clone()),
+        caller: proposal.caller.as_ref().map(|caller| short(caller, key)),
+        action: case.as_ref().map_or_else(|| short(&proposal.method, key), action),
+        resource: case.as_ref().map_or_else(
+            || match &proposal.ask {
+                Ask::Site(ask) => named(&ask.resource.ty, &ask.resource.id),
+                _ => named("Server", &proposal.server),
+            },
+            |c| presentable(&c.resource_record, key),
+        ),
+        principal: case.map_or_else(
+            || match &proposal.ask {
+                Ask::Site(ask) => named(&ask.principal.ty, &ask.principal.id),
+                _ => named("Worker", &proposal.worker),
+            },
+            |c| presentable(&c.principal_record, key),
+        ),
         context: Context {
             acknowledged: false,
             mode: Mode::default(),
@@ -461,6 +495,13 @@ fn write_up(
         payload_tag: key.tag(proposal.payload.as_bytes()),
         sealed: None,
         repeated: 0,
+    }
+}
+
+fn enforced_by(door: Door) -> Enforced {
+    match door {
+        Door::Mcp | Door::Decide | Door::OperatorPlane => Enforced::Gateway,
+        Door::Authzen => Enforced::Caller,
     }
 }
 

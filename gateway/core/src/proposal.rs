@@ -10,6 +10,8 @@ use std::fmt;
 pub enum Door {
     /// The Model Context Protocol.
     Mcp,
+    /// The AuthZEN door: the caller enforces the decision.
+    Authzen,
     /// `warden decide`: nothing is forwarded.
     Decide,
     /// A worker's request to the operator plane.
@@ -104,8 +106,30 @@ pub enum Ask {
     },
     /// Anything else that the policy model knows.
     Verb(Verb),
+    /// An action of the site's own schema.
+    Site(Box<SiteAsk>),
     /// Something it does not know; never allowed.
     Unknown,
+}
+
+/// A question about things that the site's own schema declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteAsk {
+    /// Who would do it.
+    pub principal: EntityName,
+    /// The action's id.
+    pub action: String,
+    /// What it would be done to.
+    pub resource: EntityName,
+}
+
+/// An entity as a caller names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntityName {
+    /// Its type.
+    pub ty: String,
+    /// Its id.
+    pub id: String,
 }
 
 /// One proposal.
@@ -129,6 +153,8 @@ pub struct Proposal {
     pub envelope: Json,
     /// What would be forwarded, byte for byte.
     pub payload: String,
+    /// Who asks, where that is not the worker: a policy enforcement point.
+    pub caller: Option<String>,
     /// A reason code for which its door refuses it, whatever policy says; it is recorded like any other denial.
     pub barred: Option<&'static str>,
 }

@@ -63,6 +63,10 @@ reasons! {
         "send a request that fits the protocol", "Nothing to do.";
     "unknown_method": "The method is not known to Warden, so nothing can be decided about it.",
         "use a method of the protocol", "If it is a new method of MCP, a newer Warden may know it.";
+    "unknown_type": "The action is not for entities of these types.",
+        "ask about the types that the site's schema declares for the action", "Look at the action's `appliesTo` in `schemas/site/`.";
+    "subject_of_another": "A caller asked about somebody else, and its token is not of role `pep`.",
+        "ask about yourself", "If the caller enforces decisions for others: `warden token issue WORKER --role pep`.";
     "unknown_server": "No server of this name is configured.",
         "use a configured server", "Add the server to `warden.yaml`.";
     "unknown_worker": "No worker of this name is configured.",

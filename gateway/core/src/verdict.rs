@@ -78,8 +78,8 @@ enum Answer {
 }
 
 /// Decides a case. Total: a fault is one more reason to refuse.
-pub fn evaluate(snapshot: &Snapshot, case: Case<'_>, facts: &Facts) -> Evaluation {
-    let Some(slice) = case.slice else {
+pub fn evaluate(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluation {
+    let Some(slice) = &case.slice else {
         return Evaluation::deny("composition_unresolved", None);
     };
     let request = match snapshot.request(case, facts) {

@@ -144,6 +144,7 @@ impl OperatorPlane {
             arguments: Strict::Object(vec![]),
             envelope: Strict::String(what.to_owned()),
             payload: String::new(),
+            caller: None,
             barred: None,
         };
         pipeline::handle(&self.gate, proposal, &crate::mcp::link::Nowhere).await;

@@ -140,6 +140,8 @@ pub struct WorkerPlane {
     pub settings: Settings,
     /// Further names of this machine.
     pub allowed_hosts: Vec<String>,
+    /// Where callers reach this plane, if not at its own address.
+    pub public_url: Option<String>,
     // A std mutex: nothing awaits while it is held.
     connections: Mutex<Connections>,
     tasks: Arc<Tasks>,
@@ -168,6 +170,7 @@ impl WorkerPlane {
         identities: Arc<RwLock<Identities>>,
         settings: Settings,
         allowed_hosts: Vec<String>,
+        public_url: Option<String>,
     ) -> Self {
         Self {
             gate,
@@ -175,6 +178,7 @@ impl WorkerPlane {
             identities,
             settings,
             allowed_hosts,
+            public_url,
             connections: Mutex::default(),
             tasks: Arc::default(),
             stopping: AtomicBool::new(false),

@@ -62,6 +62,7 @@ pub fn connection_proposal(worker: &str, connection: &str, server: &str) -> Prop
         arguments: Json::Object(Vec::new()),
         envelope: Json::Null,
         payload: String::new(),
+        caller: None,
         barred: None,
     }
 }

@@ -157,6 +157,7 @@ pub fn propose(
         arguments,
         envelope,
         payload: raw,
+        caller: None,
         barred: None,
     })
 }

@@ -1,6 +1,6 @@
 //! Policies: three layers, loaded strictly, kept ready as slices.
 //!
-//! [`layer`] reads text, [`schema`] says what it can speak about, [`est`] looks into conditions, [`slice`](mod@slice) prepares what
+//! [`layer`] reads text, [`schema`] says what it can speak about, [`site`] what operators add to that, [`est`] looks into conditions, [`slice`](mod@slice) prepares what
 //! one worker and one target need, [`snapshot`] holds it all together, and [`probe`] refuses a snapshot that allows
 //! what must never be allowed.
 
@@ -8,6 +8,7 @@ pub mod est;
 pub mod layer;
 pub mod probe;
 pub mod schema;
+pub mod site;
 pub mod slice;
 pub mod snapshot;
 

@@ -15,8 +15,8 @@ use cedar_policy::RestrictedExpression as Expression;
 pub(super) fn run(snapshot: &Snapshot) -> Result<(), Problems> {
     let mut problems = Vec::new();
     for case in snapshot.cases() {
-        for (name, facts, worst) in probes(case) {
-            let verdict = evaluate(snapshot, case, &facts).verdict;
+        for (name, facts, worst) in probes(&case) {
+            let verdict = evaluate(snapshot, &case, &facts).verdict;
             if verdict.rank() > worst.rank() {
                 problems.push(Problem {
                     code: "probe_allowed".into(),
@@ -28,7 +28,7 @@ pub(super) fn run(snapshot: &Snapshot) -> Result<(), Problems> {
                         "probe `{name}` got `{}` for {} on {}, and never more than `{}` is safe",
                         verdict.name(),
                         case.target.action,
-                        case.target.resource,
+                        case.resource,
                         worst.name()
                     ),
                     help: Some("this is a defect of Warden: report it, and do not serve".into()),
@@ -40,7 +40,7 @@ pub(super) fn run(snapshot: &Snapshot) -> Result<(), Problems> {
 }
 
 /// Name, facts, and the most that may come of it.
-fn probes(case: Case<'_>) -> Vec<(&'static str, Facts, Verdict)> {
+fn probes(case: &Case<'_>) -> Vec<(&'static str, Facts, Verdict)> {
     let plain = || facts(&case.target.input);
     let mut probes = vec![(
         "a secret passes",
@@ -52,7 +52,7 @@ fn probes(case: Case<'_>) -> Vec<(&'static str, Facts, Verdict)> {
     if action == "operate" {
         probes.push(("a worker operates", Facts { acknowledged: true, ..plain() }, Verdict::Deny));
     }
-    let effect = case.target.resource_record.get("effect").and_then(serde_json::Value::as_str);
+    let effect = case.resource_record.get("effect").and_then(serde_json::Value::as_str);
     if let Some(effect) = effect {
         let mut unseen = plain();
         unseen.input.unseen = vec!["/probe".into()];

@@ -5,6 +5,7 @@
 
 use crate::catalogue::ty::{Extra, Field, Ty};
 use crate::catalogue::{Catalogue, server_name, tool_name};
+use super::site::SiteSchema;
 use crate::proposal::Verb;
 use cedar_policy::{Schema, SchemaFragment};
 use serde_json::{Map, Value, json};
@@ -30,6 +31,13 @@ pub enum Footprint<'a> {
     All,
 }
 
+/// The base schema in Cedar's JSON form.
+pub fn base() -> Result<Value, Error> {
+    let (fragment, _) =
+        SchemaFragment::from_cedarschema_str(BASE).map_err(|e| Error(format!("the base schema: {e}")))?;
+    fragment.to_json_value().map_err(|e| Error(format!("the base schema: {e}")))
+}
+
 /// Makes schemas for the same servers, groups and tools, whole or cut to a footprint: a policy that names one tool
 /// is validated against that tool's schema, so that loading stays linear.
 pub struct Builder<'a> {
@@ -41,10 +49,13 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// Checks every name.
-    pub fn new(catalogue: &'a Catalogue, servers: &'a [String], groups: &[String]) -> Result<Self, Error> {
-        let (fragment, _) =
-            SchemaFragment::from_cedarschema_str(BASE).map_err(|e| Error(format!("the base schema: {e}")))?;
-        let mut base = fragment.to_json_value().map_err(|e| Error(format!("the base schema: {e}")))?;
+    pub fn new(
+        catalogue: &'a Catalogue,
+        servers: &'a [String],
+        groups: &[String],
+        site: &SiteSchema,
+    ) -> Result<Self, Error> {
+        let mut base = base()?;
         for server in servers {
             server_name(server).map_err(Error)?;
         }
@@ -64,6 +75,19 @@ impl<'a> Builder<'a> {
                 Some(place) => *place = context,
                 None => return Err(Error(format!("the base schema has no action `{}`", verb.action()))),
             }
+        }
+        for (name, entity) in &site.entity_types {
+            builder.base[""]["entityTypes"][name] = entity.clone();
+        }
+        for (name, action) in &site.actions {
+            let groups: Vec<Value> = action.groups.iter().map(|group| json!({ "id": group })).collect();
+            let mut declared = json!({ "memberOf": groups });
+            // An action that applies to nothing is a group.
+            if !action.principals.is_empty() {
+                declared["appliesTo"] = json!({ "principalTypes": action.principals, "resourceTypes": action.resources,
+                    "context": builder.context(&action.input) });
+            }
+            builder.base[""]["actions"][name] = declared;
         }
         Ok(builder)
     }

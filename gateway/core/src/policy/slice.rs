@@ -9,7 +9,7 @@ use cedar_policy::{
     ActionConstraint, Effect, EntityUid, Policy, PolicyId, PolicySet, PrincipalConstraint, ResourceConstraint,
 };
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The policies that can matter for one worker and one target.
 #[derive(Debug)]
@@ -42,7 +42,8 @@ pub struct Index {
     entries: Vec<Entry>,
     by_scope: HashMap<[Option<EntityUid>; 3], Vec<usize>>,
     needs_composition: bool,
-    made: HashMap<Vec<usize>, Arc<Slice>>,
+    // A std mutex: nothing awaits while it is held.
+    made: Mutex<HashMap<Vec<usize>, Arc<Slice>>>,
 }
 
 /// Something with its ancestors.
@@ -78,7 +79,7 @@ impl Index {
             entries: Vec::new(),
             by_scope: HashMap::new(),
             needs_composition: layers.iter().any(|layer| layer.name == LayerName::Composition),
-            made: HashMap::new(),
+            made: Mutex::default(),
         };
         for layer in layers {
             for rule in &layer.rules {
@@ -128,7 +129,7 @@ impl Index {
     }
 
     /// The slice of one worker and one target.
-    pub fn slice(&mut self, principal: &Lineage, action: &Lineage, resource: &Lineage) -> Arc<Slice> {
+    pub fn slice(&self, principal: &Lineage, action: &Lineage, resource: &Lineage) -> Arc<Slice> {
         let mut numbers = Vec::new();
         let (principals, resources) = (principal.keys(), resource.keys());
         for a in action.keys() {
@@ -144,12 +145,8 @@ impl Index {
         }
         numbers.sort_unstable();
         numbers.dedup();
-        if let Some(slice) = self.made.get(&numbers) {
-            return slice.clone();
-        }
-        let slice = Arc::new(self.build(&numbers));
-        self.made.insert(numbers, slice.clone());
-        slice
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.entry(numbers).or_insert_with_key(|numbers| Arc::new(self.build(numbers))).clone()
     }
 
     fn build(&self, numbers: &[usize]) -> Slice {

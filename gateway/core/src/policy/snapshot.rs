@@ -1,20 +1,22 @@
 //! A policy snapshot: everything a verdict needs, prepared once. One snapshot serves a proposal from its first to its
 //! last evaluation.
 
-use super::layer::{Layer, LayerName, Rule, SourceFile};
-use super::schema::{Builder, Footprint, verb_input};
+use super::layer::{self, Layer, LayerName, Rule, SourceFile};
+use super::schema::{self, Builder, Footprint, verb_input};
+use super::site::{self, SiteSchema};
 use super::slice::{Index, Lineage, Slice};
 use super::{Problem, Problems, probe};
 use crate::catalogue::ty::Ty;
 use crate::catalogue::{Catalogue, HeaderParam, Effect as ToolEffect, hash_of, sha256_hex};
 use crate::facts::{Facts, Mode};
-use crate::proposal::{Ask, Verb};
+use crate::proposal::{Ask, EntityName, SiteAsk, Verb};
 use cedar_policy::{
     ActionConstraint, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet,
     Request, RestrictedExpression as Expression, Schema, ValidationMode, Validator,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The charter's files, compiled in.
@@ -38,7 +40,7 @@ pub struct Worker {
 /// What a snapshot is built from.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// The operators' policy files.
+    /// The operators' files: policies, schema fragments, entities.
     pub site: Vec<SourceFile>,
     /// The policies of each composition.
     pub compositions: BTreeMap<String, Vec<SourceFile>>,
@@ -89,6 +91,7 @@ pub struct Snapshot {
     targets: Vec<Target>,
     servers: HashMap<String, Server>,
     operate: usize,
+    site: Site,
     workers: HashMap<String, Bound>,
     rules: HashMap<PolicyId, Rule>,
     modes: [(Mode, EntityUid); 3],
@@ -98,6 +101,19 @@ pub struct Snapshot {
     pub digests: Digests,
     /// The full layers, as the oracle of tests and for `policy list`.
     pub layers: Vec<Layer>,
+}
+
+/// The actions of the site's own schema, and the policies that can matter for them. Who does them to what is not known
+/// before it is asked.
+struct Site {
+    actions: HashMap<String, SiteTarget>,
+    index: Index,
+}
+
+struct SiteTarget {
+    target: Target,
+    principals: Vec<String>,
+    resources: Vec<String>,
 }
 
 struct Server {
@@ -115,16 +131,20 @@ struct Bound {
 }
 
 /// What a verdict is asked about: one worker, one target, found in the snapshot.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Case<'s> {
-    /// The worker.
-    pub principal: &'s EntityUid,
-    /// The worker for the record.
-    pub principal_record: &'s serde_json::Value,
-    /// The target.
+    /// Who.
+    pub principal: Cow<'s, EntityUid>,
+    /// Who, for the record.
+    pub principal_record: Cow<'s, serde_json::Value>,
+    /// The action, with the type of its arguments.
     pub target: &'s Target,
+    /// What it is done to.
+    pub resource: Cow<'s, EntityUid>,
+    /// That, for the record.
+    pub resource_record: Cow<'s, serde_json::Value>,
     /// The policies that can matter; none when the worker's composition cannot be resolved.
-    pub slice: Option<&'s Arc<Slice>>,
+    pub slice: Option<Arc<Slice>>,
     /// Whether a composition permit is needed as well.
     pub in_composition: bool,
 }
@@ -138,6 +158,8 @@ pub enum NoCase {
     Server,
     /// No such action.
     Action,
+    /// The action is not for entities of these types.
+    Type,
 }
 
 impl Snapshot {
@@ -146,7 +168,16 @@ impl Snapshot {
         let charter_files: Vec<SourceFile> =
             CHARTER.iter().map(|(name, text)| SourceFile { name: (*name).into(), text: (*text).into() }).collect();
         let charter = Layer::load(LayerName::Charter, &charter_files)?;
-        let site = Layer::load(LayerName::Site, &source.site)?;
+        let general = |message: String| Problems(vec![general_problem(&message)]);
+        let base = schema::base().map_err(|e| general(e.to_string()))?;
+        let policies: Vec<SourceFile> = {
+            let apart = |file: &&SourceFile| !site::is_fragment(file) && !site::is_entities(file);
+            source.site.iter().filter(apart).cloned().collect()
+        };
+        let mut site = Layer::load(LayerName::Site, &policies)?;
+        // What operators apply is all of it.
+        site.digest = layer::digest(&source.site);
+        let site_schema = site::read(&source.site, &base)?;
         let mut compositions = BTreeMap::new();
         for (name, files) in &source.compositions {
             compositions.insert(name.clone(), Layer::composition(name, files)?);
@@ -155,8 +186,8 @@ impl Snapshot {
             let all: std::collections::BTreeSet<&String> = source.workers.iter().flat_map(|w| &w.groups).collect();
             all.into_iter().cloned().collect()
         };
-        let general = |message: String| Problems(vec![general_problem(&message)]);
-        let builder = Builder::new(&source.catalogue, &source.servers, &groups).map_err(|e| general(e.to_string()))?;
+        let builder = Builder::new(&source.catalogue, &source.servers, &groups, &site_schema)
+            .map_err(|e| general(e.to_string()))?;
         let known = Known { workers: &source.workers, groups: &groups, source: &source };
         let mut problems = Vec::new();
         for layer in [&charter, &site].into_iter().chain(compositions.values()) {
@@ -174,8 +205,9 @@ impl Snapshot {
         let schema = builder.schema(Footprint::All).map_err(|e| general(e.to_string()))?;
         let (targets, servers, operate) = targets(&source).map_err(general)?;
         let entities = entities(&source.workers, &targets, &schema).map_err(general)?;
+        let entities = with_site_entities(entities, &source.site, &site_schema, &schema)?;
         let unpreparable = |e: super::slice::Unpreparable| general(format!("policy `{}` cannot be prepared", e.0));
-        let mut plain = Index::new(&[&charter, &site]).map_err(unpreparable)?;
+        let plain = Index::new(&[&charter, &site]).map_err(unpreparable)?;
         let mut bound = BTreeMap::new();
         for (name, layer) in &compositions {
             bound.insert(name.clone(), Index::new(&[&charter, &site, layer]).map_err(unpreparable)?);
@@ -183,8 +215,8 @@ impl Snapshot {
         let mut workers = HashMap::new();
         for worker in &source.workers {
             let index = match &worker.composition {
-                None => Some(&mut plain),
-                Some(name) => bound.get_mut(name),
+                None => Some(&plain),
+                Some(name) => bound.get(name),
             };
             let lineage = worker_lineage(worker).map_err(general)?;
             let slices = index.map(|index| {
@@ -222,6 +254,7 @@ impl Snapshot {
             targets,
             servers,
             operate,
+            site: Site { actions: site_targets(site_schema).map_err(general)?, index: plain },
             workers,
             rules,
             modes,
@@ -238,28 +271,84 @@ impl Snapshot {
     pub fn case(&self, worker: &str, server: &str, ask: &Ask) -> Result<Case<'_>, NoCase> {
         let bound = self.workers.get(worker).ok_or(NoCase::Worker)?;
         let number = match ask {
+            Ask::Site(ask) => return self.site_case(bound, ask),
             Ask::Verb(Verb::Operate) => self.operate,
             ask => {
                 let server = self.servers.get(server).ok_or(NoCase::Server)?;
                 match ask {
                     Ask::Tool { name } => *server.tools.get(name).unwrap_or(&server.unlisted),
                     Ask::Verb(verb) => *server.verbs.get(verb).ok_or(NoCase::Action)?,
-                    Ask::Unknown => return Err(NoCase::Action),
+                    Ask::Site(_) | Ask::Unknown => return Err(NoCase::Action),
                 }
             }
         };
         Ok(bound.case(&self.targets[number], number))
     }
 
-    /// Every worker with every target, for probes and tests.
+    /// A question about the site's own things. A worker that is asked about is one of Warden's; everybody else is as the
+    /// site's entities say, or has nothing but a name.
+    fn site_case<'s>(&'s self, caller: &'s Bound, ask: &SiteAsk) -> Result<Case<'s>, NoCase> {
+        let site = self.site.actions.get(&ask.action).ok_or(NoCase::Action)?;
+        if !site.principals.contains(&ask.principal.ty) || !site.resources.contains(&ask.resource.ty) {
+            return Err(NoCase::Type);
+        }
+        let bound = match ask.principal.ty.as_str() {
+            "Worker" => Some(self.workers.get(&ask.principal.id).ok_or(NoCase::Worker)?),
+            _ => None,
+        };
+        let named = |name: &EntityName| uid(&name.ty, &name.id).map_err(|_| NoCase::Type);
+        let (principal, resource) = (named(&ask.principal)?, named(&ask.resource)?);
+        let lineage = |uid: &EntityUid| {
+            let ancestors = self.entities.ancestors(uid).into_iter().flatten().cloned();
+            Lineage::new(uid.clone(), ancestors)
+        };
+        let action = Lineage::new(site.target.action.clone(), site.target.action_lineage.iter().cloned());
+        // Their compositions say nothing of a site's own actions, so workers in one may do none of them.
+        let in_composition = caller.in_composition || bound.is_some_and(|bound| bound.in_composition);
+        let slice = (!in_composition).then(|| self.site.index.slice(&lineage(&principal), &action, &lineage(&resource)));
+        let record = |uid: &EntityUid| {
+            let parents = self.entities.ancestors(uid).into_iter().flatten().map(ToString::to_string);
+            let (ty, id) = (uid.type_name().to_string(), uid.id().unescaped().to_owned());
+            serde_json::json!({ "type": ty, "id": id, "parents": parents.collect::<Vec<_>>() })
+        };
+        Ok(Case {
+            principal_record: Cow::Owned(record(&principal)),
+            principal: Cow::Owned(principal),
+            target: &site.target,
+            resource_record: Cow::Owned(record(&resource)),
+            resource: Cow::Owned(resource),
+            slice,
+            in_composition,
+        })
+    }
+
+    /// Every worker with every target, and every action of the site's own, for probes and tests.
     pub fn cases(&self) -> impl Iterator<Item = Case<'_>> {
-        self.workers
+        let own = self
+            .workers
             .values()
-            .flat_map(|bound| self.targets.iter().enumerate().map(|(number, target)| bound.case(target, number)))
+            .flat_map(|bound| self.targets.iter().enumerate().map(|(number, target)| bound.case(target, number)));
+        own.chain(self.site.actions.values().filter_map(|site| self.site_probe(site)))
+    }
+
+    /// A case of a site's action for entities that nobody has heard of.
+    fn site_probe(&self, site: &SiteTarget) -> Option<Case<'_>> {
+        let name = |types: &[String]| {
+            let ty = types.iter().find(|ty| *ty != "Worker")?;
+            Some(EntityName { ty: ty.clone(), id: "warden-probe".into() })
+        };
+        let action = site.target.action.id().unescaped().to_owned();
+        let ask = SiteAsk { principal: name(&site.principals)?, action, resource: name(&site.resources)? };
+        self.site_case(self.workers.values().next()?, &ask).ok()
+    }
+
+    /// The tools and verbs that the decision door knows beside the site's own actions.
+    pub fn has_server(&self, server: &str) -> bool {
+        self.servers.contains_key(server)
     }
 
     /// The request that the facts make, validated against the schema. A failure means that facts and schema differ.
-    pub fn request(&self, case: Case<'_>, facts: &Facts) -> Result<Request, String> {
+    pub fn request(&self, case: &Case<'_>, facts: &Facts) -> Result<Request, String> {
         let mode = self.modes.iter().find(|(mode, _)| *mode == facts.mode).map(|(_, uid)| uid.clone());
         let mode = mode.ok_or("no such mode")?;
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -276,8 +365,8 @@ impl Snapshot {
         ];
         pairs.extend(facts.input.cedar.clone().map(|input| ("input".to_owned(), input)));
         let context = Context::from_pairs(pairs).map_err(|e| e.to_string())?;
-        let (principal, target) = (case.principal.clone(), case.target);
-        Request::new(principal, target.action.clone(), target.resource.clone(), context, Some(&self.schema))
+        let (principal, resource) = (case.principal.clone().into_owned(), case.resource.clone().into_owned());
+        Request::new(principal, case.target.action.clone(), resource, context, Some(&self.schema))
             .map_err(|e| e.to_string())
     }
 
@@ -316,10 +405,12 @@ impl Snapshot {
 impl Bound {
     fn case<'s>(&'s self, target: &'s Target, number: usize) -> Case<'s> {
         Case {
-            principal: &self.uid,
-            principal_record: &self.record,
+            principal: Cow::Borrowed(&self.uid),
+            principal_record: Cow::Borrowed(&self.record),
             target,
-            slice: self.slices.as_ref().map(|slices| &slices[number]),
+            resource: Cow::Borrowed(&target.resource),
+            resource_record: Cow::Borrowed(&target.resource_record),
+            slice: self.slices.as_ref().map(|slices| slices[number].clone()),
             in_composition: self.in_composition,
         }
     }
@@ -446,6 +537,74 @@ fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<E
         all.push(Entity::new(target.resource.clone(), attributes, parents).map_err(|e| e.to_string())?);
     }
     Entities::from_entities(all, Some(schema)).map_err(|e| format!("entities: {e}"))
+}
+
+fn site_targets(site: SiteSchema) -> Result<HashMap<String, SiteTarget>, String> {
+    let mut all = HashMap::new();
+    let groups: BTreeMap<String, Vec<String>> =
+        site.actions.iter().map(|(name, action)| (name.clone(), action.groups.clone())).collect();
+    for (name, action) in site.actions {
+        if action.principals.is_empty() {
+            continue;
+        }
+        let target = Target {
+            action: uid("Action", &name)?,
+            // Only cases have one.
+            resource: uid("Action", &name)?,
+            resource_record: serde_json::Value::Null,
+            input: action.input,
+            paths: Vec::new(),
+            header_params: Vec::new(),
+            action_lineage: ancestors(&name, &groups).iter().map(|g| uid("Action", g)).collect::<Result<_, _>>()?,
+            resource_parents: Vec::new(),
+        };
+        all.insert(name, SiteTarget { target, principals: action.principals, resources: action.resources });
+    }
+    Ok(all)
+}
+
+/// All groups an action is in, groups of groups included.
+fn ancestors(name: &str, groups: &BTreeMap<String, Vec<String>>) -> BTreeSet<String> {
+    let (mut all, mut next) = (BTreeSet::new(), groups.get(name).cloned().unwrap_or_default());
+    while let Some(group) = next.pop() {
+        if all.insert(group.clone()) {
+            next.extend(groups.get(&group).cloned().unwrap_or_default());
+        }
+    }
+    all
+}
+
+/// The operators' entities beside Warden's own, which they cannot add to.
+fn with_site_entities(
+    own: Entities,
+    files: &[SourceFile],
+    site: &SiteSchema,
+    schema: &Schema,
+) -> Result<Entities, Problems> {
+    let mut all = own;
+    for file in files.iter().filter(|file| site::is_entities(file)) {
+        let problem = |message: String| {
+            let help = Some("see https://docs.cedarpolicy.com/auth/entities-syntax.html".to_owned());
+            Problems(vec![Problem { file: file.name.clone(), code: "site_entities".into(), help, ..general_problem(&message) }])
+        };
+        // The parser's own words may quote an attribute's value; it is the operators' file, and they read them.
+        let theirs = Entities::from_json_str(&file.text, None).map_err(|e| problem(deepest(&e)))?;
+        if let Some(foreign) = theirs.iter().find(|e| !site.entity_types.contains_key(&e.uid().type_name().to_string())) {
+            return Err(problem(format!("`{}` is not of a type that the site's schema declares", foreign.uid())));
+        }
+        let everything: Vec<Entity> = all.into_iter().chain(theirs).collect();
+        all = Entities::from_entities(everything, Some(schema)).map_err(|e| problem(deepest(&e)))?;
+    }
+    Ok(all)
+}
+
+/// The innermost cause of an error, which says what is wrong.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
 }
 
 struct Known<'a> {
