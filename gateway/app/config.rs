@@ -115,6 +115,8 @@ pub struct RawLimits {
     pub result_bytes: usize,
     /// Nesting of a message from a worker.
     pub depth: usize,
+    /// Seconds a worker may take to send a message.
+    pub message_timeout_s: u64,
     /// Seconds a server may be silent while an answer is due.
     pub call_timeout_s: u64,
     /// Seconds after which a stream that says nothing is closed in front of a stdio server. Its worker comes back for the
@@ -124,7 +126,14 @@ pub struct RawLimits {
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { message_bytes: 4 << 20, result_bytes: 64 << 20, depth: 64, call_timeout_s: 60, stream_hold_s: 60 }
+        Self {
+            message_bytes: 4 << 20,
+            result_bytes: 64 << 20,
+            depth: 64,
+            message_timeout_s: 30,
+            call_timeout_s: 60,
+            stream_hold_s: 60,
+        }
     }
 }
 
@@ -304,6 +313,7 @@ impl Config {
                 settings: Settings {
                     worker: Limits { bytes_max: raw.limits.message_bytes, depth_max: raw.limits.depth },
                     server: Limits { bytes_max: raw.limits.result_bytes, depth_max: 128 },
+                    message_timeout: Duration::from_secs(raw.limits.message_timeout_s),
                     call_timeout: Duration::from_secs(raw.limits.call_timeout_s),
                     stream_hold: Duration::from_secs(raw.limits.stream_hold_s),
                     ..Settings::default()

@@ -57,6 +57,7 @@ impl Gateway {
             )));
         }
         warden_core::secrets::prepare();
+        raise_file_limit();
         let data_dir = DataDir::open(&config.setup.data_dir)?;
         let keys = Keys::open(data_dir.path())?;
         let (path, mac, options) = (data_dir.path().to_owned(), keys.mac().clone(), config.journal);
@@ -180,6 +181,16 @@ impl Gateway {
             tracing::warn!(error = %e, "the view could not be closed; it will catch up at the next start");
         }
         let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// Connections are files: as many as the system lets a process have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(error = %e, "the number of open files stays limited");
     }
 }
 

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where `tests/run` has installed them.
-fn peers() -> PathBuf {
+pub fn peers() -> PathBuf {
     let dir = std::env::var_os("WARDEN_PEERS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers"), PathBuf::from);
     assert!(dir.join("node_modules").exists(), "the peers are not installed: run `tests/run`");
     dir
 }
 
-fn node() -> PathBuf {
+pub fn node() -> PathBuf {
     peers().join("node_modules/.bin/node")
 }
 
@@ -25,14 +25,14 @@ fn script(package: &str) -> PathBuf {
 }
 
 /// A server's command with a world of its own that can be made anew.
-struct Peer {
-    name: &'static str,
-    command: Vec<String>,
+pub struct Peer {
+    pub name: &'static str,
+    pub command: Vec<String>,
     world: PathBuf,
 }
 
 impl Peer {
-    fn all(dir: &Path) -> Vec<Self> {
+    pub fn all(dir: &Path) -> Vec<Self> {
         let peer = |name: &'static str, package: &str, args: &[&Path]| {
             let world = dir.join(name);
             let mut command = vec![node().display().to_string(), script(package).display().to_string()];
@@ -47,11 +47,11 @@ impl Peer {
         ]
     }
 
-    fn env(&self) -> Value {
+    pub fn env(&self) -> Value {
         json!({ "MEMORY_FILE_PATH": self.world.join("memory.jsonl") })
     }
 
-    fn make_world(&self) {
+    pub fn make_world(&self) {
         let _ = std::fs::remove_dir_all(&self.world);
         std::fs::create_dir_all(self.world.join("folder")).unwrap();
         std::fs::write(self.world.join("a.txt"), "one\ntwo\nthree\n").unwrap();
@@ -69,7 +69,7 @@ impl Peer {
     }
 
     /// A value for each required argument, and for a few others where these say nothing.
-    fn arguments(&self, tool: &str, schema: &Value) -> Value {
+    pub fn arguments(&self, tool: &str, schema: &Value) -> Value {
         let path = |name: &str| json!(self.world.join(name).display().to_string());
         match (self.name, tool) {
             ("filesystem", "read_multiple_files") => json!({ "paths": [path("a.txt"), path("b.txt")] }),

@@ -113,8 +113,23 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        bytes.iter().try_for_each(|byte| if self.in_string { self.string(*byte) } else { self.token(*byte) })
+    fn read(&mut self, mut bytes: &[u8]) -> Result<(), Stop> {
+        while let Some(byte) = bytes.first() {
+            if self.in_string && self.escape.is_none() {
+                // Most of a large answer is plain text.
+                let plain = bytes.iter().position(|b| matches!(b, b'"' | b'\\')).unwrap_or(bytes.len());
+                self.decoded(&bytes[..plain]);
+                bytes = &bytes[plain..];
+                let Some(byte) = bytes.first() else { break };
+                self.string(*byte)?;
+            } else if self.in_string {
+                self.string(*byte)?;
+            } else {
+                self.token(*byte)?;
+            }
+            bytes = &bytes[1..];
+        }
+        Ok(())
     }
 
     fn token(&mut self, byte: u8) -> Result<(), Stop> {
@@ -212,7 +227,7 @@ impl Reader {
 
     fn keep(&mut self, bytes: &[u8]) {
         if self.inside.len() <= 2 && self.value.len() < VALUE_MAX {
-            self.value.extend_from_slice(bytes);
+            self.value.extend_from_slice(&bytes[..bytes.len().min(VALUE_MAX - self.value.len())]);
         }
     }
 

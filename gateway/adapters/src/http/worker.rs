@@ -38,8 +38,6 @@ const REMOTES_MAX: usize = 1024;
 const CHILD_IDLE: Duration = Duration::from_secs(15 * 60);
 /// A session at a URL costs nothing to remember; its server ends it when it likes.
 const REMOTE_IDLE: Duration = Duration::from_secs(24 * 3600);
-/// How long a worker may take to send a message.
-const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection of a worker.
 #[derive(Clone)]
@@ -245,15 +243,15 @@ impl WorkerPlane {
 
     /// A request's body, within its bounds of size and time.
     pub(super) async fn body(&self, body: Body) -> Result<Vec<u8>, Refused> {
-        let bytes_max = self.settings.worker.bytes_max;
-        match tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, bytes_max)).await {
+        let (bytes_max, patience) = (self.settings.worker.bytes_max, self.settings.message_timeout);
+        match tokio::time::timeout(patience, axum::body::to_bytes(body, bytes_max)).await {
             Ok(Ok(bytes)) => Ok(bytes.into()),
             Ok(Err(_)) => {
                 let message = format!("a message has at most {bytes_max} bytes");
                 Err(Box::new(protocol(StatusCode::PAYLOAD_TOO_LARGE, &message)))
             }
             Err(_) => {
-                let message = format!("the message did not come within {} s", BODY_PATIENCE.as_secs());
+                let message = format!("the message did not come within {} s", patience.as_secs());
                 Err(Box::new(protocol(StatusCode::REQUEST_TIMEOUT, &message)))
             }
         }

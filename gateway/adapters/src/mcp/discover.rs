@@ -17,8 +17,10 @@ use warden_core::pipeline::Payload;
 /// The newest generation with a handshake.
 pub const PROTOCOL_VERSION: &str = "2025-11-25";
 /// Launchers may install a server first.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The other generation is asked for only this long where one has answered.
+const CHILD_PATIENCE: Duration = Duration::from_secs(60);
+/// A server at a URL is there or it is not.
+const URL_PATIENCE: Duration = Duration::from_secs(10);
+/// By the time the other generation is asked for, the server has started.
 const OTHER_PATIENCE: Duration = Duration::from_secs(3);
 const PAGES_MAX: usize = 100;
 const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
@@ -57,9 +59,12 @@ impl Peer<'_> {
 
     /// A server of both generations may have other tools in each; of two with one name the legacy one is kept.
     async fn both(&mut self) -> Result<Vec<Value>, String> {
-        let legacy = within(PATIENCE, self.legacy()).await;
-        let patience = if legacy.is_ok() { OTHER_PATIENCE } else { PATIENCE };
-        match (legacy, within(patience, self.modern()).await) {
+        let patience = match self {
+            Self::Child { .. } => CHILD_PATIENCE,
+            Self::Http { .. } => URL_PATIENCE,
+        };
+        let legacy = within(patience, self.legacy()).await;
+        match (legacy, within(OTHER_PATIENCE, self.modern()).await) {
             (Ok(mut tools), Ok(others)) => {
                 let known: HashSet<String> = tools.iter().map(|tool| tool["name"].to_string()).collect();
                 tools.extend(others.into_iter().filter(|tool| !known.contains(&tool["name"].to_string())));

@@ -30,6 +30,8 @@ pub struct Settings {
     pub worker: Limits,
     /// Of a message from a server.
     pub server: Limits,
+    /// How long a worker may take to send a message.
+    pub message_timeout: Duration,
     /// How long a server may be silent while an answer is due.
     pub call_timeout: Duration,
     /// How long an answer may still come after it was cancelled.
@@ -43,6 +45,7 @@ impl Default for Settings {
         Self {
             worker: Limits::default(),
             server: Limits { bytes_max: 64 << 20, depth_max: 128 },
+            message_timeout: Duration::from_secs(30),
             call_timeout: Duration::from_secs(60),
             cancel_grace: Duration::from_secs(5),
             stream_hold: Duration::from_secs(60),

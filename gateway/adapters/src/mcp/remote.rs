@@ -113,6 +113,17 @@ struct Stream {
     resumable: bool,
 }
 
+/// What a stream is for.
+#[derive(Clone, Copy)]
+enum Carries<'a> {
+    /// The answer to this request.
+    Answer(&'a Id),
+    /// What follows an answer, which is not answered again.
+    Afterwards,
+    /// What the server says by itself, and what its worker has missed.
+    Anything,
+}
+
 /// What became of an event.
 enum Flow {
     /// It went on, or led nowhere.
@@ -311,7 +322,7 @@ impl<P: Ports + 'static> Remote<P> {
             };
             match item {
                 Ok(Some(Item::Event(event))) => {
-                    if let Flow::Final(..) = self.event(exchange, headers, event, None, false).await {
+                    if let Flow::Final(..) = self.event(exchange, headers, event, Carries::Anything, false).await {
                         return;
                     }
                 }
@@ -482,7 +493,7 @@ impl<P: Ports + 'static> Remote<P> {
             };
             match item {
                 Ok(Some(Item::Event(event))) => {
-                    match self.event(call.exchange, call.headers, event, Some(call.id), call.modern).await {
+                    match self.event(call.exchange, call.headers, event, Carries::Answer(call.id), call.modern).await {
                         Flow::On => {}
                         Flow::Final(reply, event) => {
                             *lock(&call.held) = Some(Held::Event(event, stream));
@@ -560,7 +571,7 @@ impl<P: Ports + 'static> Remote<P> {
                 call.exchange.send(raw).await;
                 // What follows the final message is the server's affair, and goes on like what came before it.
                 while let Ok(Some(Item::Event(event))) = stream.next(call.patience).await {
-                    self.event(call.exchange, call.headers, event, None, call.modern).await;
+                    self.event(call.exchange, call.headers, event, Carries::Afterwards, call.modern).await;
                 }
                 call.exchange.end();
             }
@@ -578,13 +589,13 @@ impl<P: Ports + 'static> Remote<P> {
 
     // -- messages of the server -----------------------------------------------------------------------------------
 
-    /// One event of a stream, on its way to the worker. `own` is the request that the stream answers.
+    /// One event of a stream, on its way to the worker.
     async fn event(
         self: &Arc<Self>,
         exchange: &Exchange,
         headers: &HeaderMap,
         event: Event,
-        own: Option<&Id>,
+        carries: Carries<'_>,
         modern: bool,
     ) -> Flow {
         let Some(data) = &event.data else {
@@ -608,8 +619,13 @@ impl<P: Ports + 'static> Remote<P> {
             Kind::Result { id, .. } | Kind::Error { id, .. } => {
                 let id = id.clone();
                 let reply = reply(message);
-                if own == Some(&id) {
-                    return Flow::Final(reply, event);
+                match carries {
+                    Carries::Answer(own) if *own == id => return Flow::Final(reply, event),
+                    Carries::Afterwards => {
+                        self.link.metrics.dropped("answer_without_request");
+                        return Flow::On;
+                    }
+                    Carries::Answer(_) | Carries::Anything => {}
                 }
                 if let Some(line) = self.of_another_stream(&id, reply).await {
                     let raw = if line == *data { event.raw } else { event.with_data(&rpc::one_line(&line)) };

@@ -30,7 +30,7 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// Connections at once
-    #[arg(long, default_value = "1,16,64", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, default_value = "1,16,64", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
     connections: Vec<u64>,
     /// Ask as MCP 2026-07-28 does, without sessions
     #[arg(long)]
@@ -62,7 +62,7 @@ impl Load {
             Target { name: "warden", door: Door { modern: self.modern, ..site.door(&token) }, process: gateway },
         ];
         let loaded = self.measure(&targets, &mut Disk::open(&site.data())?).await;
-        let loaded = loaded.map_err(|e| format!("{e}\nWarden's log: {}", site.logged()))?;
+        let loaded = loaded.map_err(|e| format!("{e}\nWarden's log: {}", site.last_words()))?;
         if self.json {
             println!("{}", loaded.json());
         } else {

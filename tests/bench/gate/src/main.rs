@@ -72,9 +72,7 @@ fn main() -> ExitCode {
     let mut runtime =
         if matches!(command, Command::Load(_)) { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     let ended = runtime.enable_all().build().map_err(Into::into).and_then(|runtime| {
-        let ended = runtime.block_on(async {
-            tokio::select! { ended = run(command) => ended, ended = stopped() => ended }
-        });
+        let ended = runtime.block_on(run(command));
         runtime.shutdown_background();
         ended
     });
@@ -86,16 +84,20 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Outcome<ExitCode> {
     match command {
-        Command::Load(load) => load.run().await,
-        Command::Soak(soak) => soak.run().await,
+        Command::Load(load) => until_stopped(load.run()).await,
+        Command::Soak(soak) => until_stopped(soak.run()).await,
         Command::Upstream { port, log } => upstream::serve(port, log.as_deref()).await,
         Command::Proxy { port, upstream } => proxy::serve(port, upstream).await,
     }
 }
 
-/// Interrupted: what was started ends with the values that hold it.
-async fn stopped() -> Outcome<ExitCode> {
+/// When it is interrupted, what it has started ends with the values that hold it.
+async fn until_stopped(work: impl Future<Output = Outcome<ExitCode>>) -> Outcome<ExitCode> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    tokio::select! {
+        ended = work => return ended,
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
     Err("interrupted".into())
 }

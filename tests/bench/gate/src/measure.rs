@@ -51,7 +51,8 @@ pub(crate) async fn measure(target: &Target, clients: usize, time: Duration) -> 
     let mut loops = JoinSet::new();
     for number in 0..clients {
         let mut client = Client::connect(target.door.clone()).await?;
-        client.open().await.map_err(|e| format!("{}: {e}", target.name))?;
+        let opened = tokio::time::timeout(PATIENCE, client.open()).await;
+        opened.map_err(Into::into).flatten().map_err(|e| format!("{}: {e}", target.name))?;
         loops.spawn(ask_on(client, number, stop.clone()));
     }
     tokio::time::sleep(WARM_UP).await;

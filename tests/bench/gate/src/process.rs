@@ -10,21 +10,34 @@ use tokio::process::{Child, Command};
 
 /// A journal may have to be verified first.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// What a killed process takes to be gone, at most.
+const DYING: Duration = Duration::from_secs(5);
 
-/// A process that listens. It is killed when this is dropped.
+/// A process that listens. It is killed when this is dropped, and seen off: not every system has somebody who does that
+/// for those whose parent is gone.
 pub(crate) struct Process {
     child: Child,
     pid: u32,
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < DYING {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 impl Process {
     /// Starts it, and waits until it listens.
     pub(crate) async fn start(mut command: Command, port: u16) -> Outcome<Self> {
-        let mut child = command.kill_on_drop(true).spawn()?;
+        let child = command.spawn()?;
         let pid = child.id().ok_or("it ended at once")?;
-        let begun = Instant::now();
+        let (mut process, begun) = (Self { child, pid }, Instant::now());
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = process.child.try_wait()? {
                 return Err(format!("{:?} ended: {status}", command.as_std().get_program()).into());
             }
             if begun.elapsed() > PATIENCE {
@@ -32,7 +45,7 @@ impl Process {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(Self { child, pid })
+        Ok(process)
     }
 
     /// Another role of this program. It ends with this one, whose end of its stdin is closed then.

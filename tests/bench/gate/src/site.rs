@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -14,6 +15,9 @@ use tokio::task::JoinSet;
 /// Permits everything.
 pub(crate) const PERMIT_ALL: &str = "@id(\"all\") permit (principal, action, resource);\n";
 const ISSUERS: usize = 4;
+/// A long journal takes a while to verify.
+const PATIENCE: Duration = Duration::from_secs(300);
+const LAST_WORDS: usize = 10;
 
 /// A folder with all that a gateway needs.
 pub(crate) struct Site {
@@ -49,7 +53,7 @@ impl Site {
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut command = self.command(&["serve"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let running = Process::start(command, self.port).await.map_err(|e| format!("{e}: {}", self.logged()))?;
+        let running = Process::start(command, self.port).await.map_err(|e| format!("{e}: {}", self.last_words()))?;
         self.run(&["tools", "classify", "*", "write"]).await?;
         Ok(running)
     }
@@ -97,6 +101,13 @@ impl Site {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    /// The end of that.
+    pub(crate) fn last_words(&self) -> String {
+        let log = self.logged();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")
+    }
+
     /// Keeps the folder for whoever looks into what went wrong.
     pub(crate) fn keep(self) -> PathBuf {
         self.dir.keep()
@@ -123,7 +134,8 @@ impl Site {
 }
 
 async fn run(command: &mut Command) -> Outcome<String> {
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    let output = tokio::time::timeout(PATIENCE, command.stdin(Stdio::null()).kill_on_drop(true).output()).await;
+    let output = output.map_err(|_| format!("{:?} does not end", command.as_std()))??;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(format!("{:?}: {}: {said}", command.as_std(), output.status).into());
