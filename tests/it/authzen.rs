@@ -17,7 +17,8 @@ struct Pep {
 impl Pep {
     /// A caller that may ask about everybody.
     fn of(site: &Site) -> Self {
-        let issued: Value = serde_json::from_str(&site.ok(&["--json", "token", "issue", "assistant", "--role", "pep"])).unwrap();
+        let issued: Value =
+            serde_json::from_str(&site.ok(&["--json", "token", "issue", "assistant", "--role", "pep"])).unwrap();
         Self::new(site, issued["token"].as_str().unwrap())
     }
 
@@ -183,7 +184,8 @@ async fn a_worker_asks_about_itself_in_the_words_of_policies() {
     let all = decisions(&site.data());
     let about_other = all.iter().find(|d| d.worker == "other").unwrap();
     assert_eq!(about_other.caller.as_deref(), Some("assistant"));
-    let journal = std::fs::read(std::fs::read_dir(site.data().join("journal")).unwrap().next().unwrap().unwrap().path());
+    let journal =
+        std::fs::read(std::fs::read_dir(site.data().join("journal")).unwrap().next().unwrap().unwrap().path());
     assert!(!String::from_utf8_lossy(&journal.unwrap()).contains(&secret));
 }
 
@@ -206,9 +208,17 @@ async fn bad_questions_are_named_and_decide_nothing() {
         ("evaluation", without("subject"), "subject: missing"),
         ("evaluation", without("resource"), "resource: missing"),
         ("evaluation", r#"{"subject":{"type":"user"}}"#.into(), "action: missing"),
-        ("evaluation", r#"{"subject":{"type":"user"},"action":{"name":"a"},"resource":{"type":"todo","id":"t"}}"#.into(), "subject.id"),
+        (
+            "evaluation",
+            r#"{"subject":{"type":"user"},"action":{"name":"a"},"resource":{"type":"todo","id":"t"}}"#.into(),
+            "subject.id",
+        ),
         ("evaluation", r#"{"subject":{"type":"user","id":"a"},"subject":{}}"#.into(), "is there twice"),
-        ("evaluation", r#"{"subject":1,"action":{"name":"a"},"resource":{"type":"todo","id":"t"}}"#.into(), "subject.type"),
+        (
+            "evaluation",
+            r#"{"subject":1,"action":{"name":"a"},"resource":{"type":"todo","id":"t"}}"#.into(),
+            "subject.type",
+        ),
         ("evaluations", r#"{"evaluations":7}"#.into(), "evaluations: it is no array"),
         ("evaluations", r#"{"evaluations":[{}]}"#.into(), "evaluations[0].subject: missing"),
         ("evaluations", r#"{"evaluations":[1]}"#.into(), "evaluations[0]: it is no object"),
@@ -245,7 +255,11 @@ fn a_sites_schema_and_entities_are_checked_like_policies() {
         ("schemas/site/a.cedarschema", "entity Worker;", "entity type `Worker` is declared already"),
         ("schemas/site/a.cedarschema", "entity;", "schemas/a.cedarschema:1:"),
         ("entities.json", "{", "entities.json"),
-        ("entities.json", r#"[{"uid":{"type":"Worker","id":"assistant"},"attrs":{},"parents":[]}]"#, "not of a type that the site's schema declares"),
+        (
+            "entities.json",
+            r#"[{"uid":{"type":"Worker","id":"assistant"},"attrs":{},"parents":[]}]"#,
+            "not of a type that the site's schema declares",
+        ),
         ("policies/a.cedar", "@id(\"a\") permit (principal is ghost, action, resource);", "ghost"),
     ] {
         let site = Site::odd();

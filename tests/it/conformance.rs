@@ -2,12 +2,14 @@
 //! both kinds of server; and every byte of it compared on both sides of the gateway.
 
 use crate::peers::{Peer, node, peers};
-use crate::support::{PERMIT_ALL, Site, Worker};
+use crate::support::{PERMIT_ALL, Site, Worker, records, warden};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use warden_core::journal::record::{Body, Record};
+use warden_core::outcome::Happened;
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance").join(name)
@@ -107,8 +109,7 @@ impl Bench {
         let record = self.dir.path().join(format!("worker-{server}.ndjson")).display().to_string();
         let token = self.site.dir.join("worker.token").display().to_string();
         let (to, path) = (format!("http://127.0.0.1:{}", self.site.port), format!("/mcp/{server}"));
-        let args =
-            ["--listen", "0", "--to", &to, "--record", &record, "--bearer", &token, "--upstream-path", &path];
+        let args = ["--listen", "0", "--to", &to, "--record", &record, "--bearer", &token, "--upstream-path", &path];
         Helper::start("tap.mjs", &args)
     }
 }
@@ -203,6 +204,96 @@ async fn real_servers_are_carried_byte_for_byte() {
         same += same_as_lines(&recorded(&record(&format!("worker-{}.ndjson", peer.name))), &lines);
     }
     assert!(same > 80, "{same} messages were the same");
+}
+
+/// What a client on stdio gets through `warden mcp SERVER`.
+struct Bridged {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Bridged {
+    fn new(site: &Site, server: &str) -> Self {
+        let mut command = warden();
+        command.arg("--config").arg(site.dir.join("warden.yaml")).args(["mcp", server]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn say(&mut self, message: &Value) {
+        let mut stdin = self.child.stdin.as_ref().unwrap();
+        std::io::Write::write_all(&mut stdin, format!("{message}\n").as_bytes()).unwrap();
+    }
+
+    /// The answer to an id; what comes before it is passed over.
+    fn answer(&mut self, id: u64) -> Value {
+        loop {
+            let line: Value = serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap();
+            if line["id"] == id && line.get("method").is_none() {
+                return line;
+            }
+        }
+    }
+}
+
+#[test]
+fn clients_on_stdio_are_bridged_in_both_generations() {
+    let bench = Bench::new();
+    let running = bench.site.serve_classified();
+    for server in ["conf", "child"] {
+        let mut client = Bridged::new(&bench.site, server);
+        let meta = json!({ "io.modelcontextprotocol/protocolVersion": MODERN,
+            "io.modelcontextprotocol/clientCapabilities": {}, "progressToken": "p" });
+        let call = |id: u64, tool: &str, arguments: Value| {
+            json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call",
+                "params": { "name": tool, "arguments": arguments, "_meta": meta } })
+        };
+        client.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": { "_meta": meta } }));
+        let found = client.answer(1);
+        assert_eq!(found["result"]["supportedVersions"][0], MODERN, "{server}: {found}");
+        client.say(&call(2, "slow", json!({ "ms": 15_000 })));
+        client.say(&call(3, "test_x_mcp_header", json!({ "region": " eu é" })));
+        assert_eq!(client.answer(3)["result"]["resultType"], "complete", "nobody waits for the slow one");
+        client.say(&call(4, "ticks", json!({ "count": 2, "ms": 5 })));
+        let progress = loop {
+            let line: Value = serde_json::from_str(&client.lines.next().unwrap().unwrap()).unwrap();
+            if line["method"] == "notifications/progress" {
+                break line;
+            }
+        };
+        assert_eq!(progress["params"]["progressToken"], "p");
+        client.answer(4);
+        client.say(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } }));
+        drop(client.child.stdin.take());
+        client.child.wait().unwrap();
+
+        let mut client = Bridged::new(&bench.site, server);
+        let hello =
+            json!({ "protocolVersion": LEGACY, "capabilities": {}, "clientInfo": { "name": "c", "version": "1" } });
+        client.say(&json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello }));
+        assert_eq!(client.answer(1)["result"]["protocolVersion"], LEGACY);
+        client.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+        let params = json!({ "name": "test_reconnection", "arguments": {} });
+        client.say(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params }));
+        let answer = client.answer(2);
+        assert!(answer["result"]["content"][0]["text"].is_string(), "a stream that ended is taken up: {answer}");
+        drop(client.child.stdin.take());
+        client.child.wait().unwrap();
+    }
+    running.stop();
+    let all = records(&bench.site.data());
+    let slow = |record: &Record| match &record.body {
+        Body::Decision(decision) if decision.tool.as_deref() == Some("slow") => Some(decision.id.clone()),
+        _ => None,
+    };
+    let slow: Vec<_> = all.iter().filter_map(slow).collect();
+    let happened = |record: &Record| match &record.body {
+        Body::Outcome(outcome) if slow.contains(&outcome.decision) => Some(outcome.happened),
+        _ => None,
+    };
+    let happened: Vec<_> = all.iter().filter_map(happened).collect();
+    assert_eq!(happened, [Happened::Cancelled, Happened::Cancelled], "giving up reaches the gateway");
 }
 
 /// Whatever is not byte for byte the same, and why. Everything else must be.

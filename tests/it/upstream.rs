@@ -36,8 +36,23 @@ struct Server {
 }
 
 const TOOLS: [&str; 17] = [
-    "fine", "half", "twice", "other_id", "redirect", "leak", "leak_event", "large", "large_leak", "large_event", "slow",
-    "drop", "asks", "task", "unauthorized", "garbage", "notifies",
+    "fine",
+    "half",
+    "twice",
+    "other_id",
+    "redirect",
+    "leak",
+    "leak_event",
+    "large",
+    "large_leak",
+    "large_event",
+    "slow",
+    "drop",
+    "asks",
+    "task",
+    "unauthorized",
+    "garbage",
+    "notifies",
 ];
 
 fn token() -> String {
@@ -85,60 +100,115 @@ async fn serve(mut stream: TcpStream, log: Log, port: u16) {
     }
     match asked.body["method"].as_str().unwrap_or_default() {
         "initialize" => {
-            let answer = done(json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} }, "serverInfo": { "name": "up", "version": "1" } }));
-            let session = format!("mcp-session-id: s-{}\r\ncontent-type: application/json\r\nset-cookie: a=b\r\n", log.lock().unwrap().len());
+            let answer = done(
+                json!({ "protocolVersion": "2025-11-25", "capabilities": { "tools": {} }, "serverInfo": { "name": "up", "version": "1" } }),
+            );
+            let session = format!(
+                "mcp-session-id: s-{}\r\ncontent-type: application/json\r\nset-cookie: a=b\r\n",
+                log.lock().unwrap().len()
+            );
             return send(&mut stream, "200 OK", &session, &answer).await;
         }
         "server/discover" if asked.header("mcp-protocol-version") == Some("2026-07-28") => {
-            let answer = done(json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} }, "ttlMs": 0, "cacheScope": "public" }));
+            let answer = done(
+                json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} }, "ttlMs": 0, "cacheScope": "public" }),
+            );
             return send(&mut stream, "200 OK", JSON, &answer).await;
         }
         "tools/list" => {
-            let tools: Vec<_> = TOOLS.iter().map(|name| json!({ "name": name, "inputSchema": { "type": "object", "properties": {} } })).collect();
-            let answer = done(json!({ "tools": tools, "ttlMs": 60000, "cacheScope": "public", "resultType": "complete" }));
+            let tools: Vec<_> = TOOLS
+                .iter()
+                .map(|name| json!({ "name": name, "inputSchema": { "type": "object", "properties": {} } }))
+                .collect();
+            let answer =
+                done(json!({ "tools": tools, "ttlMs": 60000, "cacheScope": "public", "resultType": "complete" }));
             return send(&mut stream, "200 OK", JSON, &answer).await;
         }
-        "tasks/get" => return send(&mut stream, "200 OK", JSON, &done(json!({ "taskId": "t-1", "status": "working" }))).await,
+        "tasks/get" => {
+            return send(&mut stream, "200 OK", JSON, &done(json!({ "taskId": "t-1", "status": "working" }))).await;
+        }
         method if method.starts_with("notifications/") || asked.body["method"].is_null() => {
             return send(&mut stream, "202 Accepted", "", "").await;
         }
         _ => {}
     }
     if session == "s-over" {
-        return send(&mut stream, "404 Not Found", JSON, r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"no session"}}"#).await;
+        return send(
+            &mut stream,
+            "404 Not Found",
+            JSON,
+            r#"{"jsonrpc":"2.0","error":{"code":-32001,"message":"no session"}}"#,
+        )
+        .await;
     }
     let event = |data: &str| format!("event: message\ndata: {data}\n\n");
     match asked.tool() {
-        "half" => raw(&mut stream, "text/event-stream", &format!(": hi\n\nevent: message\ndata: {}", &text("cut")[..20])).await,
-        "twice" => raw(&mut stream, "text/event-stream", &[event(&text("first")), event(&text("second"))].concat()).await,
+        "half" => {
+            raw(&mut stream, "text/event-stream", &format!(": hi\n\nevent: message\ndata: {}", &text("cut")[..20]))
+                .await
+        }
+        "twice" => {
+            raw(&mut stream, "text/event-stream", &[event(&text("first")), event(&text("second"))].concat()).await
+        }
         "other_id" => send(&mut stream, "200 OK", JSON, r#"{"jsonrpc":"2.0","id":"another","result":{}}"#).await,
-        "redirect" => send(&mut stream, "307 Temporary Redirect", &format!("location: http://127.0.0.1:{port}/elsewhere\r\n"), "").await,
+        "redirect" => {
+            send(&mut stream, "307 Temporary Redirect", &format!("location: http://127.0.0.1:{port}/elsewhere\r\n"), "")
+                .await
+        }
         "unauthorized" => send(&mut stream, "401 Unauthorized", "www-authenticate: Bearer realm=\"up\"\r\n", "").await,
         "garbage" => send(&mut stream, "200 OK", JSON, "<html>").await,
         "leak" => send(&mut stream, "200 OK", JSON, &text(&token())).await,
         "leak_event" => raw(&mut stream, "text/event-stream", &event(&text(&token()))).await,
         "notifies" => {
             let progress = json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": { "progressToken": 1, "progress": 1, "x-vendor": 1.50 } });
-            raw(&mut stream, "text/event-stream", &[event(&progress.to_string()), format!(": c\nid: 9\nretry: 7\n{}", event(&text("told")))].concat()).await;
+            raw(
+                &mut stream,
+                "text/event-stream",
+                &[event(&progress.to_string()), format!(": c\nid: 9\nretry: 7\n{}", event(&text("told")))].concat(),
+            )
+            .await;
         }
         "large" => send(&mut stream, "200 OK", JSON, &text(&"x y ".repeat(1 << 20))).await,
         "large_leak" => {
             let before = "x y ".repeat(700_000);
             send(&mut stream, "200 OK", JSON, &text(&format!("{before} {} {before}", token()))).await;
         }
-        "large_event" => raw(&mut stream, "text/event-stream", &format!("id: 7\nevent: message\ndata: {}\n\n", text(&"x y ".repeat(1 << 20)))).await,
+        "large_event" => {
+            raw(
+                &mut stream,
+                "text/event-stream",
+                &format!("id: 7\nevent: message\ndata: {}\n\n", text(&"x y ".repeat(1 << 20))),
+            )
+            .await
+        }
         "slow" => {
             // Until the other side has had enough.
             let mut rest = [0; 1];
             let _ = stream.read(&mut rest).await;
-            log.lock().unwrap().push(Asked { head: "closed".into(), body: json!({ "params": { "name": "slow-closed" } }) });
+            log.lock()
+                .unwrap()
+                .push(Asked { head: "closed".into(), body: json!({ "params": { "name": "slow-closed" } }) });
         }
         "drop" => {}
         "asks" => {
             let questions = json!({ "q": { "method": "sampling/createMessage", "params": { "messages": [] } } });
-            send(&mut stream, "200 OK", JSON, &done(json!({ "resultType": "input_required", "inputRequests": questions, "requestState": "s" }))).await;
+            send(
+                &mut stream,
+                "200 OK",
+                JSON,
+                &done(json!({ "resultType": "input_required", "inputRequests": questions, "requestState": "s" })),
+            )
+            .await;
         }
-        "task" => send(&mut stream, "200 OK", JSON, &done(json!({ "task": { "taskId": "t-1", "status": "working", "ttl": null } }))).await,
+        "task" => {
+            send(
+                &mut stream,
+                "200 OK",
+                JSON,
+                &done(json!({ "task": { "taskId": "t-1", "status": "working", "ttl": null } })),
+            )
+            .await
+        }
         _ => send(&mut stream, "200 OK", JSON, &text("fine")).await,
     }
 }
@@ -271,7 +341,9 @@ async fn streams_go_on_as_they_came() {
     let (_, text) = events(&worker, "large_leak").await;
     assert!(!text.contains("ghp_") && text.len() < 2_900_000, "{}", text.len());
     running.stop();
-    for (tool, happened) in [("large", Happened::Done), ("large_event", Happened::Done), ("large_leak", Happened::Withheld)] {
+    for (tool, happened) in
+        [("large", Happened::Done), ("large_event", Happened::Done), ("large_leak", Happened::Withheld)]
+    {
         let outcome = outcome(&site, &decided(&site, tool));
         assert_eq!(outcome.happened, happened, "{tool}");
         assert_eq!(outcome.secret_findings.len(), usize::from(happened == Happened::Withheld));
@@ -305,8 +377,12 @@ async fn credentials_and_sessions_stay_whose_they_are() {
     assert_eq!(other.raw(body).await.0, 404);
     assert_eq!(server.log.lock().unwrap().len(), before, "nothing of it arrived");
     let version = |version: &str| {
-        let request = worker.http.post(&worker.url).bearer_auth(&worker.token).header("content-type", "application/json");
-        request.header("mcp-protocol-version", version.to_owned()).body("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}").send()
+        let request =
+            worker.http.post(&worker.url).bearer_auth(&worker.token).header("content-type", "application/json");
+        request
+            .header("mcp-protocol-version", version.to_owned())
+            .body("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}")
+            .send()
     };
     for wrong in ["1.0", "2025-11-26", "x"] {
         assert_eq!(version(wrong).await.unwrap().status(), 400, "{wrong}");
@@ -341,7 +417,12 @@ async fn modern(worker: &Worker, id: u64, tool: &str) -> reqwest::Result<reqwest
     let body = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": { "name": tool, "_meta": meta } });
     let request = worker.http.post(&worker.url).bearer_auth(&worker.token).header("content-type", "application/json");
     let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", "tools/call");
-    request.header("mcp-name", tool).header("accept", "application/json, text/event-stream").body(body.to_string()).send().await
+    request
+        .header("mcp-name", tool)
+        .header("accept", "application/json, text/event-stream")
+        .body(body.to_string())
+        .send()
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -415,7 +496,8 @@ async fn a_secret_in_a_header_that_goes_on_is_found() {
     let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": { "name": "fine" } });
     let request = worker.http.post(&worker.url).bearer_auth(&worker.token).header("content-type", "application/json");
     let request = request.header("mcp-session-id", worker.session.as_deref().unwrap()).header("baggage", token());
-    let answer: Value = serde_json::from_str(&request.body(body.to_string()).send().await.unwrap().text().await.unwrap()).unwrap();
+    let answer: Value =
+        serde_json::from_str(&request.body(body.to_string()).send().await.unwrap().text().await.unwrap()).unwrap();
     assert_eq!(refusal(&answer).0, "denied", "{answer}");
     assert!(server.calls("fine").is_empty());
     running.stop();

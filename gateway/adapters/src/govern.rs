@@ -3,8 +3,8 @@
 
 use crate::files::write_private;
 use crate::mcp::Settings;
-use crate::mcp::server::Server;
 use crate::mcp::discover;
+use crate::mcp::server::Server;
 use crate::policy_folder;
 use crate::world::{World, now};
 use serde::{Deserialize, Serialize};

@@ -9,24 +9,33 @@ use crate::config::{Config, RawConfig, RawServer, RawWorker};
 use crate::exit::{Failure, Outcome};
 use crate::gateway::Gateway;
 use futures::StreamExt;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use warden_adapters::files::{DataDir, create_private_dir, write_private};
-use warden_adapters::mcp::headers::SESSION;
-use warden_adapters::mcp::server::Reach;
 use warden_adapters::identity::{Identities, Role};
 use warden_adapters::keys::Keys;
+use warden_adapters::mcp::headers::{BRIDGE, LAST_EVENT, SESSION};
 use warden_adapters::mcp::refusal::NO_ANSWER;
+use warden_adapters::mcp::server::Reach;
+use warden_adapters::mcp::sse::{Events, Item};
 use warden_adapters::world::now;
-use warden_core::json::Limits;
+use warden_core::json::{Json, Limits};
+use warden_core::mcp::{self, META_VERSION};
 use warden_core::rpc::{self, Id, Kind, Message};
 
+/// The gateway has bounds of its own.
+const LIMITS: Limits = Limits { bytes_max: usize::MAX, depth_max: 128 };
 /// How long answers may still come after the client has closed its side.
 const LAST_ANSWERS: Duration = Duration::from_secs(30);
+/// Between the end of a stream and its taking up.
+const RESUME_AFTER: Duration = Duration::from_millis(500);
+/// A stream that was taken up so often without an answer is given up.
+const RESUMES_MAX: usize = 100;
 
 /// `warden mcp SERVER`.
 pub async fn bridge(global: &Global, server: &str, token_file: Option<PathBuf>) -> Outcome {
@@ -147,7 +156,7 @@ async fn speak(target: Result<Target, String>) -> Outcome {
     let mut stdin = BufReader::new(tokio::io::stdin());
     // The token is for the gateway; no proxy of the environment is to see it.
     let http = reqwest::Client::builder().no_proxy().build().map_err(|e| Failure::of(&e))?;
-    let bridge = Arc::new(Bridge { http, target, session: Mutex::default(), lines });
+    let bridge = Arc::new(Bridge { http, target, session: Mutex::default(), modern: Mutex::default(), lines });
     let mut tasks = JoinSet::new();
     let mut line = Vec::new();
     loop {
@@ -171,42 +180,75 @@ async fn speak(target: Result<Target, String>) -> Outcome {
 struct Bridge {
     http: reqwest::Client,
     target: Result<Target, String>,
-    // A std mutex: nothing awaits while it is held.
+    // Std mutexes: nothing awaits while one is held.
     session: Mutex<Option<String>>,
+    /// Modern requests on their way: what cancels one is that nobody waits for it.
+    modern: Mutex<HashMap<Id, AbortHandle>>,
     lines: mpsc::Sender<String>,
 }
 
 impl Bridge {
-    /// Sends one line. The head of the answer is awaited here, so that messages keep their order.
+    /// Sends one line. Only a request does not wait for the one before it, since its answer may take long.
     async fn take(self: Arc<Self>, line: &[u8], tasks: &mut JoinSet<()>) {
-        let id = match Message::parse(line, Limits { bytes_max: usize::MAX, depth_max: 128 }) {
-            Ok(Message { kind: Kind::Request { id, .. }, .. }) => Some(id),
-            Ok(_) => None,
+        let (id, method, params) = match Message::parse(line, LIMITS) {
+            Ok(Message { kind: Kind::Request { id, method, params }, .. }) => (Some(id), method, params),
+            Ok(Message { kind: Kind::Notification { method, params }, .. }) => (None, method, params),
+            Ok(_) => (None, String::new(), Json::Null),
             Err(e) => {
                 let _ = self.lines.send(rpc::error(&Id::null(), e.code(), &e.to_string(), None)).await;
                 return;
             }
         };
-        let opening = self.session().is_none();
-        match self.post(line.to_vec()).await {
-            Ok(response) => {
-                if opening && let Some(session) = header(&response, SESSION.as_str()) {
-                    *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
-                    tokio::spawn(self.clone().listen());
+        if method == "notifications/cancelled" && self.cancel(&params) {
+            return;
+        }
+        let modern = mcp::meta(&params, META_VERSION).and_then(Json::as_str).is_some_and(mcp::is_modern);
+        let line = line.to_vec();
+        match id {
+            Some(id) if method != "initialize" => {
+                let (this, asked) = (self.clone(), id.clone());
+                let task = tasks.spawn(async move {
+                    match this.post(line).await {
+                        Ok(response) => this.answer(response, Some(asked.clone())).await,
+                        Err(e) => this.fail(Some(asked.clone()), &e).await,
+                    }
+                    lock(&this.modern).remove(&asked);
+                });
+                if modern {
+                    lock(&self.modern).insert(id, task);
                 }
-                tasks.spawn(async move { self.answer(response, id).await });
             }
-            Err(e) => self.fail(id, &e).await,
+            id => match self.post(line).await {
+                Ok(response) => {
+                    if let Some(session) = header(&response, SESSION.as_str()).filter(|_| id.is_some()) {
+                        *lock(&self.session) = Some(session);
+                        tokio::spawn(self.clone().listen());
+                    }
+                    tasks.spawn(async move { self.answer(response, id).await });
+                }
+                Err(e) => self.fail(id, &e).await,
+            },
         }
     }
 
+    /// Gives a modern request up; whether there was one.
+    fn cancel(&self, params: &Json) -> bool {
+        let id = match params.get("requestId") {
+            Some(Json::String(text)) => Id::text(text),
+            Some(Json::Number(text)) => Id::number(text),
+            _ => return false,
+        };
+        lock(&self.modern).remove(&id).map(|task| task.abort()).is_some()
+    }
+
     fn session(&self) -> Option<String> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.session).clone()
     }
 
     fn request(&self, method: reqwest::Method) -> Result<reqwest::RequestBuilder, String> {
         let target = self.target.as_ref().map_err(Clone::clone)?;
-        let request = self.http.request(method, &target.url).bearer_auth(&target.token);
+        let request =
+            self.http.request(method, &target.url).bearer_auth(&target.token).header(BRIDGE.as_str(), "stdio");
         Ok(match self.session() {
             Some(session) => request.header(SESSION, session),
             None => request,
@@ -229,20 +271,21 @@ impl Bridge {
     async fn answer(&self, response: reqwest::Response, id: Option<Id>) {
         let status = response.status();
         if header(&response, "content-type").is_some_and(|kind| kind.starts_with("text/event-stream")) {
-            let answered = self.events(response, id.as_ref()).await;
-            if !answered && id.is_some() {
-                self.fail(id, "the gateway is gone; whether it was done is not known").await;
+            let (answered, last) = self.events(response, id.as_ref()).await;
+            let Some(id) = id.filter(|_| !answered) else { return };
+            if !self.resume(last, &id).await {
+                self.fail(Some(id), "the gateway is gone; whether it was done is not known").await;
             }
         } else if let Some(id) = id {
             let body = response.text().await.unwrap_or_default();
-            match Message::parse(body.as_bytes(), Limits { bytes_max: usize::MAX, depth_max: 128 }) {
+            match Message::parse(body.as_bytes(), LIMITS) {
                 // An error of the transport names no request; the client waits for one that does.
                 Ok(Message { kind: Kind::Error { id: of, error }, .. }) if of == Id::null() => {
                     let message =
                         error.get("message").and_then(warden_core::json::Json::as_str).unwrap_or("refused").to_owned();
                     self.fail(Some(id), &message).await;
                 }
-                Ok(message) => drop(self.lines.send(message.raw).await),
+                Ok(message) => drop(self.lines.send(rpc::one_line(&message.raw).into_owned()).await),
                 Err(_) => {
                     let said = serde_json::from_str::<serde_json::Value>(&body).ok();
                     let said = said.as_ref().and_then(|v| v.pointer("/error/message")?.as_str()).unwrap_or_default();
@@ -262,30 +305,46 @@ impl Bridge {
         }
     }
 
-    /// Server-sent events ([WHATWG HTML §9.2](https://html.spec.whatwg.org/multipage/server-sent-events.html)), as the
-    /// gateway writes them: one `data` line an event. Whether `id` was answered.
-    async fn events(&self, response: reqwest::Response, id: Option<&Id>) -> bool {
-        let mut answered = false;
-        let (mut body, mut text) = (response.bytes_stream(), Vec::new());
+    /// Carries events to the client. Whether `id` was answered, and with which event the stream can be taken up again.
+    async fn events(&self, response: reqwest::Response, id: Option<&Id>) -> (bool, Option<String>) {
+        let (mut answered, mut last) = (false, None);
+        let (mut body, mut events) = (response.bytes_stream(), Events::new(usize::MAX));
         while let Some(Ok(chunk)) = body.next().await {
-            text.extend_from_slice(&chunk);
-            while let Some(end) = text.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = text.drain(..=end).collect();
-                if let Some(data) = line.strip_prefix(b"data: ") {
-                    let data = String::from_utf8_lossy(data.trim_ascii_end()).into_owned();
-                    let limits = Limits { bytes_max: usize::MAX, depth_max: 128 };
-                    let of = match Message::parse(data.as_bytes(), limits).map(|message| message.kind) {
-                        Ok(Kind::Result { id, .. } | Kind::Error { id, .. }) => Some(id),
-                        _ => None,
-                    };
-                    answered |= of.is_some() && of.as_ref() == id;
-                    if self.lines.send(data).await.is_err() {
-                        return answered;
-                    }
+            events.push(&chunk);
+            while let Some(Item::Event(event)) = events.next_item() {
+                last = event.id.or(last);
+                let Some(data) = event.data else { continue };
+                let of = match Message::parse(data.as_bytes(), LIMITS).map(|message| message.kind) {
+                    Ok(Kind::Result { id, .. } | Kind::Error { id, .. }) => Some(id),
+                    _ => None,
+                };
+                answered |= of.is_some() && of.as_ref() == id;
+                if self.lines.send(rpc::one_line(&data).into_owned()).await.is_err() {
+                    return (true, None);
                 }
             }
         }
-        answered
+        (answered, last)
+    }
+
+    /// A server may end a stream before its answer; it is fetched with the last event (MCP 2025-11-25, "Resumability").
+    async fn resume(&self, mut last: Option<String>, id: &Id) -> bool {
+        for _ in 0..RESUMES_MAX {
+            let Some(event) = &last else { return false };
+            tokio::time::sleep(RESUME_AFTER).await;
+            let Ok(request) = self.request(reqwest::Method::GET) else { return false };
+            let request = request.header("accept", "text/event-stream").header(LAST_EVENT.as_str(), event);
+            let Ok(response) = request.send().await else { return false };
+            if !response.status().is_success() {
+                return false;
+            }
+            let (answered, next) = self.events(response, Some(id)).await;
+            if answered {
+                return true;
+            }
+            last = next.or(last);
+        }
+        false
     }
 
     async fn fail(&self, id: Option<Id>, message: &str) {
@@ -305,4 +364,9 @@ impl Bridge {
 
 fn header(response: &reqwest::Response, name: &str) -> Option<String> {
     response.headers().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+// A std mutex: nothing awaits while it is held.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

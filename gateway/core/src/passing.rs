@@ -304,7 +304,8 @@ mod tests {
     }
 
     fn answer(filler: usize, text: &str) -> String {
-        let result = serde_json::json!({ "content": [{ "type": "text", "text": format!("{}{text}", "x ".repeat(filler)) }] });
+        let result =
+            serde_json::json!({ "content": [{ "type": "text", "text": format!("{}{text}", "x ".repeat(filler)) }] });
         format!(r#"{{"result":{result},"jsonrpc":"2.0","id":"a\u0062"}}"#)
     }
 
@@ -325,7 +326,8 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_stops() {
-        for text in ["", "[]", "7", r#"{"id":1"#, r#"{"id":1}"#, r#"{"result":{},"error":{}}"#, r#"{"method":"ping"}"#] {
+        for text in ["", "[]", "7", r#"{"id":1"#, r#"{"id":1}"#, r#"{"result":{},"error":{}}"#, r#"{"method":"ping"}"#]
+        {
             assert!(matches!(pass(text.as_bytes(), &[]), Err((Stop::NotAnAnswer(_), _))), "{text}");
         }
         let deep = format!(r#"{{"result":{}"#, "[".repeat(10_000));

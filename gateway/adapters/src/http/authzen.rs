@@ -81,7 +81,10 @@ async fn evaluations(State(plane): State<Arc<WorkerPlane>>, headers: HeaderMap, 
             return Ok(decide(&plane, &token, asked).await);
         }
         if items.len() > EVALUATIONS_MAX {
-            return Err(bad(&format!("evaluations: {}, and at most {EVALUATIONS_MAX} are decided at once", items.len())));
+            return Err(bad(&format!(
+                "evaluations: {}, and at most {EVALUATIONS_MAX} are decided at once",
+                items.len()
+            )));
         }
         let semantic = Semantic::read(&asked)?;
         // Everything is read before anything is decided.
@@ -156,9 +159,9 @@ impl Semantic {
             None | Some("execute_all") => Ok(Self::ExecuteAll),
             Some("deny_on_first_deny") => Ok(Self::DenyOnFirstDeny),
             Some("permit_on_first_permit") => Ok(Self::PermitOnFirstPermit),
-            Some(_) => Err(bad(
-                "options.evaluations_semantic: use execute_all, deny_on_first_deny or permit_on_first_permit",
-            )),
+            Some(_) => {
+                Err(bad("options.evaluations_semantic: use execute_all, deny_on_first_deny or permit_on_first_permit"))
+            }
         }
     }
 
@@ -276,8 +279,15 @@ impl Question {
 
     /// The whole question as one text, by which an identical one is recognised.
     fn text(&self) -> String {
-        json!([self.subject.ty, self.subject.id, self.action, self.resource.ty, self.resource.id, self.input.to_value()])
-            .to_string()
+        json!([
+            self.subject.ty,
+            self.subject.id,
+            self.action,
+            self.resource.ty,
+            self.resource.id,
+            self.input.to_value()
+        ])
+        .to_string()
     }
 
     /// Everything but the input, to be scanned.

@@ -331,9 +331,7 @@ impl WorkerPlane {
             Reach::Command(_) => (true, CHILDREN_MAX),
             Reach::Url(_) => (false, REMOTES_MAX),
         };
-        let like = |conn: &&Conn| {
-            conn.link().passage.worker() == worker && matches!(conn, Conn::Child(_)) == is_child
-        };
+        let like = |conn: &&Conn| conn.link().passage.worker() == worker && matches!(conn, Conn::Child(_)) == is_child;
         // Those being opened may be of any worker; of processes there must not be too many in any case.
         let others = if is_child { opening } else { 0 };
         if others + self.connections().all().filter(like).count() >= limit {
@@ -424,7 +422,10 @@ impl WorkerPlane {
                         let other = connections.sessions.get(&key);
                         if other.is_some_and(|other| other.link().passage.worker() != token.worker) {
                             tracing::error!(server, "the server gave two workers one session");
-                            return Err(Box::new(protocol(StatusCode::BAD_GATEWAY, "the server gave no session of its own")));
+                            return Err(Box::new(protocol(
+                                StatusCode::BAD_GATEWAY,
+                                "the server gave no session of its own",
+                            )));
                         }
                         remote.begin_session(session);
                         connections.sessions.insert(key, conn.clone());
@@ -488,6 +489,9 @@ async fn take_checked(
     if modern {
         let snapshot = plane.gate.snapshot();
         let declared = tool_of(&message).map(|tool| snapshot.header_params(server, tool)).unwrap_or_default();
+        if headers.remove(headers::BRIDGE).is_some() {
+            headers::fill(&mut headers, &message, declared);
+        }
         headers::check(&headers, &message, declared).map_err(|refused| {
             plane.gate.ports.metrics.dropped("header_mismatch");
             let refused = asked.malformed(refused.code, &refused.message);

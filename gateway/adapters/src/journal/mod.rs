@@ -165,10 +165,13 @@ impl Journal {
         let mut waiting = Waiting { record, bytes, room: Room::Reserved, done };
         loop {
             // The lock ends with the statement: the pause below holds nothing.
-            let sent = lock(&self.shared.queue).as_ref().map(|queue| queue.try_send(waiting));
+            let sent = match lock(&self.shared.queue).as_ref() {
+                Some(queue) => queue.try_send(waiting),
+                None => return,
+            };
             match sent {
-                Some(Err(TrySendError::Full(back))) => waiting = back,
-                Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => return,
+                Err(TrySendError::Full(back)) => waiting = back,
+                Ok(()) | Err(TrySendError::Disconnected(_)) => return,
             }
             tokio::time::sleep(NOTE_AGAIN).await;
         }

@@ -176,16 +176,20 @@ impl<P: Ports + 'static> Connection<P> {
             },
         };
         let streaming = Streaming::of(headers);
-        self.answer(work, wishes, Call {
-            patience: self.patience(&method, None),
-            id,
-            method,
-            modern,
-            stream: (streaming != Streaming::Never).then(|| self.outbox.open()),
-            at_once: streaming == Streaming::AtOnce,
-            hold: can_resume(headers, modern).then_some(self.link.settings.stream_hold),
-            left: Arc::default(),
-        })
+        self.answer(
+            work,
+            wishes,
+            Call {
+                patience: self.patience(&method, None),
+                id,
+                method,
+                modern,
+                stream: (streaming != Streaming::Never).then(|| self.outbox.open()),
+                at_once: streaming == Streaming::AtOnce,
+                hold: can_resume(headers, modern).then_some(self.link.settings.stream_hold),
+                left: Arc::default(),
+            },
+        )
         .await
     }
 
@@ -529,9 +533,10 @@ impl<P: Ports + 'static> Connection<P> {
         {
             let found = open.values().find(|open| open.token.as_ref().is_some_and(|(known, _)| *known == token));
             place.stream = found.and_then(|open| open.stream);
-            place.back = found.and_then(|open| open.token.clone()).filter(|(known, own)| known != own).map(
-                |(_, own)| (vec!["params", "progressToken"], own),
-            );
+            place.back = found
+                .and_then(|open| open.token.clone())
+                .filter(|(known, own)| known != own)
+                .map(|(_, own)| (vec!["params", "progressToken"], own));
         } else if let Some(id) = mcp::meta(params, META_SUBSCRIPTION).and_then(id_of) {
             let found = open.get(&id);
             place.stream = found.and_then(|open| open.stream);

@@ -188,17 +188,19 @@ impl Peer<'_> {
             headers.insert(SESSION, session.clone());
         }
         let Some(id) = id else { return Ok(Value::Null) };
-        let events = head.headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"text/event-stream"));
+        let events =
+            head.headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"text/event-stream"));
         let (mut read, mut whole) = (Events::new(*bytes_max), Vec::new());
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| format!("it broke off its answer to `{method}`"))?;
             let bytes = frame.into_data().unwrap_or_default();
             if events {
                 read.push(&bytes);
-                while let Some(item) = read.next() {
+                while let Some(item) = read.next_item() {
                     let Item::Event(event) = item else { return Err(format!("its answer to `{method}` is too long")) };
                     let data = event.data.and_then(|data| serde_json::from_str::<Value>(&data).ok());
-                    if let Some(message) = data.filter(|message| message["id"] == id && message.get("method").is_none()) {
+                    if let Some(message) = data.filter(|message| message["id"] == id && message.get("method").is_none())
+                    {
                         return result(message, &method);
                     }
                 }
@@ -210,7 +212,9 @@ impl Peer<'_> {
             }
         }
         match serde_json::from_slice::<Value>(&whole) {
-            Ok(message) if message.get("result").is_some() || message.get("error").is_some() => result(message, &method),
+            Ok(message) if message.get("result").is_some() || message.get("error").is_some() => {
+                result(message, &method)
+            }
             _ => Err(format!("it answered `{method}` with status {} and no message", head.status)),
         }
     }

@@ -41,8 +41,7 @@ impl Exchange {
     pub fn new(keep_alive: Option<Duration>) -> (Self, Awaited) {
         let (head, awaited) = oneshot::channel();
         let (present, left) = watch::channel(());
-        let exchange =
-            Self { head: Mutex::new(Some(head)), body: Mutex::default(), present: left, keep_alive };
+        let exchange = Self { head: Mutex::new(Some(head)), body: Mutex::default(), present: left, keep_alive };
         (exchange, Awaited { head: awaited, present })
     }
 

@@ -64,6 +64,47 @@ pub fn to_scan(headers: &HeaderMap) -> Json {
     Json::Object(headers.iter().map(|(name, value)| (name.to_string(), Json::String(text(value)))).collect())
 }
 
+/// A bridge from stdio, where there are no headers, asks for them to be made of the body.
+pub const BRIDGE: HeaderName = HeaderName::from_static("x-warden-bridge");
+
+/// The headers that a modern client sends with `message`.
+pub fn fill(headers: &mut HeaderMap, message: &Message, declared: &[HeaderParam]) {
+    let (method, params) = match &message.kind {
+        Kind::Request { method, params, .. } | Kind::Notification { method, params } => (method, params),
+        Kind::Result { .. } | Kind::Error { .. } => return,
+    };
+    let mut set = |name: HeaderName, text: &str| {
+        if let Ok(value) = HeaderValue::from_str(&encoded(text)) {
+            headers.insert(name, value);
+        }
+    };
+    if let Some(version) = mcp::meta(params, META_VERSION).and_then(Json::as_str) {
+        set(VERSION, version);
+    }
+    set(METHOD, method);
+    if let Some(name) = name_member(method).and_then(|member| params.get(member)).and_then(Json::as_str) {
+        set(NAME, name);
+    }
+    for param in declared {
+        let body = param.path.iter().try_fold(params.get("arguments"), |at, step| Some(at?.get(step))).flatten();
+        let text = match body {
+            Some(Json::String(text) | Json::Number(text)) => text.clone(),
+            Some(Json::Bool(yes)) => yes.to_string(),
+            _ => continue,
+        };
+        if let Ok(name) = HeaderName::try_from(format!("{PARAM}{}", param.header).to_ascii_lowercase()) {
+            set(name, &text);
+        }
+    }
+}
+
+/// A text as it may stand in a header.
+fn encoded(text: &str) -> String {
+    let plain = text.bytes().all(|b| (0x20..0x7f).contains(&b)) && text.trim() == text;
+    let looks_encoded = text.starts_with("=?base64?") && text.ends_with("?=");
+    if plain && !looks_encoded { text.to_owned() } else { format!("=?base64?{}?=", STANDARD.encode(text)) }
+}
+
 /// Whether a request is of the modern generation: by its body or, before that was read, by its header.
 pub fn is_modern(headers: &HeaderMap, message: &Message) -> bool {
     let claimed = |params: &Json| mcp::meta(params, META_VERSION).and_then(Json::as_str).is_some_and(mcp::is_modern);
@@ -289,6 +330,17 @@ mod tests {
         let text = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}"#;
         let message = Message::parse(text.as_bytes(), Limits::default()).unwrap();
         assert_eq!(code(&headers(&[("mcp-method", "tools/list")]), &message, &[]), PARAMS);
+    }
+
+    #[test]
+    fn headers_made_of_the_body_agree_with_it() {
+        let declared = [HeaderParam { header: "R".into(), path: vec!["region".into()] }];
+        for region in [r#""eu""#, r#"" eu é""#, r#""=?base64?ZXU=?=""#, "42", "true", "null"] {
+            let message = call(&format!(r#"{{"region":{region}}}"#));
+            let mut headers = HeaderMap::new();
+            fill(&mut headers, &message, &declared);
+            assert_eq!(code(&headers, &message, &declared), 0, "{region}: {headers:?}");
+        }
     }
 
     #[test]

@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn a_filtered_list_is_nobody_elses() {
-        let raw = r#"{"jsonrpc":"2.0","id":1,"result":{ "tools":[{"name":"a"}], "ttlMs":1.0, "cacheScope" : "public" }}"#;
+        let raw =
+            r#"{"jsonrpc":"2.0","id":1,"result":{ "tools":[{"name":"a"}], "ttlMs":1.0, "cacheScope" : "public" }}"#;
         assert_eq!(
             filter_tools(raw, Limits::default(), |_, _| true).unwrap(),
             r#"{"jsonrpc":"2.0","id":1,"result":{ "tools":[{"name":"a"}], "ttlMs":1.0, "cacheScope" : "private" }}"#

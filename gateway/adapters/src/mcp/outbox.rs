@@ -115,7 +115,8 @@ impl Outbox {
     /// comes first when nobody's request is behind the message.
     pub fn post(&self, message: &str, of_a_request: bool) {
         let mut rows = self.rows();
-        let answering = rows.rows.iter().rev().find(|(number, row)| **number != LISTENING && !row.over).map(|(n, _)| *n);
+        let answering =
+            rows.rows.iter().rev().find(|(number, row)| **number != LISTENING && !row.over).map(|(n, _)| *n);
         let number = match answering {
             Some(number) if of_a_request || rows.listeners == 0 => number,
             _ => LISTENING,

@@ -232,8 +232,8 @@ impl<P: Ports + 'static> Remote<P> {
             _ => None,
         };
         // Listening has no end.
-        let patience = (method != "subscriptions/listen")
-            .then(|| self.server.timeout(tool, self.link.settings.call_timeout));
+        let patience =
+            (method != "subscriptions/listen").then(|| self.server.timeout(tool, self.link.settings.call_timeout));
         let call = Call { exchange: &exchange, headers: &headers, id: &id, modern, patience, held: Mutex::default() };
         let asked = Asked { id: &id, method: &method, modern };
         let told = match work {
@@ -769,7 +769,9 @@ impl<P: Ports + 'static> Remote<P> {
     fn read_answer(&self, head: &response::Parts, bytes: Vec<u8>, id: Option<&Id>) -> (StatusCode, HeaderMap, Reply) {
         let headers = headers::for_worker(&head.headers);
         let status = head.status;
-        if status.is_redirection() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
+        if status.is_redirection()
+            || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+        {
             let what = match status.is_redirection() {
                 true => "the server redirects, and redirects are not followed: configure its final address",
                 false => "the server does not accept the gateway's credential",
@@ -858,8 +860,8 @@ impl Stream {
     /// The next event; nothing at the end. `patience` counts from one piece to the next.
     async fn next(&mut self, patience: Option<Duration>) -> Result<Option<Item>, Lost> {
         loop {
-            if let Some(item) = self.events.next() {
-                self.resumable |= matches!(&item, Item::Event(event) if event.has_id);
+            if let Some(item) = self.events.next_item() {
+                self.resumable |= matches!(&item, Item::Event(event) if event.id.is_some());
                 return Ok(Some(item));
             }
             match within(patience, self.body.frame()).await {

@@ -83,7 +83,8 @@ impl HttpServer {
             if [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION].contains(&name) {
                 return Err(format!("{at}: Warden sets this header by itself"));
             }
-            let mut value: HeaderValue = value.parse().map_err(|_| format!("{at}: its value cannot stand in a header"))?;
+            let mut value: HeaderValue =
+                value.parse().map_err(|_| format!("{at}: its value cannot stand in a header"))?;
             value.set_sensitive(true);
             set.insert(name, value);
         }
@@ -93,7 +94,8 @@ impl HttpServer {
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.enforce_http(false);
         let tls = tls(uri.scheme_str() == Some("https"), ca)?;
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let https =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)

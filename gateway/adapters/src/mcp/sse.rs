@@ -8,8 +8,8 @@ pub struct Event {
     pub raw: Vec<u8>,
     /// Its `data` lines, joined by line breaks; nothing when it has none or they are empty.
     pub data: Option<String>,
-    /// Whether it has an `id`, with which a client can ask for what follows.
-    pub has_id: bool,
+    /// Its `id`, with which a client can ask for what follows.
+    pub id: Option<String>,
 }
 
 /// What a stream is cut into.
@@ -44,7 +44,7 @@ impl Events {
     }
 
     /// The next event, when it is whole.
-    pub fn next(&mut self) -> Option<Item> {
+    pub fn next_item(&mut self) -> Option<Item> {
         while let Some(byte) = self.buffer.get(self.looked_at) {
             let end = match (byte, self.buffer.get(self.looked_at + 1)) {
                 (b'\n', _) => self.looked_at + 1,
@@ -78,7 +78,7 @@ impl Events {
     }
 }
 
-fn lines(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn lines(raw: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     // A carriage return before a line feed leaves an empty piece, which is no line of an event either.
     raw.split(|b| matches!(b, b'\n' | b'\r')).filter(|line| !line.is_empty())
 }
@@ -96,9 +96,10 @@ fn read(raw: Vec<u8>) -> Event {
     let text = raw.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&raw);
     let data: Vec<_> = lines(text).filter_map(|line| value(line, "data")).collect();
     let data = data.join(&b'\n');
-    let has_id = lines(text).any(|line| value(line, "id").is_some());
+    let id = lines(text).filter_map(|line| value(line, "id")).next_back();
+    let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
     let data = (!data.is_empty()).then(|| String::from_utf8_lossy(&data).into_owned());
-    Event { raw, data, has_id }
+    Event { raw, data, id }
 }
 
 impl Event {
@@ -220,19 +221,20 @@ mod tests {
         let (mut events, mut all) = (Events::new(1 << 16), Vec::new());
         for part in [&stream[..cut], &stream[cut..]] {
             events.push(part);
-            while let Some(Item::Event(event)) = events.next() {
+            while let Some(Item::Event(event)) = events.next_item() {
                 all.push(event);
             }
         }
         all
     }
 
-    const STREAM: &[u8] = b": hello\n\nid: 1\ndata:\nretry: 500\n\nevent: message\r\ndata: {\"a\":\r\ndata:1}\r\n\r\nid:2\rdata: x\r\r.";
+    const STREAM: &[u8] =
+        b": hello\n\nid: 1\ndata:\nretry: 500\n\nevent: message\r\ndata: {\"a\":\r\ndata:1}\r\n\r\nid:2\rdata: x\r\r.";
 
     #[test]
     fn every_cut_gives_the_same_events_and_no_byte_is_lost() {
         let whole = events(STREAM, STREAM.len());
-        let seen: Vec<_> = whole.iter().map(|e| (e.data.as_deref(), e.has_id)).collect();
+        let seen: Vec<_> = whole.iter().map(|e| (e.data.as_deref(), e.id.is_some())).collect();
         assert_eq!(seen, [(None, false), (None, true), (Some("{\"a\":\n1}"), false), (Some("x"), true)]);
         let raw: Vec<u8> = whole.iter().flat_map(|e| e.raw.clone()).collect();
         assert_eq!(raw, STREAM[..STREAM.len() - 1]);
@@ -274,7 +276,7 @@ mod tests {
     fn what_is_too_large_is_not_held() {
         let mut events = Events::new(8);
         events.push(b"data: 123456789");
-        assert_eq!(events.next(), Some(Item::Large(b"data: 123456789".to_vec())));
-        assert_eq!(events.next(), None);
+        assert_eq!(events.next_item(), Some(Item::Large(b"data: 123456789".to_vec())));
+        assert_eq!(events.next_item(), None);
     }
 }

@@ -62,8 +62,11 @@ mod tests {
         let asked = questions(&result, "w", "c", "s").unwrap();
         let verbs: Vec<_> = asked.into_iter().map(|proposal| proposal.ask).collect();
         assert_eq!(verbs, [Ask::Verb(Verb::Elicit), Ask::Verb(Verb::ListRoots)]);
-        for odd in [r#"{"inputRequests":[]}"#, r#"{"inputRequests":{"a":1}}"#, r#"{"inputRequests":{"a":{"method":"x","y":1}}}"#]
-        {
+        for odd in [
+            r#"{"inputRequests":[]}"#,
+            r#"{"inputRequests":{"a":1}}"#,
+            r#"{"inputRequests":{"a":{"method":"x","y":1}}}"#,
+        ] {
             assert_eq!(questions(&read(odd), "w", "c", "s"), None, "{odd}");
         }
     }

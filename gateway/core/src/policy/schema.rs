@@ -3,9 +3,9 @@
 //! Built as JSON, not text, so that odd tool names cannot be mis-escaped. Cedar records do not extend, so each
 //! action's context repeats the fields of `Base`, taken from the parsed base so that the two cannot drift.
 
+use super::site::SiteSchema;
 use crate::catalogue::ty::{Extra, Field, Ty};
 use crate::catalogue::{Catalogue, server_name, tool_name};
-use super::site::SiteSchema;
 use crate::proposal::Verb;
 use cedar_policy::{Schema, SchemaFragment};
 use serde_json::{Map, Value, json};

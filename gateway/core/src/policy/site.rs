@@ -107,11 +107,8 @@ fn fragment(file: &SourceFile) -> Result<Parts, Box<Problem>> {
             Some(Value::Object(members)) => members,
             _ => Map::new(),
         };
-        parts = Parts {
-            entity_types: take("entityTypes"),
-            common_types: take("commonTypes"),
-            actions: take("actions"),
-        };
+        parts =
+            Parts { entity_types: take("entityTypes"), common_types: take("commonTypes"), actions: take("actions") };
     }
     Ok(parts)
 }
@@ -153,7 +150,9 @@ fn site_action(action: &Value, common: &Map<String, Value>) -> Result<SiteAction
     let groups: Vec<String> =
         groups.into_iter().flatten().filter_map(|group| Some(group.get("id")?.as_str()?.to_owned())).collect();
     // Policies of these groups count on attributes that a site's resources lack.
-    if let Some(group) = groups.iter().find(|g| g.contains('/') || matches!(g.as_str(), "call_tool" | "govern" | "protocol")) {
+    if let Some(group) =
+        groups.iter().find(|g| g.contains('/') || matches!(g.as_str(), "call_tool" | "govern" | "protocol"))
+    {
         return Err(format!("it cannot be in `{group}`"));
     }
     let context = action.pointer("/appliesTo/context").map(|context| resolved(context, common, 0));
@@ -218,7 +217,9 @@ fn typed(ty: &Value) -> Result<Ty, String> {
             }
             Ty::Record(fields, Extra::Unseen)
         }
-        other => return Err(format!("`{other}` in its `input`: String, Long, Bool, decimal, Set and records can be sent")),
+        other => {
+            return Err(format!("`{other}` in its `input`: String, Long, Bool, decimal, Set and records can be sent"));
+        }
     })
 }
 

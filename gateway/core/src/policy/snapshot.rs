@@ -7,7 +7,7 @@ use super::site::{self, SiteSchema};
 use super::slice::{Index, Lineage, Slice};
 use super::{Problem, Problems, probe};
 use crate::catalogue::ty::Ty;
-use crate::catalogue::{Catalogue, HeaderParam, Effect as ToolEffect, hash_of, sha256_hex};
+use crate::catalogue::{Catalogue, Effect as ToolEffect, HeaderParam, hash_of, sha256_hex};
 use crate::facts::{Facts, Mode};
 use crate::proposal::{Ask, EntityName, SiteAsk, Verb};
 use cedar_policy::{
@@ -305,7 +305,8 @@ impl Snapshot {
         let action = Lineage::new(site.target.action.clone(), site.target.action_lineage.iter().cloned());
         // Their compositions say nothing of a site's own actions, so workers in one may do none of them.
         let in_composition = caller.in_composition || bound.is_some_and(|bound| bound.in_composition);
-        let slice = (!in_composition).then(|| self.site.index.slice(&lineage(&principal), &action, &lineage(&resource)));
+        let slice =
+            (!in_composition).then(|| self.site.index.slice(&lineage(&principal), &action, &lineage(&resource)));
         let record = |uid: &EntityUid| {
             let parents = self.entities.ancestors(uid).into_iter().flatten().map(ToString::to_string);
             let (ty, id) = (uid.type_name().to_string(), uid.id().unescaped().to_owned());
@@ -585,11 +586,17 @@ fn with_site_entities(
     for file in files.iter().filter(|file| site::is_entities(file)) {
         let problem = |message: String| {
             let help = Some("see https://docs.cedarpolicy.com/auth/entities-syntax.html".to_owned());
-            Problems(vec![Problem { file: file.name.clone(), code: "site_entities".into(), help, ..general_problem(&message) }])
+            Problems(vec![Problem {
+                file: file.name.clone(),
+                code: "site_entities".into(),
+                help,
+                ..general_problem(&message)
+            }])
         };
         // The parser's own words may quote an attribute's value; it is the operators' file, and they read them.
         let theirs = Entities::from_json_str(&file.text, None).map_err(|e| problem(deepest(&e)))?;
-        if let Some(foreign) = theirs.iter().find(|e| !site.entity_types.contains_key(&e.uid().type_name().to_string())) {
+        if let Some(foreign) = theirs.iter().find(|e| !site.entity_types.contains_key(&e.uid().type_name().to_string()))
+        {
             return Err(problem(format!("`{}` is not of a type that the site's schema declares", foreign.uid())));
         }
         let everything: Vec<Entity> = all.into_iter().chain(theirs).collect();

@@ -1,5 +1,5 @@
-//! `gate`: load on a real Warden. `load` says what it costs beside a bare proxy, `soak` whether it keeps its promises for
-//! long.
+//! `gate`: load on a real Warden. `load` says what it costs beside a bare proxy, `soak` whether it keeps its promises
+//! for long.
 
 mod check;
 mod client;

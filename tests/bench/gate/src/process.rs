@@ -106,8 +106,8 @@ impl Process {
     }
 }
 
-/// Ports that nobody listens on. They lie below those that the system gives to connections: one of these could otherwise
-/// take the port of a server while it is away.
+/// Ports that nobody listens on. They lie below those that the system gives to connections: one of these could
+/// otherwise take the port of a server while it is away.
 pub(crate) async fn free_ports<const N: usize>() -> Outcome<[u16; N]> {
     let first = 20_000 + u16::try_from(std::process::id() % 10_000)?;
     let (mut held, mut ports) = (Vec::new(), [0; N]);

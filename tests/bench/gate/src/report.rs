@@ -55,6 +55,13 @@ struct Verdict {
     because: String,
 }
 
+impl Verdict {
+    fn json(&self) -> Value {
+        let Self { what, value, expected, good, because } = self;
+        json!({ "what": what, "value": value, "expected": expected, "ok": good, "because": because })
+    }
+}
+
 impl Loaded {
     fn of(&self, target: &str, connections: u64) -> Option<Figures> {
         self.rows.iter().find(|row| row.target == target && row.connections == connections).map(|row| row.figures)
@@ -93,10 +100,9 @@ impl Loaded {
 
     /// One object.
     pub(crate) fn json(&self) -> Value {
-        let verdict = |v: Verdict| json!({ "what": v.what, "value": v.value, "expected": v.expected, "ok": v.good, "because": v.because });
         json!({
             "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(), "fdatasync_us": self.fdatasync,
-            "verdicts": self.verdicts().into_iter().map(verdict).collect::<Vec<_>>(), "errors": self.errors,
+            "verdicts": self.verdicts().iter().map(Verdict::json).collect::<Vec<_>>(), "errors": self.errors,
         })
     }
 }

@@ -48,7 +48,7 @@ impl Site {
         Ok(site)
     }
 
-    /// Serves, with all tools classed as `write`. The policies have to be there, and the upstream, which is listed first.
+    /// Serves, with all tools classed as `write`. The policies have to be there, and the upstream, which is listed.
     pub(crate) async fn serve(&self) -> Outcome<Process> {
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
         let mut command = self.command(&["serve"]);

@@ -258,8 +258,9 @@ impl Ended {
         let counts = &self.counts;
         let ends: serde_json::Map<String, Value> =
             End::ALL.iter().map(|(end, name)| ((*name).to_owned(), counts.of(*end).into())).collect();
+        let calls: u64 = End::ALL.iter().map(|(end, _)| counts.of(*end)).sum();
         json!({
-            "seconds": self.seconds, "calls": End::ALL.iter().map(|(end, _)| counts.of(*end)).sum::<u64>(), "ends": ends,
+            "seconds": self.seconds, "calls": calls, "ends": ends,
             "doubled": doubled, "missing": missing, "leaked": leaked, "unknown_done": unknown_done,
             "sessions": counts.sessions.load(Ordering::Relaxed), "not_begun": counts.not_begun.load(Ordering::Relaxed),
             "streams": counts.streams.load(Ordering::Relaxed), "heard": counts.heard.load(Ordering::Relaxed),

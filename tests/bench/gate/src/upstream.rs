@@ -27,15 +27,17 @@ pub(crate) const MODERN: &str = "2026-07-28";
 pub(crate) const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// Every answer begins with it: about a kilobyte, as a page of notes would be.
-pub(crate) const TEXT: &str = "The harbour office keeps a list of every boat that comes in before noon. Each line of the \
-list holds the name of the boat, the name of the person who steers it, the place where it was last repaired and what it \
-brings: fish, timber, wool or nothing at all. In the afternoon a clerk reads the list aloud, and those who wait on the \
-pier may ask for a berth. Small boats are moored along the inner wall, where the water is quiet even in autumn. Larger \
-ones stay outside until the tide has turned. Nobody pays on the first day. On the second day the fee is due in the \
-morning, and a boat that has not paid is asked to leave with the next tide, which happens perhaps twice in a year. When \
-there is fog the bell on the outer wall is rung every two minutes, and the list is kept in pencil, since the order in \
-which the boats arrive is then not the order in which they are seen. The clerk says that the old lists are in the attic, \
-and that anyone may read them who does not mind the stairs. This line of the list was asked for as: ";
+pub(crate) const TEXT: &str = "\
+    The harbour office keeps a list of every boat that comes in before noon. Each line of the list holds the name \
+    of the boat, the name of the person who steers it, the place where it was last repaired and what it brings: \
+    fish, timber, wool or nothing at all. In the afternoon a clerk reads the list aloud, and those who wait on the \
+    pier may ask for a berth. Small boats are moored along the inner wall, where the water is quiet even in \
+    autumn. Larger ones stay outside until the tide has turned. Nobody pays on the first day. On the second day \
+    the fee is due in the morning, and a boat that has not paid is asked to leave with the next tide, which \
+    happens perhaps twice in a year. When there is fog the bell on the outer wall is rung every two minutes, and \
+    the list is kept in pencil, since the order in which the boats arrive is then not the order in which they are \
+    seen. The clerk says that the old lists are in the attic, and that anyone may read them who does not mind the \
+    stairs. This line of the list was asked for as: ";
 
 const PIECE: Duration = Duration::from_millis(20);
 const COMMENT: Duration = Duration::from_secs(5);
