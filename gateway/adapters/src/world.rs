@@ -12,6 +12,7 @@ use warden_core::journal::record::{Body, Record};
 use warden_core::mac::MacKey;
 use warden_core::port::{self, JournalError, Receipt, Room, SealFailed};
 use warden_core::proposal::DecisionId;
+use warden_core::verdict::Verdict;
 
 /// See the module.
 pub struct World {
@@ -26,24 +27,25 @@ pub struct World {
 impl port::Journal for World {
     async fn append(&self, record: Record, room: Room) -> Result<Receipt, JournalError> {
         let started = Instant::now();
-        let said = Said::of(&record);
+        let verdict = match &record.body {
+            Body::Decision(decision) => Some(decision.verdict),
+            _ => None,
+        };
+        // What is allowed is the ordinary case, and stands in the journal: the log tells it only where it was asked to.
+        let told = verdict.is_some_and(|verdict| verdict != Verdict::Allow) || tracing::enabled!(tracing::Level::DEBUG);
+        let said = told.then(|| Said::of(&record)).flatten();
         let receipt = self.journal.append(record, room).await;
         self.metrics.appended(started.elapsed(), receipt.is_ok());
-        match (&receipt, said) {
-            (Ok(receipt), Some(said)) => {
-                self.metrics.decided(said.verdict);
-                tracing::info!(
-                    seq = receipt.seq,
-                    id = said.id,
-                    worker = said.worker,
-                    action = said.action,
-                    verdict = said.verdict,
-                    reason = said.reason,
-                    "decision"
-                );
+        match &receipt {
+            Ok(receipt) => {
+                if let Some(verdict) = verdict {
+                    self.metrics.decided(verdict.name());
+                }
+                if let Some(said) = said {
+                    said.tell(receipt.seq);
+                }
             }
-            (Err(e), said) => tracing::error!(error = %e, id = said.map(|said| said.id), "not recorded"),
-            (Ok(_), None) => {}
+            Err(e) => tracing::error!(error = %e, id = said.map(|said| said.id), "not recorded"),
         }
         receipt
     }
@@ -73,6 +75,15 @@ impl Said {
                 reason: d.reason.clone(),
             }),
             _ => None,
+        }
+    }
+
+    fn tell(&self, seq: u64) {
+        let Self { id, worker, action, verdict, reason } = self;
+        if *verdict == Verdict::Allow.name() {
+            tracing::debug!(seq, id, worker, action, verdict, reason, "decision");
+        } else {
+            tracing::info!(seq, id, worker, action, verdict, reason, "decision");
         }
     }
 }

@@ -110,7 +110,7 @@ impl Journal {
     pub fn open(dir: &Path, key: MacKey, options: Options) -> Result<Self, OpenError> {
         let Recovered { segment, head } = recover::open(dir, options)?;
         let (queue, waiting) = sync_channel(options.queue_max);
-        let (committed, _) = broadcast::channel(16_384);
+        let (committed, _) = broadcast::channel(4096);
         let shared = Arc::new(Shared {
             queue: Mutex::new(Some(queue)),
             next_seq: AtomicU64::new(segment.next_seq),

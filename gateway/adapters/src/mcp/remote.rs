@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -25,7 +25,7 @@ use warden_core::mcp::From;
 use warden_core::outcome::{Lost, Reply};
 use warden_core::passing::{Passing, Stop};
 use warden_core::pipeline::{self, Answer, Cleared, Payload, Permit, Ports, Upstream};
-use warden_core::proposal::{Ask, Proposal};
+use warden_core::proposal::{Ask, Proposal, Verb};
 use warden_core::rpc::{self, Id, Kind, Message};
 use warden_core::secrets;
 
@@ -34,7 +34,7 @@ const HOLD_MAX: usize = 1 << 20;
 /// Requests of one connection that may be on their way at once.
 const BUSY_MAX: usize = 1024;
 /// Answered requests whose answer may be replayed when the worker resumes a stream.
-const REPLAYS_MAX: usize = 1024;
+const REPLAYS_MAX: usize = 256;
 /// Streams of the server's own messages that a connection may have open.
 const LISTENING_MAX: usize = 32;
 
@@ -94,6 +94,8 @@ struct Call<'a> {
     modern: bool,
     patience: Option<Duration>,
     held: Mutex<Option<Held>>,
+    /// Whether its stream had events that a worker can ask for again.
+    resumable: AtomicBool,
 }
 
 /// How the final message came, and so how it goes on.
@@ -234,7 +236,15 @@ impl<P: Ports + 'static> Remote<P> {
         // Listening has no end.
         let patience =
             (method != "subscriptions/listen").then(|| self.server.timeout(tool, self.link.settings.call_timeout));
-        let call = Call { exchange: &exchange, headers: &headers, id: &id, modern, patience, held: Mutex::default() };
+        let call = Call {
+            exchange: &exchange,
+            headers: &headers,
+            id: &id,
+            modern,
+            patience,
+            held: Mutex::default(),
+            resumable: AtomicBool::new(false),
+        };
         let asked = Asked { id: &id, method: &method, modern };
         let told = match work {
             Work::Ask(proposal) if notification => {
@@ -246,12 +256,14 @@ impl<P: Ports + 'static> Remote<P> {
             Work::Ask(proposal) => {
                 let ask = proposal.ask.clone();
                 let told = self.link.ask(proposal, asked, &ToServer { remote: &self, call: &call }).await;
-                if self.session.get().is_some() {
-                    self.replayable(id.clone(), ask, method.clone());
-                }
+                self.replayable(&call, ask, &method);
                 told
             }
-            Work::Chat(payload) => self.chat(payload, asked, &call).await,
+            Work::Chat(payload) => {
+                let told = self.chat(payload, asked, &call).await;
+                self.replayable(&call, Ask::Verb(Verb::Connect), &method);
+                told
+            }
         };
         self.tell(&call, told).await;
     }
@@ -496,6 +508,7 @@ impl<P: Ports + 'static> Remote<P> {
                     match self.event(call.exchange, call.headers, event, Carries::Answer(call.id), call.modern).await {
                         Flow::On => {}
                         Flow::Final(reply, event) => {
+                            call.resumable.store(stream.resumable, Ordering::Release);
                             *lock(&call.held) = Some(Held::Event(event, stream));
                             return reply;
                         }
@@ -684,15 +697,19 @@ impl<P: Ports + 'static> Remote<P> {
         }
     }
 
-    fn replayable(&self, id: Id, ask: Ask, method: String) {
+    /// The worker may ask again for an answer that had an event id.
+    fn replayable(&self, call: &Call<'_>, ask: Ask, method: &str) {
+        if self.session.get().is_none() || !call.resumable.load(Ordering::Acquire) {
+            return;
+        }
         let mut replays = lock(&self.replays);
         if replays.order.len() == REPLAYS_MAX
             && let Some(oldest) = replays.order.pop_front()
         {
             replays.asked.remove(&oldest);
         }
-        replays.order.push_back(id.clone());
-        replays.asked.insert(id, (ask, method));
+        replays.order.push_back(call.id.clone());
+        replays.asked.insert(call.id.clone(), (ask, method.to_owned()));
     }
 
     /// A server's request is a proposal too: to the worker it would reach. Returns once it was sent, or is not going to be,
@@ -847,6 +864,7 @@ impl Call<'_> {
     }
 
     fn resumed(&self, resumed: Final) -> Reply {
+        self.resumable.store(true, Ordering::Release);
         *lock(&self.held) = Some(Held::Elsewhere(resumed.told));
         resumed.reply
     }
