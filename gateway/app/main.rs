@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use warden::cli::Cli;
 use warden::exit;
 
+/// Threads hand proposals and records to each other, which the system's allocator pays for with locks.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -206,7 +206,7 @@ async fn w08_a_rebuilt_view_equals_the_one_it_replaces_and_finds_what_is_there()
         let verdict = [Verdict::Allow, Verdict::Deny, Verdict::Escalate][n % 3];
         let mut decision = plain_decision(verdict, &format!("w{}", n % 7));
         decision.server = format!("s{}", n % 2);
-        let record = Record::new(now(), Body::Decision(Box::new(decision)));
+        let record = Record::new(now(), Body::Decision(decision.into()));
         let seq = journal.append(record.clone(), Room::Ordinary).await.unwrap().seq;
         all.push((seq, record));
     }

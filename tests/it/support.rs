@@ -249,7 +249,7 @@ pub fn records(data: &Path) -> Vec<Record> {
 
 pub fn decisions(data: &Path) -> Vec<Decision> {
     let decision = |record: Record| match record.body {
-        Body::Decision(decision) => Some(*decision),
+        Body::Decision(decision) => Some(std::sync::Arc::unwrap_or_clone(decision)),
         _ => None,
     };
     records(data).into_iter().filter_map(decision).collect()
@@ -271,9 +271,9 @@ pub fn plain_decision(verdict: Verdict, worker: &str) -> Decision {
         server: "s".into(),
         method: "tools/call".into(),
         tool: Some("t".into()),
-        principal: json!({}),
+        principal: json!({}).into(),
         action: "s/t".into(),
-        resource: json!({}),
+        resource: json!({}).into(),
         context: Context {
             acknowledged: false,
             mode: Mode::Execute,
@@ -288,7 +288,7 @@ pub fn plain_decision(verdict: Verdict, worker: &str) -> Decision {
         advice: None,
         policies: vec!["site/p".into()],
         errors: vec![],
-        digests: Digests::default(),
+        digests: Digests::default().into(),
         payload_tag: String::new(),
         sealed: None,
         repeated: 0,

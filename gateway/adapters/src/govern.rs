@@ -205,7 +205,7 @@ impl Governor {
     pub async fn started(&self) -> Result<(), JournalError> {
         let change = PolicyChange {
             event: PolicyEvent::Started,
-            digests: self.gate.snapshot().digests.clone(),
+            digests: (*self.gate.snapshot().digests).clone(),
             operator: None,
             tools: Vec::new(),
         };
@@ -388,7 +388,7 @@ impl Governor {
     ) -> Result<(), Error> {
         let snapshot = self.build(&next.site, &next.catalogue).await?;
         let change =
-            PolicyChange { event, digests: snapshot.digests.clone(), operator: operator.map(str::to_owned), tools };
+            PolicyChange { event, digests: (*snapshot.digests).clone(), operator: operator.map(str::to_owned), tools };
         self.record(Body::Policy(change)).await?;
         if next.catalogue != state.catalogue {
             save_catalogue(&self.setup.data_dir, &next.catalogue)?;

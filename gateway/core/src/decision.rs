@@ -8,6 +8,7 @@ use crate::secrets::{self, Finding};
 use crate::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Longer strings are cut in the record, and a keyed tag of the whole stands beside the head.
 pub const TEXT_MAX: usize = 256;
@@ -84,11 +85,11 @@ pub struct Decision {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
     /// The principal entity: type, id, parents.
-    pub principal: Value,
+    pub principal: Arc<Value>,
     /// The action's id.
     pub action: String,
     /// The resource entity: type, id, parents, attributes.
-    pub resource: Value,
+    pub resource: Arc<Value>,
     /// What Cedar saw.
     pub context: Context,
     /// The verdict.
@@ -104,7 +105,7 @@ pub struct Decision {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
     /// What it was decided with.
-    pub digests: Digests,
+    pub digests: Arc<Digests>,
     /// Keyed tag of the whole payload, so that the same call can be recognised.
     pub payload_tag: String,
     /// The payload of a held proposal, encrypted with a key of its own.

@@ -141,9 +141,11 @@ impl Passage {
             Kind::Result { .. } | Kind::Error { .. } => return Cleared::Decide(message),
         };
         let id = id.map(crate::rpc::Id::decoded).unwrap_or_default();
-        let clean = secrets::scan(params, "/params").is_empty()
-            && [method.as_str(), id].into_iter().all(|text| secrets::hide(text) == text);
-        if mcp::class(from, method) == Class::Chatter && clean {
+        let clean = || {
+            secrets::scan(params, "/params").is_empty()
+                && [method.as_str(), id].into_iter().all(|text| secrets::first(text).is_none())
+        };
+        if mcp::class(from, method) == Class::Chatter && clean() {
             Cleared::Pass(Payload(message.raw))
         } else {
             Cleared::Decide(message)
@@ -245,7 +247,7 @@ impl<P: Ports> Gate<P> {
         };
         for decision in counted {
             let decision = Decision { id: self.ports.decision(now), ..decision };
-            let record = Record::new(now, Body::Decision(Box::new(decision)));
+            let record = Record::new(now, Body::Decision(Arc::new(decision)));
             // A failure is what `journal_failed` tells every later proposal.
             let _ = self.ports.append(record, Room::Reserved).await;
         }
@@ -267,7 +269,7 @@ impl<P: Ports> Gate<P> {
         match admission {
             Admission::Count(id) => Refusal { id, ..refusal },
             Admission::Record { repeated } => {
-                let record = Record::new(now, Body::Decision(Box::new(Decision { repeated, ..decision })));
+                let record = Record::new(now, Body::Decision(Arc::new(Decision { repeated, ..decision })));
                 let seq = self.ports.append(record, Room::Reserved).await.ok().map(|receipt| receipt.seq);
                 Refusal { seq, ..refusal }
             }
@@ -275,7 +277,7 @@ impl<P: Ports> Gate<P> {
     }
 
     /// A verdict that could not be recorded becomes a denial, which may still find room.
-    async fn deny_unrecorded(&self, decision: Decision, error: JournalError, now: Timestamp) -> Refusal {
+    async fn deny_unrecorded(&self, decision: Arc<Decision>, error: JournalError, now: Timestamp) -> Refusal {
         let evaluation = Evaluation::deny(error.reason(), Some(error.to_string()));
         let denial = Decision {
             verdict: Verdict::Deny,
@@ -283,7 +285,7 @@ impl<P: Ports> Gate<P> {
             advice: evaluation.advice,
             errors: evaluation.errors,
             sealed: None,
-            ..decision
+            ..Arc::unwrap_or_clone(decision)
         };
         self.deny(denial, now).await
     }
@@ -336,14 +338,16 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
                 }
             }
             let (reason, advice) = (decision.reason.clone(), decision.advice.clone());
-            let record = Record::new(now, Body::Decision(Box::new(decision.clone())));
+            let decision = Arc::new(decision);
+            let record = Record::new(now, Body::Decision(decision.clone()));
             Err(match gate.ports.append(record, Room::Ordinary).await {
                 Ok(receipt) => Refusal { id, seq: Some(receipt.seq), verdict, reason, advice },
                 Err(error) => gate.deny_unrecorded(decision, error, now).await,
             })
         }
         Verdict::Allow => {
-            let record = Record::new(now, Body::Decision(Box::new(decision.clone())));
+            let decision = Arc::new(decision);
+            let record = Record::new(now, Body::Decision(decision.clone()));
             match gate.ports.append(record, Room::Ordinary).await {
                 Ok(receipt) => Ok(Permit { proposal, decision: id, receipt }),
                 Err(error) => Err(gate.deny_unrecorded(decision, error, now).await),
@@ -443,7 +447,7 @@ fn write_up(
     key: &crate::mac::MacKey,
 ) -> Decision {
     let case = snapshot.case(&proposal.worker, &proposal.server, &proposal.ask).ok();
-    let named = |ty: &str, id: &str| serde_json::json!({ "type": short(ty, key), "id": short(id, key) });
+    let named = |ty: &str, id: &str| Arc::new(serde_json::json!({ "type": short(ty, key), "id": short(id, key) }));
     let action = |case: &Case<'_>| {
         let id: &str = case.target.action.id().as_ref();
         id.to_owned()
@@ -468,14 +472,14 @@ fn write_up(
                 Ask::Site(ask) => named(&ask.resource.ty, &ask.resource.id),
                 _ => named("Server", &proposal.server),
             },
-            |c| presentable(&c.resource_record, key),
+            |c| shown(&c.resource_record, key),
         ),
         principal: case.map_or_else(
             || match &proposal.ask {
                 Ask::Site(ask) => named(&ask.principal.ty, &ask.principal.id),
                 _ => named("Worker", &proposal.worker),
             },
-            |c| presentable(&c.principal_record, key),
+            |c| shown(&c.principal_record, key),
         ),
         context: Context {
             acknowledged: false,
@@ -495,6 +499,15 @@ fn write_up(
         payload_tag: key.tag(proposal.payload.as_bytes()),
         sealed: None,
         repeated: 0,
+    }
+}
+
+/// An entity as it may be written down.
+fn shown(record: &crate::policy::snapshot::Record<'_>, key: &crate::mac::MacKey) -> Arc<Value> {
+    use crate::policy::snapshot::Record;
+    match record {
+        Record::Known(value) => Arc::clone(value),
+        Record::Named(value) => Arc::new(presentable(value, key)),
     }
 }
 

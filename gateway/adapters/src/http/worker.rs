@@ -81,16 +81,16 @@ impl Conn {
         }
     }
 
-    async fn post(&self, headers: HeaderMap, message: Message, modern: bool) -> Response {
+    async fn post(&self, headers: &HeaderMap, message: Message, modern: bool) -> Response {
         match self {
-            Conn::Child(connection) => connection.post(&headers, message, modern).await,
+            Conn::Child(connection) => connection.post(headers, message, modern).await,
             Conn::Remote(remote) => remote.post(headers, message, modern).await,
         }
     }
 
-    async fn listen(&self, headers: HeaderMap) -> Response {
+    async fn listen(&self, headers: &HeaderMap) -> Response {
         match self {
-            Conn::Child(connection) => connection.listen(&headers).await,
+            Conn::Child(connection) => connection.listen(headers).await,
             Conn::Remote(remote) => remote.listen(headers).await,
         }
     }
@@ -404,14 +404,14 @@ impl WorkerPlane {
         match &conn {
             Conn::Child(_) => {
                 self.connections().sessions.insert((server.to_owned(), connection.clone()), conn.clone());
-                let mut response = conn.post(headers, message, false).await;
+                let mut response = conn.post(&headers, message, false).await;
                 if let Ok(session) = HeaderValue::from_str(&connection) {
                     response.headers_mut().insert(SESSION, session);
                 }
                 Ok(response)
             }
             Conn::Remote(remote) => {
-                let response = conn.post(headers, message, false).await;
+                let response = conn.post(&headers, message, false).await;
                 if !response.status().is_success() {
                     return Ok(response);
                 }
@@ -511,18 +511,17 @@ async fn take_checked(
         return plane.initialize(headers, message, &token, server).await;
     }
     let conn = plane.connection(&headers, &token, server, modern, asked).await?;
-    let session = headers.get(SESSION).cloned();
-    let response = conn.post(headers, message, modern).await;
+    let response = conn.post(&headers, message, modern).await;
     if response.status() == StatusCode::NOT_FOUND && !modern && matches!(conn, Conn::Remote(_)) {
         // The server has ended it: the worker initializes again.
-        plane.forget_session(server, session.as_ref());
+        plane.forget_session(server, headers.get(SESSION));
     }
     Ok(response)
 }
 
 async fn listen(State(plane): State<Arc<WorkerPlane>>, Path(server): Path<String>, headers: HeaderMap) -> Response {
     match found(&plane, &server, &headers).await {
-        Ok(conn) => conn.listen(headers).await,
+        Ok(conn) => conn.listen(&headers).await,
         Err(response) => *response,
     }
 }

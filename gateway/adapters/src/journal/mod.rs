@@ -15,7 +15,7 @@ use recover::Recovered;
 use segment::{Segment, Spare};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -58,6 +58,8 @@ pub struct Committed {
     pub record: Arc<Record>,
 }
 
+/// How long a note waits for a record that is synced anyway.
+const NOTES_WAIT: std::time::Duration = std::time::Duration::from_millis(10);
 /// Between two tries to put a record in a full line.
 const NOTE_AGAIN: std::time::Duration = std::time::Duration::from_millis(2);
 
@@ -102,7 +104,17 @@ struct Waiting {
     record: Record,
     bytes: Vec<u8>,
     room: Room,
-    done: oneshot::Sender<Result<Receipt, JournalError>>,
+    /// Nobody waits for a note.
+    done: Option<oneshot::Sender<Result<Receipt, JournalError>>>,
+}
+
+impl Waiting {
+    fn tell(self, result: Result<Receipt, JournalError>) {
+        if let Some(done) = self.done {
+            // The worker may have given up waiting; the record stands all the same.
+            let _ = done.send(result);
+        }
+    }
 }
 
 impl Journal {
@@ -148,7 +160,7 @@ impl Journal {
         {
             let queue = lock(&self.shared.queue);
             let queue = queue.as_ref().ok_or(JournalError::Failed)?;
-            match queue.try_send(Waiting { record, bytes, room, done }) {
+            match queue.try_send(Waiting { record, bytes, room, done: Some(done) }) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => return Err(JournalError::Busy),
                 Err(TrySendError::Disconnected(_)) => return Err(JournalError::Failed),
@@ -161,8 +173,7 @@ impl Journal {
     /// Puts a record in line and does not wait for the disk. A full queue is waited for: what happened is told.
     pub async fn note(&self, record: Record) {
         let bytes = record.to_bytes(&self.key);
-        let (done, _) = oneshot::channel();
-        let mut waiting = Waiting { record, bytes, room: Room::Reserved, done };
+        let mut waiting = Waiting { record, bytes, room: Room::Reserved, done: None };
         loop {
             // The lock ends with the statement: the pause below holds nothing.
             let sent = match lock(&self.shared.queue).as_ref() {
@@ -228,18 +239,35 @@ struct Writer {
 }
 
 impl Writer {
+    /// Writes what comes, all of it that is there at once. A note alone waits a moment for a record that somebody waits for:
+    /// a sync of its own would only be in that record's way.
     fn run(mut self, queue: &Receiver<Waiting>) {
-        while let Ok(first) = queue.recv() {
-            let mut batch = vec![first];
-            let mut bytes = batch[0].bytes.len();
+        let (mut batch, mut since) = (Vec::new(), None);
+        loop {
+            let next = match since {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => queue.recv_timeout(NOTES_WAIT.saturating_sub(Instant::elapsed(&since))),
+            };
+            let over = matches!(next, Err(RecvTimeoutError::Disconnected));
+            batch.extend(next);
+            let mut bytes: usize = batch.iter().map(|waiting| waiting.bytes.len()).sum();
             while bytes < BATCH_BYTES_MAX {
                 let Ok(next) = queue.try_recv() else { break };
                 bytes += next.bytes.len();
                 batch.push(next);
             }
-            if let Err(e) = self.write(batch) {
+            let since_first: Instant = *since.get_or_insert_with(Instant::now);
+            let awaited = batch.iter().any(|waiting| waiting.done.is_some());
+            if !(awaited || over || bytes >= BATCH_BYTES_MAX || since_first.elapsed() >= NOTES_WAIT) {
+                continue;
+            }
+            since = None;
+            if let Err(e) = self.write(std::mem::take(&mut batch)) {
                 self.poison(&e);
                 // Dropping the queue answers everybody who waits; new ones find it gone.
+                return;
+            }
+            if over {
                 return;
             }
         }
@@ -275,7 +303,7 @@ impl Writer {
                 if !self.roll(needed)?
                     && let Some(refused) = batch.next()
                 {
-                    let _ = refused.done.send(Err(JournalError::Full));
+                    refused.tell(Err(JournalError::Full));
                 }
             }
         }
@@ -289,7 +317,7 @@ impl Writer {
         }
         let (reserved, ordinary): (Vec<_>, Vec<_>) = part.into_iter().partition(|w| w.room == Room::Reserved);
         for waiting in ordinary {
-            let _ = waiting.done.send(Err(JournalError::Full));
+            waiting.tell(Err(JournalError::Full));
         }
         // Room is looked for after they were answered; nobody waits for it.
         if self.full.is_some_and(|since| since.elapsed() >= FULL_RETRY) && reserved.is_empty() {
@@ -314,9 +342,12 @@ impl Writer {
         }
         self.shared.next_seq.store(self.segment.next_seq, Ordering::Release);
         for (seq, waiting) in (first..).zip(part) {
-            // The worker may have given up waiting; the record stands all the same.
-            let _ = waiting.done.send(Ok(Receipt { seq }));
-            let _ = self.shared.committed.send(Committed { seq, record: Arc::new(waiting.record) });
+            let Waiting { record, done, .. } = waiting;
+            if let Some(done) = done {
+                // The worker may have given up waiting; the record stands all the same.
+                let _ = done.send(Ok(Receipt { seq }));
+            }
+            let _ = self.shared.committed.send(Committed { seq, record: Arc::new(record) });
         }
         Ok(())
     }
@@ -378,9 +409,8 @@ impl Writer {
         };
         let ts = jiff::Timestamp::now();
         let record = Record::new(ts, Body::State(mark));
-        let (done, _) = oneshot::channel();
         let bytes = record.to_bytes(&self.key);
-        self.commit(vec![Waiting { record, bytes, room: Room::Reserved, done }])
+        self.commit(vec![Waiting { record, bytes, room: Room::Reserved, done: None }])
     }
 }
 

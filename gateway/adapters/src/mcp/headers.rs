@@ -55,13 +55,27 @@ pub fn for_worker(headers: &HeaderMap) -> HeaderMap {
     headers.iter().filter(|(name, _)| goes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Header texts that go on, as JSON, to be scanned like the body.
-pub fn to_scan(headers: &HeaderMap) -> Json {
+/// What clients say in every request.
+const USUAL: [&[u8]; 7] = [
+    b"application/json",
+    b"application/json, text/event-stream",
+    b"text/event-stream",
+    b"*/*",
+    b"2025-06-18",
+    b"2025-11-25",
+    b"2026-07-28",
+];
+
+/// The header texts that are a worker's own words, as JSON, to be scanned like the body. The session's id is the server's.
+pub fn to_scan(headers: &HeaderMap) -> Option<Json> {
+    let usual = |name: &HeaderName, value: &HeaderValue| *name == SESSION || USUAL.contains(&value.as_bytes());
     let text = |value: &HeaderValue| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         decoded(&value).unwrap_or(value)
     };
-    Json::Object(headers.iter().map(|(name, value)| (name.to_string(), Json::String(text(value)))).collect())
+    let own = headers.iter().filter(|(name, value)| !usual(name, value));
+    let texts: Vec<_> = own.map(|(name, value)| (name.to_string(), Json::String(text(value)))).collect();
+    (!texts.is_empty()).then_some(Json::Object(texts))
 }
 
 /// A bridge from stdio, where there are no headers, asks for them to be made of the body.

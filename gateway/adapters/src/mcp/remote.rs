@@ -159,8 +159,9 @@ impl<P: Ports + 'static> Remote<P> {
     }
 
     /// Takes one message of the worker, whose headers were checked.
-    pub async fn post(self: &Arc<Self>, headers: HeaderMap, message: Message, modern: bool) -> Response {
+    pub async fn post(self: &Arc<Self>, headers: &HeaderMap, message: Message, modern: bool) -> Response {
         self.touch();
+        let headers = headers::for_server(headers);
         if matches!(message.kind, Kind::Result { .. } | Kind::Error { .. }) {
             self.answered_by_worker(message);
             return StatusCode::ACCEPTED.into_response();
@@ -177,10 +178,11 @@ impl<P: Ports + 'static> Remote<P> {
                 .unanswered("too many requests are on their way: wait for an answer");
             return json(StatusCode::TOO_MANY_REQUESTS, HeaderMap::new(), told);
         }
-        let clean_headers = secrets::scan(&self.headers_to_scan(&headers), "/headers").is_empty();
-        let cleared = match clean_headers {
-            true => self.link.passage.clear(From::Worker, message),
-            false => Cleared::Decide(message),
+        // What is found there goes into the proposal, which is denied for it.
+        let found = headers::to_scan(&headers).filter(|texts| !secrets::scan(texts, "").is_empty());
+        let cleared = match &found {
+            None => self.link.passage.clear(From::Worker, message),
+            Some(_) => Cleared::Decide(message),
         };
         let work = match cleared {
             Cleared::Pass(payload) => {
@@ -192,8 +194,8 @@ impl<P: Ports + 'static> Remote<P> {
             }
             Cleared::Decide(message) => match self.link.propose_modern(message, modern) {
                 Ok(mut proposal) => {
-                    if let Json::Object(members) = &mut proposal.envelope {
-                        members.push(("headers".into(), self.headers_to_scan(&headers)));
+                    if let (Json::Object(members), Some(found)) = (&mut proposal.envelope, found) {
+                        members.push(("headers".into(), found));
                     }
                     Work::Ask(proposal)
                 }
@@ -208,13 +210,6 @@ impl<P: Ports + 'static> Remote<P> {
         let (exchange, awaited) = Exchange::new(None);
         tokio::spawn(async move { this.work(work, exchange, headers, id, method, modern, notification).await });
         awaited.response().await
-    }
-
-    /// What goes on of a worker's headers, to be scanned. The session's id is the server's own.
-    fn headers_to_scan(&self, headers: &HeaderMap) -> Json {
-        let mut on = headers::for_server(headers);
-        on.remove(headers::SESSION);
-        headers::to_scan(&on)
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are one request, taken apart to move into its task")]
@@ -294,9 +289,10 @@ impl<P: Ports + 'static> Remote<P> {
     }
 
     /// The stream of the server's own messages, and of those that a worker has missed.
-    pub async fn listen(self: &Arc<Self>, headers: HeaderMap) -> Response {
+    pub async fn listen(self: &Arc<Self>, headers: &HeaderMap) -> Response {
         self.touch();
-        if !secrets::scan(&self.headers_to_scan(&headers), "/headers").is_empty() {
+        let headers = headers::for_server(headers);
+        if headers::to_scan(&headers).is_some_and(|texts| !secrets::scan(&texts, "/headers").is_empty()) {
             return StatusCode::BAD_REQUEST.into_response();
         }
         if self.listening.load(Ordering::Acquire) >= LISTENING_MAX {
@@ -349,7 +345,7 @@ impl<P: Ports + 'static> Remote<P> {
 
     /// Ends the session, if the server lets it.
     pub async fn end(&self, headers: &HeaderMap) -> Response {
-        match self.http.send(Method::DELETE, headers, String::new()).await {
+        match self.http.send(Method::DELETE, &headers::for_server(headers), String::new()).await {
             Ok(response) => {
                 let (head, body) = response.into_parts();
                 self.small_answer(&head, body).await
@@ -757,7 +753,7 @@ impl<P: Ports + 'static> Remote<P> {
                 },
             };
             drop(upstream);
-            let mut headers = headers::for_server(&headers);
+            let mut headers = headers;
             headers.remove(headers::LAST_EVENT);
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let accept = HeaderValue::from_static("application/json, text/event-stream");

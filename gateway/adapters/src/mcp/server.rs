@@ -1,7 +1,6 @@
 //! The servers that the configuration names: a command that is started as a child, or a URL.
 
 use super::child::ServerCommand;
-use super::headers;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -109,13 +108,13 @@ impl HttpServer {
         &self.uri
     }
 
-    /// Sends a request with a worker's `headers` as far as they go on, and waits for the head of the answer. Redirects are
-    /// not followed.
-    pub async fn send(&self, method: Method, worker: &HeaderMap, body: String) -> Result<Response<Incoming>, Reply> {
+    /// Sends a request with `headers`, which have gone through [`super::headers::for_server`], and waits for the head of the
+    /// answer. Redirects are not followed.
+    pub async fn send(&self, method: Method, headers: &HeaderMap, body: String) -> Result<Response<Incoming>, Reply> {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = headers::for_server(worker);
+        *request.headers_mut() = headers.clone();
         // What is compressed cannot be scanned.
         request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for (name, value) in &self.headers {

@@ -52,7 +52,7 @@ fn probes(case: &Case<'_>) -> Vec<(&'static str, Facts, Verdict)> {
     if action == "operate" {
         probes.push(("a worker operates", Facts { acknowledged: true, ..plain() }, Verdict::Deny));
     }
-    let effect = case.resource_record.get("effect").and_then(serde_json::Value::as_str);
+    let effect = case.resource_record.value().get("effect").and_then(serde_json::Value::as_str);
     if let Some(effect) = effect {
         let mut unseen = plain();
         unseen.input.unseen = vec!["/probe".into()];

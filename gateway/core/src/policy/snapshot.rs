@@ -73,7 +73,7 @@ pub struct Target {
     /// The resource.
     pub resource: EntityUid,
     /// The resource's attributes and parents, for the record.
-    pub resource_record: serde_json::Value,
+    pub resource_record: Arc<serde_json::Value>,
     /// The type of the arguments.
     pub input: Ty,
     /// Arguments marked as paths.
@@ -98,7 +98,7 @@ pub struct Snapshot {
     catalogue: Catalogue,
     schema_text: String,
     /// What it was made of.
-    pub digests: Digests,
+    pub digests: Arc<Digests>,
     /// The full layers, as the oracle of tests and for `policy list`.
     pub layers: Vec<Layer>,
 }
@@ -124,7 +124,7 @@ struct Server {
 
 struct Bound {
     uid: EntityUid,
-    record: serde_json::Value,
+    record: Arc<serde_json::Value>,
     /// By target; none when the worker's composition cannot be resolved.
     slices: Option<Vec<Arc<Slice>>>,
     in_composition: bool,
@@ -136,17 +136,36 @@ pub struct Case<'s> {
     /// Who.
     pub principal: Cow<'s, EntityUid>,
     /// Who, for the record.
-    pub principal_record: Cow<'s, serde_json::Value>,
+    pub principal_record: Record<'s>,
     /// The action, with the type of its arguments.
     pub target: &'s Target,
     /// What it is done to.
     pub resource: Cow<'s, EntityUid>,
     /// That, for the record.
-    pub resource_record: Cow<'s, serde_json::Value>,
+    pub resource_record: Record<'s>,
     /// The policies that can matter; none when the worker's composition cannot be resolved.
     pub slice: Option<Arc<Slice>>,
     /// Whether a composition permit is needed as well.
     pub in_composition: bool,
+}
+
+/// An entity for the record.
+#[derive(Clone)]
+pub enum Record<'s> {
+    /// Of the configuration and the catalogue.
+    Known(&'s Arc<serde_json::Value>),
+    /// As a caller named it, which may hold anything.
+    Named(serde_json::Value),
+}
+
+impl Record<'_> {
+    /// The value.
+    pub fn value(&self) -> &serde_json::Value {
+        match self {
+            Record::Known(value) => value,
+            Record::Named(value) => value,
+        }
+    }
 }
 
 /// Why there is no such case.
@@ -228,18 +247,18 @@ impl Snapshot {
                 targets.iter().map(of).collect()
             });
             let uid = uid("Worker", &worker.name).map_err(general)?;
-            let record = serde_json::json!({ "type": "Worker", "id": worker.name, "parents": worker.groups });
+            let record = Arc::new(serde_json::json!({ "type": "Worker", "id": worker.name, "parents": worker.groups }));
             workers.insert(
                 worker.name.clone(),
                 Bound { uid, record, slices, in_composition: worker.composition.is_some() },
             );
         }
-        let digests = Digests {
+        let digests = Arc::new(Digests {
             charter: charter.digest.clone(),
             policy: policy_digest(&site, &compositions),
             schema: schema_digest,
             catalogue: source.catalogue.digest(),
-        };
+        });
         let layers: Vec<Layer> = [charter, site].into_iter().chain(compositions.into_values()).collect();
         let rules = layers.iter().flat_map(|l| &l.rules).map(|r| (r.policy.id().clone(), r.clone())).collect();
         let mode = |mode: Mode| uid("Mode", mode.name()).map(|uid| (mode, uid));
@@ -313,10 +332,10 @@ impl Snapshot {
             serde_json::json!({ "type": ty, "id": id, "parents": parents.collect::<Vec<_>>() })
         };
         Ok(Case {
-            principal_record: Cow::Owned(record(&principal)),
+            principal_record: Record::Named(record(&principal)),
             principal: Cow::Owned(principal),
             target: &site.target,
-            resource_record: Cow::Owned(record(&resource)),
+            resource_record: Record::Named(record(&resource)),
             resource: Cow::Owned(resource),
             slice,
             in_composition,
@@ -407,10 +426,10 @@ impl Bound {
     fn case<'s>(&'s self, target: &'s Target, number: usize) -> Case<'s> {
         Case {
             principal: Cow::Borrowed(&self.uid),
-            principal_record: Cow::Borrowed(&self.record),
+            principal_record: Record::Known(&self.record),
             target,
             resource: Cow::Borrowed(&target.resource),
-            resource_record: Cow::Borrowed(&target.resource_record),
+            resource_record: Record::Known(&target.resource_record),
             slice: self.slices.as_ref().map(|slices| slices[number].clone()),
             in_composition: self.in_composition,
         }
@@ -459,7 +478,13 @@ fn targets(source: &Source) -> Result<Targets, String> {
             let number = add(Target {
                 action: uid("Action", &format!("{name}/{tool_name}"))?,
                 resource: uid("Tool", &format!("{name}/{tool_name}"))?,
-                resource_record: tool_record(name, tool_name, tool.effect(), tool.open_world.unwrap_or(true), true),
+                resource_record: Arc::new(tool_record(
+                    name,
+                    tool_name,
+                    tool.effect(),
+                    tool.open_world.unwrap_or(true),
+                    true,
+                )),
                 input: tool.input(),
                 paths: tool.paths.clone(),
                 header_params: tool.header_params(),
@@ -472,7 +497,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
         let unlisted = add(Target {
             action: uid("Action", "call_tool/unlisted")?,
             resource: uid("Tool", &format!("{name}/*"))?,
-            resource_record: tool_record(name, "*", ToolEffect::Production, true, false),
+            resource_record: Arc::new(tool_record(name, "*", ToolEffect::Production, true, false)),
             input: Ty::Unseen,
             paths: Vec::new(),
             header_params: Vec::new(),
@@ -489,7 +514,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
             let number = add(Target {
                 action: uid("Action", verb.action())?,
                 resource: server.clone(),
-                resource_record: serde_json::json!({ "type": "Server", "id": name }),
+                resource_record: Arc::new(serde_json::json!({ "type": "Server", "id": name })),
                 input: verb_input(verb),
                 paths: Vec::new(),
                 header_params: Vec::new(),
@@ -503,7 +528,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
     let operate = add(Target {
         action: uid("Action", Verb::Operate.action())?,
         resource: uid("Plane", "operator")?,
-        resource_record: serde_json::json!({ "type": "Plane", "id": "operator" }),
+        resource_record: Arc::new(serde_json::json!({ "type": "Plane", "id": "operator" })),
         input: verb_input(Verb::Operate),
         paths: Vec::new(),
         header_params: Vec::new(),
@@ -552,7 +577,7 @@ fn site_targets(site: SiteSchema) -> Result<HashMap<String, SiteTarget>, String>
             action: uid("Action", &name)?,
             // Only cases have one.
             resource: uid("Action", &name)?,
-            resource_record: serde_json::Value::Null,
+            resource_record: Arc::new(serde_json::Value::Null),
             input: action.input,
             paths: Vec::new(),
             header_params: Vec::new(),
