@@ -60,13 +60,18 @@ const FORMATS: [Format; 19] = [
     },
 ];
 
+/// Every format has one of these texts in it. Looking for them alone is many times faster, and most texts have none.
+const HINTS: &str = r"AKIA|ASIA|ABIA|ACCA|gh[pousr]_|github_pat_|glpat-|sk-|xox|hooks\.slack\.com|AIza|[sr]k_live_|[sr]k_test_|npm_|pypi-|SG\.|hf_|do[opr]_v1_|eyJ|-----BEGIN|wd[no]_|://";
+
 struct Compiled {
+    hint: Regex,
     any: RegexSet,
     each: Vec<Regex>,
 }
 
 #[expect(clippy::expect_used, reason = "the patterns are constants, and a test compiles them")]
 static COMPILED: LazyLock<Compiled> = LazyLock::new(|| Compiled {
+    hint: Regex::new(HINTS).expect("the hints compile"),
     any: RegexSet::new(FORMATS.iter().map(|format| format.pattern)).expect("formats compile"),
     each: FORMATS.iter().map(|format| Regex::new(format.pattern).expect("a format compiles")).collect(),
 });
@@ -103,6 +108,9 @@ pub fn scan(json: &Json, at: &str) -> Vec<Finding> {
 
 /// The first format that is found in `text`.
 pub fn first(text: &str) -> Option<&'static str> {
+    if !COMPILED.hint.is_match(text) {
+        return None;
+    }
     COMPILED.any.matches(text).iter().next().map(|index| FORMATS[index].name)
 }
 
@@ -152,6 +160,9 @@ fn replace(text: &str, with: impl Fn(&'static str, &str) -> String) -> Cow<'_, s
 }
 
 fn each(text: &str, mut found: impl FnMut(&'static str, Range<usize>)) {
+    if !COMPILED.hint.is_match(text) {
+        return;
+    }
     for index in COMPILED.any.matches(text) {
         for hit in COMPILED.each[index].find_iter(text) {
             found(FORMATS[index].name, hit.range());

@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use warden_core::journal::frame::{self, PAYLOAD_MAX, SEGMENT_HEADER, SegmentHeader};
 use warden_core::journal::record::{Body, Record, StateMark};
 use warden_core::journal::state::State;
@@ -105,14 +105,52 @@ struct Waiting {
     bytes: Vec<u8>,
     room: Room,
     /// Nobody waits for a note.
-    done: Option<oneshot::Sender<Result<Receipt, JournalError>>>,
+    done: Option<Done>,
 }
+
+type Done = oneshot::Sender<Result<Receipt, JournalError>>;
 
 impl Waiting {
     fn tell(self, result: Result<Receipt, JournalError>) {
         if let Some(done) = self.done {
             // The worker may have given up waiting; the record stands all the same.
             let _ = done.send(result);
+        }
+    }
+}
+
+/// Tells a whole batch that it is on the disk. A wake from another thread costs a system call; one task within the runtime
+/// that is woken once wakes all the others for nothing.
+struct Herald(Option<mpsc::UnboundedSender<Vec<(Done, Receipt)>>>);
+
+impl Herald {
+    /// In the runtime of now; without one, everybody is told from the writer's thread.
+    fn start() -> Self {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Self(None) };
+        let (batches, mut told) = mpsc::unbounded_channel::<Vec<(Done, Receipt)>>();
+        runtime.spawn(async move {
+            while let Some(batch) = told.recv().await {
+                Self::tell_all(batch);
+            }
+        });
+        Self(Some(batches))
+    }
+
+    fn tell(&self, batch: Vec<(Done, Receipt)>) {
+        match &self.0 {
+            Some(batches) if batch.len() > 1 => {
+                if let Err(mpsc::error::SendError(batch)) = batches.send(batch) {
+                    Self::tell_all(batch);
+                }
+            }
+            _ => Self::tell_all(batch),
+        }
+    }
+
+    fn tell_all(batch: Vec<(Done, Receipt)>) {
+        for (done, receipt) in batch {
+            // The worker may have given up waiting; the record stands all the same.
+            let _ = done.send(Ok(receipt));
         }
     }
 }
@@ -141,6 +179,7 @@ impl Journal {
             full: None,
             key: key.clone(),
             buffer: Vec::new(),
+            herald: Herald::start(),
         };
         let thread = std::thread::Builder::new()
             .name("journal".into())
@@ -236,6 +275,7 @@ struct Writer {
     full: Option<Instant>,
     key: MacKey,
     buffer: Vec<u8>,
+    herald: Herald,
 }
 
 impl Writer {
@@ -341,13 +381,15 @@ impl Writer {
             }
         }
         self.shared.next_seq.store(self.segment.next_seq, Ordering::Release);
-        for (seq, waiting) in (first..).zip(part) {
-            let Waiting { record, done, .. } = waiting;
-            if let Some(done) = done {
-                // The worker may have given up waiting; the record stands all the same.
-                let _ = done.send(Ok(Receipt { seq }));
-            }
-            let _ = self.shared.committed.send(Committed { seq, record: Arc::new(record) });
+        let mut waited_for = Vec::with_capacity(part.len());
+        let mut records = Vec::with_capacity(part.len());
+        for (seq, Waiting { record, done, .. }) in (first..).zip(part) {
+            waited_for.extend(done.map(|done| (done, Receipt { seq })));
+            records.push(Committed { seq, record: Arc::new(record) });
+        }
+        self.herald.tell(waited_for);
+        for record in records {
+            let _ = self.shared.committed.send(record);
         }
         Ok(())
     }
