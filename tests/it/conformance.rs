@@ -2,7 +2,7 @@
 //! both kinds of server; and every byte of it compared on both sides of the gateway.
 
 use crate::peers::{Peer, node, peers};
-use crate::support::{PERMIT_ALL, Site, Worker, records, warden};
+use crate::support::{PERMIT_ALL, Site, Worker, number, records, warden};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
@@ -204,6 +204,41 @@ async fn real_servers_are_carried_byte_for_byte() {
         same += same_as_lines(&recorded(&record(&format!("worker-{}.ndjson", peer.name))), &lines);
     }
     assert!(same > 80, "{same} messages were the same");
+}
+
+/// The most memory a process has had, in MiB.
+fn peak_mb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_any_length_takes_the_same_memory() {
+    let bench = Bench::new();
+    let running = bench.site.serve_classified();
+    let mut worker = Worker::new(bench.site.port, "conf", &bench.site.token());
+    worker.accept = "application/json, text/event-stream";
+    worker.open().await;
+    let megabytes = number("WARDEN_LARGE_MB", 160) as u64;
+    let before = peak_mb(running.child.id());
+    for sse in [false, true] {
+        let params = json!({ "name": "big", "arguments": { "bytes": megabytes << 20, "sse": sse } });
+        let body = json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": params }).to_string();
+        let request =
+            worker.http.post(&worker.url).bearer_auth(&worker.token).header("content-type", "application/json");
+        let request = request.header("mcp-session-id", worker.session.as_deref().unwrap());
+        let response = request.header("accept", "application/json, text/event-stream").body(body).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let (mut stream, mut bytes) = (response.bytes_stream(), 0);
+        while let Some(chunk) = futures::StreamExt::next(&mut stream).await {
+            bytes += chunk.unwrap().iter().filter(|b| **b == b'x').count() as u64;
+        }
+        assert!(bytes >= megabytes << 20, "sse {sse}: {bytes} bytes");
+    }
+    let grown = peak_mb(running.child.id()) - before;
+    assert!(grown < 64, "{grown} MiB for answers of {megabytes} MiB");
+    running.stop();
 }
 
 /// What a client on stdio gets through `warden mcp SERVER`.

@@ -184,6 +184,7 @@ pub struct Worker {
     pub url: String,
     pub token: String,
     pub session: Option<String>,
+    pub accept: &'static str,
     next: u64,
 }
 
@@ -192,7 +193,14 @@ pub const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","p
 impl Worker {
     pub fn new(port: u16, server: &str, token: &str) -> Self {
         let url = format!("http://127.0.0.1:{port}/mcp/{server}");
-        Self { http: reqwest::Client::new(), url, token: token.into(), session: None, next: 1 }
+        Self {
+            http: reqwest::Client::new(),
+            url,
+            token: token.into(),
+            session: None,
+            accept: "application/json",
+            next: 1,
+        }
     }
 
     pub async fn open(&mut self) {
@@ -214,7 +222,7 @@ impl Worker {
         if let Some(session) = &self.session {
             request = request.header("mcp-session-id", session);
         }
-        request.header("accept", "application/json").body(body).send().await
+        request.header("accept", self.accept).body(body).send().await
     }
 
     /// Status and JSON.
