@@ -86,7 +86,7 @@ impl View {
     }
 
     fn try_open(dir: &Path) -> io::Result<Self> {
-        let db = sled::Config::default().path(dir).cache_capacity(64 << 20).open()?;
+        let db = sled::Config::default().path(dir).cache_capacity(8 << 20).open()?;
         match db.get(LAYOUT)? {
             Some(layout) if layout == LAYOUT_NOW => {}
             None if db.is_empty() => {

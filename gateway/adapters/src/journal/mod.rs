@@ -14,7 +14,7 @@ pub use recover::{OpenError, Verified, verify};
 use recover::Recovered;
 use segment::{Segment, Spare};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -80,7 +80,12 @@ pub struct Journal {
 }
 
 struct Shared {
-    queue: Mutex<Option<SyncSender<Waiting>>>,
+    queue: Mutex<Option<SyncSender<Queued>>>,
+    /// Notes that go with the next record that somebody waits for.
+    notes: Mutex<Vec<Waiting>>,
+    /// Whether the writer waits for the queue alone.
+    resting: AtomicBool,
+    notes_max: usize,
     head: Mutex<Head>,
     committed: broadcast::Sender<Committed>,
     next_seq: AtomicU64,
@@ -108,6 +113,8 @@ struct Waiting {
     done: Option<Done>,
 }
 
+/// What wakes the writer: a record, or nothing but a nudge to look at the notes.
+type Queued = Option<Waiting>;
 type Done = oneshot::Sender<Result<Receipt, JournalError>>;
 
 impl Waiting {
@@ -163,6 +170,9 @@ impl Journal {
         let (committed, _) = broadcast::channel(4096);
         let shared = Arc::new(Shared {
             queue: Mutex::new(Some(queue)),
+            notes: Mutex::default(),
+            resting: AtomicBool::new(false),
+            notes_max: options.queue_max,
             next_seq: AtomicU64::new(segment.next_seq),
             head: Mutex::new(head),
             committed,
@@ -199,7 +209,7 @@ impl Journal {
         {
             let queue = lock(&self.shared.queue);
             let queue = queue.as_ref().ok_or(JournalError::Failed)?;
-            match queue.try_send(Waiting { record, bytes, room, done: Some(done) }) {
+            match queue.try_send(Some(Waiting { record, bytes, room, done: Some(done) })) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => return Err(JournalError::Busy),
                 Err(TrySendError::Disconnected(_)) => return Err(JournalError::Failed),
@@ -209,21 +219,29 @@ impl Journal {
         receipt.await.unwrap_or(Err(JournalError::Failed))
     }
 
-    /// Puts a record in line and does not wait for the disk. A full queue is waited for: what happened is told.
+    /// Puts a record in line and does not wait for the disk. It wakes nobody either: it goes with the next record that somebody
+    /// waits for, or soon by itself. A full line is waited for: what happened is told.
     pub async fn note(&self, record: Record) {
         let bytes = record.to_bytes(&self.key);
-        let mut waiting = Waiting { record, bytes, room: Room::Reserved, done: None };
-        loop {
-            // The lock ends with the statement: the pause below holds nothing.
-            let sent = match lock(&self.shared.queue).as_ref() {
-                Some(queue) => queue.try_send(waiting),
-                None => return,
-            };
-            match sent {
-                Err(TrySendError::Full(back)) => waiting = back,
-                Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+        let mut waiting = Some(Waiting { record, bytes, room: Room::Reserved, done: None });
+        while waiting.is_some() {
+            {
+                // Held until the note is in its place: whoever closes the queue after that writes it.
+                let queue = lock(&self.shared.queue);
+                let Some(queue) = queue.as_ref() else { return };
+                let mut notes = lock(&self.shared.notes);
+                if notes.len() < self.shared.notes_max {
+                    notes.extend(waiting.take());
+                }
+                drop(notes);
+                if self.shared.resting.swap(false, Ordering::SeqCst) {
+                    // Full: then the writer has enough to wake for.
+                    let _ = queue.try_send(None);
+                }
             }
-            tokio::time::sleep(NOTE_AGAIN).await;
+            if waiting.is_some() {
+                tokio::time::sleep(NOTE_AGAIN).await;
+            }
         }
     }
 
@@ -279,30 +297,23 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes what comes, all of it that is there at once. A note alone waits a moment for a record that somebody waits for:
-    /// a sync of its own would only be in that record's way.
-    fn run(mut self, queue: &Receiver<Waiting>) {
-        let (mut batch, mut since) = (Vec::new(), None);
+    /// Writes what comes, all of it that is there at once. Notes wait a moment for a record that somebody waits for: a sync of
+    /// their own would only be in that record's way.
+    fn run(mut self, queue: &Receiver<Queued>) {
         loop {
-            let next = match since {
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => queue.recv_timeout(NOTES_WAIT.saturating_sub(Instant::elapsed(&since))),
-            };
+            let next = self.next(queue);
             let over = matches!(next, Err(RecvTimeoutError::Disconnected));
-            batch.extend(next);
-            let mut bytes: usize = batch.iter().map(|waiting| waiting.bytes.len()).sum();
+            let mut awaited: Vec<Waiting> = next.ok().flatten().into_iter().collect();
+            let mut bytes: usize = awaited.iter().map(|waiting| waiting.bytes.len()).sum();
             while bytes < BATCH_BYTES_MAX {
                 let Ok(next) = queue.try_recv() else { break };
-                bytes += next.bytes.len();
-                batch.push(next);
+                bytes += next.as_ref().map_or(0, |waiting| waiting.bytes.len());
+                awaited.extend(next);
             }
-            let since_first: Instant = *since.get_or_insert_with(Instant::now);
-            let awaited = batch.iter().any(|waiting| waiting.done.is_some());
-            if !(awaited || over || bytes >= BATCH_BYTES_MAX || since_first.elapsed() >= NOTES_WAIT) {
-                continue;
-            }
-            since = None;
-            if let Err(e) = self.write(std::mem::take(&mut batch)) {
+            // A note that was put before a record of this batch is here by now, and stands before it.
+            let mut batch = std::mem::take(&mut *lock(&self.shared.notes));
+            batch.append(&mut awaited);
+            if let Err(e) = self.write(batch) {
                 self.poison(&e);
                 // Dropping the queue answers everybody who waits; new ones find it gone.
                 return;
@@ -310,6 +321,26 @@ impl Writer {
             if over {
                 return;
             }
+        }
+    }
+
+    /// The next record, or the time to write notes without one. With neither it rests until something comes.
+    fn next(&self, queue: &Receiver<Queued>) -> Result<Queued, RecvTimeoutError> {
+        match queue.recv_timeout(NOTES_WAIT) {
+            Err(RecvTimeoutError::Timeout) if lock(&self.shared.notes).is_empty() => {}
+            next => return next,
+        }
+        self.shared.resting.store(true, Ordering::SeqCst);
+        if !lock(&self.shared.notes).is_empty() {
+            self.shared.resting.store(false, Ordering::SeqCst);
+            return Ok(None);
+        }
+        let next = queue.recv().map_err(|_| RecvTimeoutError::Disconnected);
+        self.shared.resting.store(false, Ordering::SeqCst);
+        // The nudge tells that there is a note; company may come for it.
+        match next {
+            Ok(None) => queue.recv_timeout(NOTES_WAIT),
+            next => next,
         }
     }
 

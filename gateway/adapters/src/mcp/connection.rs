@@ -14,12 +14,13 @@ use super::outbox::{LISTENING, Outbox};
 use super::refusal::{Asked, Told};
 use super::remote::{json, status_of};
 use super::server::Server;
+use super::{lock, reply};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 use warden_core::json::{Json, replaced};
@@ -750,17 +751,4 @@ fn id_of(value: &Json) -> Option<Id> {
         Json::Number(text) => Some(Id::number(text)),
         _ => None,
     }
-}
-
-fn reply(message: Message) -> Reply {
-    match message.kind {
-        Kind::Result { result, .. } => Reply::Answered { raw: message.raw, body: result, is_error: false },
-        Kind::Error { error, .. } => Reply::Answered { raw: message.raw, body: error, is_error: true },
-        Kind::Request { .. } | Kind::Notification { .. } => Reply::Lost(Lost::Garbled),
-    }
-}
-
-// A std mutex: nothing awaits while it is held.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

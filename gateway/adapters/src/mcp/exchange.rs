@@ -1,10 +1,11 @@
 //! One HTTP exchange with a worker, answered from another task: whole, or begun and streamed with back-pressure.
 
+use super::lock;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -132,9 +133,4 @@ impl Awaited {
             }
         }
     }
-}
-
-// A std mutex: nothing awaits while it is held.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

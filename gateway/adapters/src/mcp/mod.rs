@@ -19,9 +19,12 @@ pub mod server;
 pub mod sse;
 pub mod tasks;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use warden_core::json::{Json, Limits};
+use warden_core::outcome::{Lost, Reply};
 use warden_core::proposal::{Ask, Door, Proposal, Verb};
+use warden_core::rpc::{Kind, Message};
 
 /// Bounds of the door.
 #[derive(Clone, Copy, Debug)]
@@ -68,4 +71,18 @@ pub fn connection_proposal(worker: &str, connection: &str, server: &str) -> Prop
         caller: None,
         barred: None,
     }
+}
+
+/// The reply that an answer is.
+fn reply(message: Message) -> Reply {
+    match message.kind {
+        Kind::Result { result, .. } => Reply::Answered { raw: message.raw, body: result, is_error: false },
+        Kind::Error { error, .. } => Reply::Answered { raw: message.raw, body: error, is_error: true },
+        Kind::Request { .. } | Kind::Notification { .. } => Reply::Lost(Lost::Garbled),
+    }
+}
+
+// Std mutexes everywhere: nothing awaits while one is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

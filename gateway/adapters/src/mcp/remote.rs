@@ -10,6 +10,7 @@ use super::link::{Link, Nowhere};
 use super::refusal::{Asked, Told};
 use super::server::{HttpServer, Server};
 use super::sse::{Event, Events, Item, Large};
+use super::{lock, reply};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +18,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use warden_core::json::Json;
@@ -964,14 +965,6 @@ fn data_lines(data: &[u8]) -> Vec<u8> {
     lines.join(&b"\ndata: "[..])
 }
 
-fn reply(message: Message) -> Reply {
-    match message.kind {
-        Kind::Result { result, .. } => Reply::Answered { raw: message.raw, body: result, is_error: false },
-        Kind::Error { error, .. } => Reply::Answered { raw: message.raw, body: error, is_error: true },
-        Kind::Request { .. } | Kind::Notification { .. } => Reply::Lost(Lost::Garbled),
-    }
-}
-
 fn is_events(head: &response::Parts) -> bool {
     head.status.is_success() && has_type(head, "text/event-stream")
 }
@@ -1003,9 +996,4 @@ pub fn json(status: StatusCode, mut headers: HeaderMap, told: Told) -> Response 
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
-}
-
-// A std mutex: nothing awaits while it is held.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
