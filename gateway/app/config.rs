@@ -40,11 +40,13 @@ pub struct RawConfig {
     #[serde(default)]
     pub allowed_hosts: Vec<String>,
     /// The folder of schema fragments (`*.cedarschema`) that add entity types and actions for the decision door.
-    #[serde(default = "default_schemas")]
-    pub schemas: PathBuf,
+    /// `schemas/site` when absent, if it is there.
+    #[serde(default)]
+    pub schemas: Option<PathBuf>,
     /// The file of the site's entities, in Cedar's JSON form.
-    #[serde(default = "default_entities")]
-    pub entities: PathBuf,
+    /// `entities.json` when absent, if it is there.
+    #[serde(default)]
+    pub entities: Option<PathBuf>,
     /// The address under which callers reach the worker plane, such as `https://warden.example`, where something in front
     /// of it speaks TLS.
     #[serde(default)]
@@ -167,14 +169,6 @@ fn default_policies() -> PathBuf {
     "policies".into()
 }
 
-fn default_schemas() -> PathBuf {
-    "schemas/site".into()
-}
-
-fn default_entities() -> PathBuf {
-    "entities.json".into()
-}
-
 fn default_held_for_h() -> u32 {
     24
 }
@@ -272,6 +266,9 @@ impl Config {
             ("limits.message_bytes", raw.limits.message_bytes),
             ("limits.result_bytes", raw.limits.result_bytes),
             ("limits.depth", raw.limits.depth),
+            ("limits.message_timeout_s", usize::try_from(raw.limits.message_timeout_s).unwrap_or(usize::MAX)),
+            ("limits.call_timeout_s", usize::try_from(raw.limits.call_timeout_s).unwrap_or(usize::MAX)),
+            ("limits.stream_hold_s", usize::try_from(raw.limits.stream_hold_s).unwrap_or(usize::MAX)),
             ("journal.queue_max", raw.journal.queue_max),
             ("journal.segment_mb", raw.journal.segment_mb as usize),
         ] {
@@ -290,6 +287,12 @@ impl Config {
         if operator_listen.is_some_and(|address| !address.ip().is_loopback()) {
             return Err("operator_listen: operators are reached over loopback only".into());
         }
+        // A default need not be there; what somebody named must be, or rules about it would silently match nothing.
+        let named = |key: &str, given: Option<&Path>, default: &str| match given.map(|path| base.join(path)) {
+            Some(path) if !path.exists() => Err(format!("{key}: `{}` is not there", path.display())),
+            Some(path) => Ok(path),
+            None => Ok(base.join(default)),
+        };
         let public_url = raw.public_url.as_deref().map(|url| expand("public_url", url)).transpose()?;
         if let Some(url) = &public_url
             && !(url.starts_with("http://") || url.starts_with("https://"))
@@ -306,8 +309,8 @@ impl Config {
             setup: Setup {
                 data_dir: data_dir.map_or_else(|| base.join(&raw.data_dir), Path::to_owned),
                 policy_dir: base.join(&raw.policies),
-                schema_dir: base.join(&raw.schemas),
-                entities_file: base.join(&raw.entities),
+                schema_dir: named("schemas", raw.schemas.as_deref(), "schemas/site")?,
+                entities_file: named("entities", raw.entities.as_deref(), "entities.json")?,
                 workers,
                 servers,
                 settings: Settings {
@@ -443,6 +446,8 @@ mod tests {
             ("workers: { 'a b': {} }", "workers.a b"),
             ("operator_listen: 0.0.0.0:1", "operator_listen"),
             ("limits: { depth: 0 }", "limits.depth"),
+            ("limits: { call_timeout_s: 0 }", "limits.call_timeout_s"),
+            ("entities: nowhere.json", "entities"),
         ] {
             let error = build(yaml).unwrap_err();
             assert!(error.contains(key), "{yaml}: {error}");

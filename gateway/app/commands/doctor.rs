@@ -127,9 +127,9 @@ pub async fn run(global: &Global) -> Outcome {
                 format!("server `{name}`: no program `{}` on the PATH", command.program),
                 "install it, or give its full path",
             ),
-            Reach::Url(http) if http.uri().scheme_str() == Some("http") && !is_loopback(http.uri()) => find(
+            Reach::Url(http) if http.is_exposed() => find(
                 "warn",
-                format!("server `{name}`: {} is not encrypted, and carries the gateway's credential", http.uri()),
+                format!("server `{name}`: {} is not encrypted, and carries the gateway's credential", http.place()),
                 "use `https`",
             ),
             Reach::Command(_) | Reach::Url(_) => {}
@@ -163,9 +163,4 @@ fn runnable(program: &str) -> bool {
         return Path::new(program).exists();
     }
     std::env::var_os("PATH").is_some_and(|paths| std::env::split_paths(&paths).any(|dir| dir.join(program).exists()))
-}
-
-fn is_loopback(uri: &axum::http::Uri) -> bool {
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -1,6 +1,6 @@
 //! Repeated identical denials, coalesced: a worker that loops cannot fill the disk.
 
-use crate::decision::Decision;
+use crate::decision::{Decision, Enforced};
 use crate::proposal::DecisionId;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
@@ -77,6 +77,8 @@ impl Denials {
 
 fn key(denial: &Decision) -> String {
     let tool = denial.tool.as_deref().unwrap_or_default();
-    let parts = [&denial.worker, &denial.server, &denial.method, tool, &denial.reason];
+    // What a caller asked about is somebody else each time.
+    let asked = if denial.enforced == Enforced::Caller { denial.payload_tag.as_str() } else { "" };
+    let parts = [&denial.worker, &denial.server, &denial.method, tool, &denial.reason, asked];
     parts.map(|part| part.len().to_string() + ":" + part).concat()
 }

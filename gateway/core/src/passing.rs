@@ -244,7 +244,16 @@ impl Reader {
                     _ => {}
                 }
             }
+            // These bring more than a result, and have to be looked at before a worker has them.
+            if depth == 2
+                && self.names[0] == "result"
+                && ["inputRequests", "task", "tasks", "tools"].contains(&text.as_str())
+            {
+                return Err(Stop::NotAnAnswer("it brings questions, tasks or tools, and is too large to be looked at"));
+            }
             self.names[depth - 1] = text;
+        } else if depth == 2 && self.names[0] == "result" && self.names[1] == "resultType" && text != "complete" {
+            return Err(Stop::NotAnAnswer("it is no complete result, and too large to be looked at"));
         } else if depth == 1 && self.names[0] == "id" {
             self.id = Some(Id::text(&text));
         }

@@ -2,8 +2,9 @@
 //! [OpenID AuthZEN Authorization API 1.0](https://openid.net/specs/authorization-api-1_0.html). What is decided here is
 //! recorded as `enforced: caller`, and nothing is forwarded.
 
-use super::worker::{WorkerPlane, is_json};
+use super::worker::WorkerPlane;
 use crate::identity::{Role, Token};
+use crate::mcp::headers::is_json;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -22,6 +23,8 @@ use warden_core::verdict::Verdict;
 
 /// Evaluations in one request.
 const EVALUATIONS_MAX: usize = 1000;
+/// Bytes that the defaults of one request come to, in all its evaluations.
+const DEFAULTS_BYTES_MAX: usize = 16 << 20;
 /// Evaluations of one request that are on their way at once: they share the journal's writes.
 const AT_ONCE: usize = 64;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -83,6 +86,15 @@ async fn evaluations(State(plane): State<Arc<WorkerPlane>>, headers: HeaderMap, 
         if items.len() > EVALUATIONS_MAX {
             return Err(bad(&format!(
                 "evaluations: {}, and at most {EVALUATIONS_MAX} are decided at once",
+                items.len()
+            )));
+        }
+        // Each evaluation gets the defaults, so many of them may be many times the request.
+        let defaults = ["subject", "action", "resource", "context"].into_iter().filter_map(|name| asked.get(name));
+        let bytes: usize = defaults.map(|json| json.to_value().to_string().len()).sum();
+        if bytes * items.len() > DEFAULTS_BYTES_MAX {
+            return Err(bad(&format!(
+                "evaluations: {} with defaults of {bytes} bytes are too many: ask for fewer at once",
                 items.len()
             )));
         }

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, oneshot};
 use warden_core::mcp::{self, LEGACY};
 use warden_core::pipeline::{self, Answer, Gate, Passage};
 use warden_core::proposal::Proposal;
@@ -64,7 +64,7 @@ impl Conn {
     fn is_idle(&self) -> bool {
         match self {
             Conn::Child(connection) => connection.is_idle(CHILD_IDLE),
-            Conn::Remote(remote) => remote.is_idle(REMOTE_IDLE),
+            Conn::Remote(remote) => remote.idle_ms().is_some_and(|ms| u128::from(ms) >= REMOTE_IDLE.as_millis()),
         }
     }
 
@@ -76,8 +76,17 @@ impl Conn {
     }
 
     fn close(&self) {
-        if let Conn::Child(connection) = self {
-            connection.close();
+        match self {
+            Conn::Child(connection) => connection.close(),
+            Conn::Remote(remote) => remote.close(),
+        }
+    }
+
+    /// Whether nothing of it is left.
+    fn is_ended(&self) -> bool {
+        match self {
+            Conn::Child(connection) => connection.is_gone() && connection.in_flight() == 0,
+            Conn::Remote(remote) => remote.in_flight() == 0,
         }
     }
 
@@ -110,6 +119,18 @@ struct Connections {
 impl Connections {
     fn all(&self) -> impl Iterator<Item = &Conn> {
         self.sessions.values().chain(self.stateless.values().filter_map(|cell| cell.get()))
+    }
+
+    /// Forgets the session at a URL that a worker has not used for longest.
+    fn forget_idlest(&mut self, worker: &str) {
+        let idle = |conn: &Conn| match conn {
+            Conn::Remote(remote) if remote.link.passage.worker() == worker => remote.idle_ms(),
+            _ => None,
+        };
+        let idlest = self.sessions.iter().filter_map(|(key, conn)| Some((idle(conn)?, key.clone()))).max();
+        if let Some((_, key)) = idlest {
+            self.sessions.remove(&key);
+        }
     }
 
     /// Forgets connections that are `over`, and ends them.
@@ -221,7 +242,7 @@ impl WorkerPlane {
         open.iter().for_each(Conn::close);
         // Each records what it aborts once its server is gone.
         let ended = async {
-            while open.iter().any(|conn| matches!(conn, Conn::Child(c) if !c.is_gone() || c.in_flight() > 0)) {
+            while !open.iter().all(Conn::is_ended) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -286,6 +307,18 @@ impl WorkerPlane {
 
     /// What carries a worker's requests without a session, opened by the first of them.
     async fn stateless(self: &Arc<Self>, worker: &str, server: &str, asked: Asked<'_>) -> Result<Conn, Refused> {
+        let open = || async {
+            let connection = uuid::Uuid::new_v4().to_string();
+            self.open(connection_proposal(worker, &connection, server), true).await
+        };
+        let refused = |e: NotOpened| match e {
+            NotOpened::Busy(refused) => refused,
+            NotOpened::Refused(answer) => Box::new(not_opened(asked, &answer)),
+        };
+        // A place is kept for servers that there are.
+        if !self.governor.setup().servers.contains_key(server) {
+            return open().await.map_err(refused);
+        }
         let cell = {
             let mut connections = self.connections();
             let key = (server.to_owned(), worker.to_owned());
@@ -295,22 +328,19 @@ impl WorkerPlane {
             }
             cell.clone()
         };
-        let opened = cell.get_or_try_init(|| async {
-            let connection = uuid::Uuid::new_v4().to_string();
-            self.open(connection_proposal(worker, &connection, server), true).await
-        });
-        match opened.await {
-            Ok(conn) => Ok(conn.clone()),
-            Err(NotOpened::Busy(refused)) => Err(refused),
-            Err(NotOpened::Refused(answer)) => Err(Box::new(not_opened(asked, &answer))),
-        }
+        cell.get_or_try_init(open).await.cloned().map_err(refused)
     }
 
-    /// Opens a connection, if it is allowed. Runs to its end even when the worker is gone.
+    /// Opens a connection, if it is allowed. Runs to its end even when the worker is gone; nobody's connection is closed.
     async fn open(self: &Arc<Self>, proposal: Proposal, stateless: bool) -> Result<Conn, NotOpened> {
-        let (this, proposal) = (self.clone(), proposal);
-        let opened = tokio::spawn(async move { this.open_here(proposal, stateless).await }).await;
-        opened.unwrap_or_else(|_| Err(NotOpened::Busy(Box::new(protocol(StatusCode::INTERNAL_SERVER_ERROR, "failed")))))
+        let (this, (opened, waiting)) = (self.clone(), oneshot::channel());
+        tokio::spawn(async move {
+            if let Err(Ok(conn)) = opened.send(this.open_here(proposal, stateless).await) {
+                conn.close();
+            }
+        });
+        let failed = || NotOpened::Busy(Box::new(protocol(StatusCode::INTERNAL_SERVER_ERROR, "failed")));
+        waiting.await.unwrap_or_else(|_| Err(failed()))
     }
 
     async fn open_here(self: &Arc<Self>, proposal: Proposal, stateless: bool) -> Result<Conn, NotOpened> {
@@ -334,7 +364,11 @@ impl WorkerPlane {
         let like = |conn: &&Conn| conn.link().passage.worker() == worker && matches!(conn, Conn::Child(_)) == is_child;
         // Those being opened may be of any worker; of processes there must not be too many in any case.
         let others = if is_child { opening } else { 0 };
-        if others + self.connections().all().filter(like).count() >= limit {
+        let full = |plane: &Self| others + plane.connections().all().filter(like).count() >= limit;
+        if !is_child && full(self) {
+            self.connections().forget_idlest(&worker);
+        }
+        if full(self) {
             return Err(busy(StatusCode::TOO_MANY_REQUESTS, "too many connections: close one with DELETE"));
         }
         // A server is not even asked for its tools for a worker that may not connect.
@@ -474,8 +508,11 @@ async fn take_checked(
     body: Body,
 ) -> Result<Response, Refused> {
     let token = plane.token(&headers)?;
-    if !is_json(&headers) {
-        return Err(Box::new(protocol(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`")));
+    if !headers::is_json(&headers) || headers::is_ambiguous(&headers) {
+        return Err(Box::new(protocol(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send `Content-Type: application/json` in UTF-8, and no header twice",
+        )));
     }
     let body = plane.body(body).await?;
     let message = Message::parse(&body, plane.settings.worker).map_err(|e| {
@@ -547,6 +584,9 @@ async fn end(State(plane): State<Arc<WorkerPlane>>, Path(server): Path<String>, 
 /// The connection of a `GET` or `DELETE`, which the legacy protocol alone knows.
 async fn found(plane: &Arc<WorkerPlane>, server: &str, headers: &HeaderMap) -> Result<Conn, Refused> {
     let token = plane.token(headers)?;
+    if headers::is_ambiguous(headers) {
+        return Err(Box::new(protocol(StatusCode::BAD_REQUEST, "a header is there twice")));
+    }
     if headers.get(VERSION).and_then(|version| version.to_str().ok()).is_some_and(mcp::is_modern) {
         let mut response = protocol(StatusCode::METHOD_NOT_ALLOWED, "this protocol version has POST alone");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -568,11 +608,6 @@ fn tool_of(message: &Message) -> Option<&str> {
         Kind::Request { method, params, .. } if method == "tools/call" => params.get("name")?.as_str(),
         _ => None,
     }
-}
-
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// The answer to a request whose connection was not opened.

@@ -119,9 +119,11 @@ type Done = oneshot::Sender<Result<Receipt, JournalError>>;
 
 impl Waiting {
     fn tell(self, result: Result<Receipt, JournalError>) {
-        if let Some(done) = self.done {
+        match (self.done, result) {
             // The worker may have given up waiting; the record stands all the same.
-            let _ = done.send(result);
+            (Some(done), result) => drop(done.send(result)),
+            (None, Err(e)) => tracing::error!(error = %e, "an outcome was not recorded: it reads as unknown"),
+            (None, Ok(_)) => {}
         }
     }
 }
@@ -228,7 +230,10 @@ impl Journal {
             {
                 // Held until the note is in its place: whoever closes the queue after that writes it.
                 let queue = lock(&self.shared.queue);
-                let Some(queue) = queue.as_ref() else { return };
+                let Some(queue) = queue.as_ref() else {
+                    tracing::error!("the journal is closed: an outcome was not recorded, and reads as unknown");
+                    return;
+                };
                 let mut notes = lock(&self.shared.notes);
                 if notes.len() < self.shared.notes_max {
                     notes.extend(waiting.take());

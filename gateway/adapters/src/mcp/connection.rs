@@ -14,7 +14,7 @@ use super::outbox::{LISTENING, Outbox};
 use super::refusal::{Asked, Told};
 use super::remote::{json, status_of};
 use super::server::Server;
-use super::{lock, reply};
+use super::{id_of, lock, reply, request_id};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::collections::{HashMap, HashSet};
@@ -53,7 +53,6 @@ pub struct Connection<P> {
     of_server: Mutex<HashMap<Id, oneshot::Sender<Reply>>>,
     /// Ids of requests that timed out or were cancelled, until their answers come.
     given_up: Mutex<HashSet<Id>>,
-    fresh: AtomicU64,
     busy: AtomicUsize,
     outbox: Outbox,
     gone: AtomicBool,
@@ -127,7 +126,6 @@ impl<P: Ports + 'static> Connection<P> {
             of_worker: Mutex::default(),
             of_server: Mutex::default(),
             given_up: Mutex::default(),
-            fresh: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
             outbox: Outbox::new(!stateless),
             gone: AtomicBool::new(false),
@@ -181,7 +179,7 @@ impl<P: Ports + 'static> Connection<P> {
             work,
             wishes,
             Call {
-                patience: self.patience(&method, None),
+                patience: self.patience(&method, None, modern),
                 id,
                 method,
                 modern,
@@ -195,14 +193,14 @@ impl<P: Ports + 'static> Connection<P> {
     }
 
     /// Listening has no end; anything else has to show a sign of life.
-    fn patience(&self, method: &str, tool: Option<&str>) -> Option<Duration> {
+    fn patience(&self, method: &str, tool: Option<&str>, modern: bool) -> Option<Duration> {
         let default = self.link.settings.call_timeout;
-        (method != "subscriptions/listen").then(|| self.server.timeout(tool, default))
+        (!modern || method != "subscriptions/listen").then(|| self.server.timeout(tool, default))
     }
 
     async fn answer(self: &Arc<Self>, work: Work, wishes: Wishes, mut call: Call) -> Response {
         if let Work::Ask(Proposal { ask: Ask::Tool { name }, .. }) = &work {
-            call.patience = self.patience(&call.method, Some(name));
+            call.patience = self.patience(&call.method, Some(name), call.modern);
         }
         let (exchange, awaited) = Exchange::new(Some(KEEP_ALIVE));
         let (call, exchange) = (Arc::new(call), Arc::new(exchange));
@@ -285,6 +283,9 @@ impl<P: Ports + 'static> Connection<P> {
         let told = told.unwrap_or_else(|| call.asked().unanswered("the request was dropped"));
         self.outbox.close(stream, Some(&rpc::one_line(&told.line)));
         carried.await;
+        if call.modern {
+            self.outbox.forget(stream);
+        }
     }
 
     async fn chat(self: &Arc<Self>, payload: Payload, wishes: &Wishes, call: &Call) -> Told {
@@ -321,12 +322,16 @@ impl<P: Ports + 'static> Connection<P> {
                 return Reply::NotSent;
             }
             // The late answer to an id that was given up would pass for the answer to this one.
-            let taken = |id: &Id| open.contains_key(id) || lock(&self.given_up).contains(id);
+            let taken = |id: &Id| {
+                let given_up = lock(&self.given_up);
+                // Past what is remembered, every id may have been given up.
+                open.contains_key(id) || given_up.contains(id) || given_up.len() >= GIVEN_UP_MAX
+            };
             let (id, mut text) = match taken(&call.id) {
                 false => (call.id.clone(), payload.into_text()),
                 true if !self.stateless => return Reply::NotSent,
                 true => {
-                    let id = self.fresh_id();
+                    let id = Self::fresh_id();
                     match replaced(payload.as_str(), &["id"], id.as_json()) {
                         Some(text) => (id, text),
                         None => return Reply::NotSent,
@@ -339,7 +344,7 @@ impl<P: Ports + 'static> Connection<P> {
                 && let Some((known, _)) = &mut token
                 && used(known)
             {
-                let fresh = self.fresh_id();
+                let fresh = Self::fresh_id();
                 if let Some(with) = replaced(&text, &["params", "_meta", "progressToken"], fresh.as_json()) {
                     (*known, text) = (fresh, with);
                 }
@@ -375,8 +380,9 @@ impl<P: Ports + 'static> Connection<P> {
         }
     }
 
-    fn fresh_id(&self) -> Id {
-        Id::text(&format!("warden-{}", self.fresh.fetch_add(1, Ordering::Relaxed)))
+    /// Nobody can have chosen it before.
+    fn fresh_id() -> Id {
+        Id::text(&uuid::Uuid::new_v4().to_string())
     }
 
     /// Tells the server that nobody waits any more (MCP 2026-07-28, "Cancellation").
@@ -385,7 +391,8 @@ impl<P: Ports + 'static> Connection<P> {
             r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
             id.as_json()
         );
-        self.child.send(Payload::own(line)).await;
+        // A server that reads nothing is not waited for.
+        let _ = tokio::time::timeout(self.link.settings.cancel_grace, self.child.send(Payload::own(line))).await;
     }
 
     fn how_lost(&self) -> Lost {
@@ -485,7 +492,7 @@ impl<P: Ports + 'static> Connection<P> {
             (Cleared::Pass(payload), None) => {
                 self.link.metrics.chatter.inc();
                 let brings = match &questions {
-                    Some(params) => self.link.brings(params).await.is_ok(),
+                    Some(params) => self.link.tells(params).await,
                     None => true,
                 };
                 if brings {
@@ -738,17 +745,5 @@ async fn patience(patience: Option<Duration>) {
     match patience {
         Some(patience) => tokio::time::sleep(patience).await,
         None => std::future::pending().await,
-    }
-}
-
-fn request_id(params: &Json) -> Option<Id> {
-    params.get("requestId").and_then(id_of)
-}
-
-fn id_of(value: &Json) -> Option<Id> {
-    match value {
-        Json::String(text) => Some(Id::text(text)),
-        Json::Number(text) => Some(Id::number(text)),
-        _ => None,
     }
 }

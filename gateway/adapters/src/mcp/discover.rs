@@ -182,7 +182,7 @@ impl Peer<'_> {
         let response = server
             .send(Method::POST, headers, message.to_string())
             .await
-            .map_err(|_| format!("no answer from {}", server.uri()))?;
+            .map_err(|_| format!("no answer from {}", server.place()))?;
         let (head, mut body) = response.into_parts();
         if let Some(session) = head.headers.get(SESSION) {
             headers.insert(SESSION, session.clone());

@@ -35,24 +35,67 @@ pub struct Refused {
     pub message: String,
 }
 
-/// Headers of a worker that a server gets. Everything else, the credential above all, stays here.
-pub fn for_server(headers: &HeaderMap) -> HeaderMap {
-    let goes = |name: &HeaderName| {
-        let text = name.as_str();
-        text.starts_with("mcp-")
-            || [header::ACCEPT, header::CONTENT_TYPE, header::USER_AGENT, LAST_EVENT].contains(name)
-            || ["traceparent", "tracestate", "baggage"].contains(&text)
+/// Headers that go on in both generations: none of them says what is to be done.
+const PLAIN: [HeaderName; 6] = [
+    VERSION,
+    header::ACCEPT,
+    header::USER_AGENT,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("baggage"),
+];
+
+/// Headers of a worker that a server gets, each once. Everything else, the credential above all, stays here. The type of a
+/// body is Warden's to say: it read the body as UTF-8, and a server must not read it as anything else.
+pub fn for_server(headers: &HeaderMap, modern: bool) -> HeaderMap {
+    let names = if modern { [METHOD, NAME] } else { [SESSION, LAST_EVENT] };
+    let known = PLAIN.into_iter().chain(names);
+    // With an underscore some servers would take it for another header.
+    let param = |name: &&HeaderName| {
+        modern
+            && name.as_str().starts_with(PARAM)
+            && name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    headers.iter().filter(|(name, _)| goes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    let params = headers.keys().filter(param).cloned();
+    known.chain(params).filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
 }
 
-/// Headers of a server that a worker gets.
-pub fn for_worker(headers: &HeaderMap) -> HeaderMap {
-    let goes = |name: &HeaderName| {
+/// Whether a header that matters is there twice: no two readers would agree on it.
+pub fn is_ambiguous(headers: &HeaderMap) -> bool {
+    let matters = |name: &HeaderName| {
         name.as_str().starts_with("mcp-")
-            || [header::CONTENT_TYPE, header::CACHE_CONTROL, header::ALLOW, header::RETRY_AFTER].contains(name)
+            || [LAST_EVENT, header::CONTENT_TYPE, header::AUTHORIZATION, header::HOST].contains(name)
     };
-    headers.iter().filter(|(name, _)| goes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    headers.keys().any(|name| matters(name) && headers.get_all(name).iter().nth(1).is_some())
+}
+
+/// Headers of a server that a worker gets. What Warden read as JSON is said to be JSON, in no other encoding.
+pub fn for_worker(headers: &HeaderMap) -> HeaderMap {
+    let goes = [SESSION, VERSION, header::CACHE_CONTROL, header::ALLOW, header::RETRY_AFTER];
+    let mut on: HeaderMap =
+        goes.into_iter().filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect();
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let said = match kind {
+        "" => return on,
+        kind if kind.eq_ignore_ascii_case("application/json") => "application/json",
+        kind if kind.eq_ignore_ascii_case("text/event-stream") => "text/event-stream",
+        _ => "text/plain; charset=utf-8",
+    };
+    on.insert(header::CONTENT_TYPE, HeaderValue::from_static(said));
+    on
+}
+
+/// Whether a body is said to be JSON in UTF-8 ([RFC 8259 §8.1](https://www.rfc-editor.org/rfc/rfc8259#section-8.1)).
+pub fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut parts = value.split(';').map(str::trim);
+    let json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    let other = |part: &str| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+    };
+    json && !parts.any(other)
 }
 
 /// What clients say in every request.
@@ -215,20 +258,26 @@ fn arguments(headers: &HeaderMap, params: &Json, declared: &[HeaderParam]) -> Re
         let body = param.path.iter().try_fold(params.get("arguments"), |at, step| Some(at?.get(step))).flatten();
         let header = one(headers, &header_name)?.map(|text| readable(&name, text)).transpose()?;
         let same = match (body, &header) {
-            (None | Some(Json::Null | Json::Array(_) | Json::Object(_)), _) => continue,
+            (None | Some(Json::Null | Json::Array(_) | Json::Object(_)), None) => continue,
+            (None | Some(Json::Null | Json::Array(_) | Json::Object(_)), Some(_)) => false,
             (Some(_), None) => return Err(refused("is missing")),
             (Some(Json::String(text)), Some(header)) => text == header,
             (Some(Json::Bool(yes)), Some(header)) => header == if *yes { "true" } else { "false" },
-            (Some(Json::Number(text)), Some(header)) => {
-                let number = |text: &str| text.parse::<f64>().ok();
-                text == header || (number(text).is_some() && number(text) == number(header))
-            }
+            (Some(Json::Number(text)), Some(header)) => text == header || whole(text) == whole(header),
         };
         if !same {
             return Err(refused("is not the argument of the body"));
         }
     }
     Ok(())
+}
+
+/// A number without the zeros behind its point: `42.0` is `42`. Nothing else is reckoned with, so nothing is rounded.
+fn whole(text: &str) -> &str {
+    match text.split_once('.') {
+        Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|b| b == b'0') => whole,
+        _ => text,
+    }
 }
 
 /// A value as its sender meant it. One that looks encoded and is not refused, so that no two readers differ.
@@ -332,11 +381,15 @@ mod tests {
             ("eu", "43", MISMATCH),
             ("eu", "-", MISMATCH),
             ("=?base64?ZX!=?=", "42", MISMATCH),
+            ("eu", "42.01", MISMATCH),
         ] {
             let headers = headers(&[("mcp-param-region", region), ("mcp-param-n", n)]);
             assert_eq!(code(&headers, &message, &declared), expected, "{region} {n}");
         }
         assert_eq!(code(&headers(&[]), &call(r#"{"region":null}"#), &declared), 0);
+        assert_eq!(code(&headers(&[("mcp-param-region", "us")]), &call("{}"), &declared), MISMATCH);
+        let large = call(r#"{"in":{"n":9007199254740993}}"#);
+        assert_eq!(code(&headers(&[("mcp-param-n", "9007199254740992")]), &large, &declared), MISMATCH);
     }
 
     #[test]
@@ -358,10 +411,45 @@ mod tests {
     }
 
     #[test]
-    fn the_workers_credential_stays_here() {
-        let headers = headers(&[("authorization", "Bearer x"), ("cookie", "a"), ("x-api-key", "k"), ("accept", "*/*")]);
-        let on = for_server(&headers);
-        assert!(on.contains_key("accept") && on.contains_key("mcp-name"));
-        assert!(!on.contains_key("authorization") && !on.contains_key("cookie") && !on.contains_key("x-api-key"));
+    fn the_workers_credential_stays_here_and_nothing_goes_on_under_two_names() {
+        let headers = headers(&[
+            ("authorization", "Bearer x"),
+            ("cookie", "a"),
+            ("x-api-key", "k"),
+            ("accept", "*/*"),
+            ("content-type", "application/json; charset=utf-7"),
+            ("mcp-session_id", "s"),
+            ("mcp-session-id", "s"),
+            ("mcp-param-a_b", "v"),
+            ("mcp-param-a", "v"),
+        ]);
+        let names = |modern| {
+            let on = for_server(&headers, modern);
+            let mut names: Vec<String> = on.keys().map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(true), ["accept", "mcp-method", "mcp-name", "mcp-param-a", "mcp-protocol-version"]);
+        assert_eq!(names(false), ["accept", "mcp-protocol-version", "mcp-session-id"]);
+    }
+
+    #[test]
+    fn a_body_is_read_in_one_encoding() {
+        let typed = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, value.parse().unwrap());
+            headers
+        };
+        for (value, fine) in [
+            ("application/json", true),
+            ("Application/JSON; charset=UTF-8", true),
+            ("application/json;charset=\"utf-8\"", true),
+            ("application/json; charset=utf-7", false),
+            ("application/json; charset=utf-8; charset=utf-16", false),
+            ("text/plain", false),
+        ] {
+            assert_eq!(is_json(&typed(value)), fine, "{value}");
+        }
+        assert_eq!(for_worker(&typed("application/json; charset=utf-7"))[header::CONTENT_TYPE], "application/json");
     }
 }

@@ -93,6 +93,9 @@ impl<P: Ports> Link<P> {
     pub fn released(&self, reply: Reply, asked: Asked<'_>) -> Told {
         let code = match &reply {
             Reply::Answered { body, is_error: true, .. } => code_of(body),
+            Reply::Answered { body, .. } if body.get("inputRequests").is_some() => {
+                return asked.unanswered("the server answered with questions, which this request cannot bring");
+            }
             Reply::Answered { .. } => None,
             _ => return asked.unanswered("the server gave no answer"),
         };
@@ -123,6 +126,11 @@ impl<P: Ports> Link<P> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a `notifications/tasks` may be told: the task is this worker's, and its questions are allowed.
+    pub async fn tells(&self, task: &Json) -> bool {
+        task.get("taskId").and_then(Json::as_str).is_some_and(|id| self.owns(id)) && self.brings(task).await.is_ok()
     }
 
     /// A list as this worker may see it; nothing when that is the whole list.

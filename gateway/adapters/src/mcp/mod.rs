@@ -24,7 +24,7 @@ use std::time::Duration;
 use warden_core::json::{Json, Limits};
 use warden_core::outcome::{Lost, Reply};
 use warden_core::proposal::{Ask, Door, Proposal, Verb};
-use warden_core::rpc::{Kind, Message};
+use warden_core::rpc::{Id, Kind, Message};
 
 /// Bounds of the door.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,19 @@ pub fn connection_proposal(worker: &str, connection: &str, server: &str) -> Prop
         payload: String::new(),
         caller: None,
         barred: None,
+    }
+}
+
+/// The request that a `notifications/cancelled` is about.
+fn request_id(params: &Json) -> Option<Id> {
+    params.get("requestId").and_then(id_of)
+}
+
+fn id_of(value: &Json) -> Option<Id> {
+    match value {
+        Json::String(text) => Some(Id::text(text)),
+        Json::Number(text) => Some(Id::number(text)),
+        _ => None,
     }
 }
 

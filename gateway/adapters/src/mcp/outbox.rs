@@ -101,6 +101,11 @@ impl Outbox {
         }
     }
 
+    /// The stream was told to its end, and cannot be asked for again.
+    pub fn forget(&self, number: u64) {
+        self.rows().forget(number);
+    }
+
     /// Puts a message into the stream of a number; whether there is one.
     pub fn put(&self, number: u64, message: &str) -> bool {
         let mut rows = self.rows();
@@ -173,7 +178,7 @@ impl Outbox {
                 let skip = usize::try_from(next.saturating_sub(row.first)).unwrap_or(usize::MAX);
                 next = next.max(row.first);
                 let batch: Vec<_> = row.messages.iter().skip(skip).cloned().collect();
-                (batch, row.over || rows.gone, row.news.clone())
+                (batch, row.over || (rows.gone && listens), row.news.clone())
             };
             let told = news.notified();
             tokio::pin!(told);
@@ -207,7 +212,7 @@ impl Outbox {
 
     fn has_after(&self, number: u64, next: u64) -> bool {
         let rows = self.rows();
-        rows.gone || rows.rows.get(&number).is_none_or(|row| row.end() > next || row.over)
+        (rows.gone && number == LISTENING) || rows.rows.get(&number).is_none_or(|row| row.end() > next || row.over)
     }
 
     /// The server is gone: streams end once everything is told.
@@ -236,7 +241,14 @@ impl Rows {
         self.bytes += message.len();
         row.messages.push_back(message.into());
         row.news.notify_waiters();
-        while row.messages.len() > KEPT || (self.bytes > BYTES_MAX && row.messages.len() > 1) {
+        // What is over goes first, then what somebody was given, and what nobody has heard last of all.
+        while self.bytes > BYTES_MAX
+            && let Some(oldest) = self.rows.iter().find(|(n, row)| row.over && **n != number).map(|(n, _)| *n)
+        {
+            self.forget(oldest);
+        }
+        let Some(row) = self.rows.get_mut(&number) else { return };
+        while row.messages.len() > KEPT || (self.bytes > BYTES_MAX && row.first < row.given && row.messages.len() > 1) {
             let oldest = row.messages.pop_front();
             row.first += 1;
             self.bytes -= oldest.map_or(0, |message| message.len());

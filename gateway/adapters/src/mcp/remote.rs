@@ -10,7 +10,7 @@ use super::link::{Link, Nowhere};
 use super::refusal::{Asked, Told};
 use super::server::{HttpServer, Server};
 use super::sse::{Event, Events, Item, Large};
-use super::{lock, reply};
+use super::{lock, reply, request_id};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
 use axum::response::{IntoResponse, Response};
@@ -20,8 +20,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
-use warden_core::json::Json;
+use tokio::sync::{Notify, oneshot, watch};
+use warden_core::json::{self as core_json, Json};
 use warden_core::mcp::From;
 use warden_core::outcome::{Lost, Reply};
 use warden_core::passing::{Passing, Stop};
@@ -48,14 +48,21 @@ pub struct Remote<P> {
     /// The server's id of the session.
     session: OnceLock<HeaderValue>,
     /// Requests of a session that wait for their final message.
-    open: Mutex<HashMap<Id, oneshot::Sender<Final>>>,
+    open: Mutex<HashMap<Id, Open>>,
     replays: Mutex<Replays>,
     /// Requests of the server that the worker has not answered, with what they said.
     of_server: Mutex<HashMap<Id, (String, oneshot::Sender<Reply>)>>,
     busy: AtomicUsize,
     listening: AtomicUsize,
+    closing: watch::Sender<bool>,
     started: Instant,
     last_used_ms: AtomicU64,
+}
+
+/// A request of a session on its way.
+struct Open {
+    elsewhere: oneshot::Sender<Final>,
+    cancelled: Arc<Notify>,
 }
 
 /// A final message that came on another stream than its request's; `told` says what of it the worker is given.
@@ -94,6 +101,8 @@ struct Call<'a> {
     id: &'a Id,
     modern: bool,
     patience: Option<Duration>,
+    /// What of its answer is held, to be looked at as a whole.
+    hold_max: usize,
     held: Mutex<Option<Held>>,
     /// Whether its stream had events that a worker can ask for again.
     resumable: AtomicBool,
@@ -149,6 +158,7 @@ impl<P: Ports + 'static> Remote<P> {
             of_server: Mutex::default(),
             busy: AtomicUsize::new(0),
             listening: AtomicUsize::new(0),
+            closing: watch::Sender::new(false),
             started: Instant::now(),
             last_used_ms: AtomicU64::new(0),
         }
@@ -162,12 +172,16 @@ impl<P: Ports + 'static> Remote<P> {
     /// Takes one message of the worker, whose headers were checked.
     pub async fn post(self: &Arc<Self>, headers: &HeaderMap, message: Message, modern: bool) -> Response {
         self.touch();
-        let headers = headers::for_server(headers);
+        let headers = headers::for_server(headers, modern);
         if matches!(message.kind, Kind::Result { .. } | Kind::Error { .. }) {
             self.answered_by_worker(message);
             return StatusCode::ACCEPTED.into_response();
         }
         let id = headers::id_of(&message);
+        let cancels = match &message.kind {
+            Kind::Notification { method, params } if method == "notifications/cancelled" => request_id(params),
+            _ => None,
+        };
         let method = match &message.kind {
             Kind::Request { method, .. } | Kind::Notification { method, .. } => method.clone(),
             Kind::Result { .. } | Kind::Error { .. } => String::new(),
@@ -189,6 +203,9 @@ impl<P: Ports + 'static> Remote<P> {
             Cleared::Pass(payload) => {
                 self.link.metrics.chatter.inc();
                 if notification {
+                    if let Some(open) = cancels.and_then(|id| lock(&self.open).get(&id).map(|o| o.cancelled.clone())) {
+                        open.notify_one();
+                    }
                     return self.notify(&headers, payload).await;
                 }
                 Work::Chat(payload)
@@ -238,6 +255,7 @@ impl<P: Ports + 'static> Remote<P> {
             id: &id,
             modern,
             patience,
+            hold_max: self.hold_max(&method),
             held: Mutex::default(),
             resumable: AtomicBool::new(false),
         };
@@ -252,16 +270,24 @@ impl<P: Ports + 'static> Remote<P> {
             Work::Ask(proposal) => {
                 let ask = proposal.ask.clone();
                 let told = self.link.ask(proposal, asked, &ToServer { remote: &self, call: &call }).await;
-                self.replayable(&call, ask, &method);
+                self.replayable(&call, ask, &method, &told);
                 told
             }
             Work::Chat(payload) => {
                 let told = self.chat(payload, asked, &call).await;
-                self.replayable(&call, Ask::Verb(Verb::Connect), &method);
+                self.replayable(&call, Ask::Verb(Verb::Connect), &method, &told);
                 told
             }
         };
         self.tell(&call, told).await;
+    }
+
+    /// Answers that are content are passed on when they are large. Lists, tasks and the like are looked at as a whole.
+    fn hold_max(&self, method: &str) -> usize {
+        match method {
+            "tools/call" | "resources/read" | "prompts/get" => HOLD_MAX,
+            _ => self.link.settings.server.bytes_max,
+        }
     }
 
     async fn chat(self: &Arc<Self>, payload: Payload, asked: Asked<'_>, call: &Call<'_>) -> Told {
@@ -292,7 +318,7 @@ impl<P: Ports + 'static> Remote<P> {
     /// The stream of the server's own messages, and of those that a worker has missed.
     pub async fn listen(self: &Arc<Self>, headers: &HeaderMap) -> Response {
         self.touch();
-        let headers = headers::for_server(headers);
+        let headers = headers::for_server(headers, false);
         if headers::to_scan(&headers).is_some_and(|texts| !secrets::scan(&texts, "/headers").is_empty()) {
             return StatusCode::BAD_REQUEST.into_response();
         }
@@ -328,6 +354,7 @@ impl<P: Ports + 'static> Remote<P> {
             let item = tokio::select! {
                 item = stream.next(None) => item,
                 () = exchange.left() => return,
+                () = self.closed() => return,
             };
             match item {
                 Ok(Some(Item::Event(event))) => {
@@ -346,12 +373,18 @@ impl<P: Ports + 'static> Remote<P> {
 
     /// Ends the session, if the server lets it.
     pub async fn end(&self, headers: &HeaderMap) -> Response {
-        match self.http.send(Method::DELETE, &headers::for_server(headers), String::new()).await {
-            Ok(response) => {
+        let headers = headers::for_server(headers, false);
+        if headers::to_scan(&headers).is_some_and(|texts| !secrets::scan(&texts, "/headers").is_empty()) {
+            return StatusCode::BAD_REQUEST.into_response();
+        }
+        let sent = self.http.send(Method::DELETE, &headers, String::new());
+        match tokio::time::timeout(self.link.settings.call_timeout, sent).await {
+            Ok(Ok(response)) => {
                 let (head, body) = response.into_parts();
                 self.small_answer(&head, body).await
             }
-            Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+            Ok(Err(_)) => StatusCode::BAD_GATEWAY.into_response(),
+            Err(_) => StatusCode::GATEWAY_TIMEOUT.into_response(),
         }
     }
 
@@ -374,14 +407,42 @@ impl<P: Ports + 'static> Remote<P> {
 
     /// Sends a request and waits for its final message. What comes before it goes to the worker at once.
     async fn relay(self: &Arc<Self>, call: &Call<'_>, payload: Payload) -> Reply {
-        let elsewhere = self.session.get().map(|_| {
+        let (mut elsewhere, cancelled) = (None, Arc::new(Notify::new()));
+        if self.session.get().is_some() {
+            let mut open = lock(&self.open);
+            // Two requests with one id: nobody could tell their answers apart.
+            if open.contains_key(call.id) {
+                return Reply::NotSent;
+            }
             let (sender, receiver) = oneshot::channel();
-            lock(&self.open).insert(call.id.clone(), sender);
-            receiver
-        });
-        let reply = self.relay_registered(call, payload, elsewhere).await;
-        lock(&self.open).remove(call.id);
+            elsewhere = Some(receiver);
+            open.insert(call.id.clone(), Open { elsewhere: sender, cancelled: cancelled.clone() });
+            drop(open);
+            // The id means this request from now on.
+            let mut replays = lock(&self.replays);
+            replays.asked.remove(call.id);
+            replays.order.retain(|id| id != call.id);
+        }
+        let registered = elsewhere.is_some();
+        let grace = self.link.settings.cancel_grace;
+        let reply = tokio::select! {
+            reply = self.relay_registered(call, payload, elsewhere) => reply,
+            () = async { cancelled.notified().await; tokio::time::sleep(grace).await; } => Reply::Cancelled,
+            () = self.closed() => Reply::Lost(Lost::Aborted),
+        };
+        if registered {
+            lock(&self.open).remove(call.id);
+        }
         reply
+    }
+
+    /// Aborts what is on its way.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    async fn closed(&self) {
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     async fn relay_registered(
@@ -402,7 +463,7 @@ impl<P: Ports + 'static> Remote<P> {
         let (head, body) = response.into_parts();
         if is_events(&head) {
             call.exchange.begin_events(headers::for_worker(&head.headers));
-            let stream = Stream::new(body, HOLD_MAX);
+            let stream = Stream::new(body, call.hold_max);
             self.relay_stream(call, stream, elsewhere).await
         } else {
             self.relay_whole(call, head, body).await
@@ -422,8 +483,8 @@ impl<P: Ports + 'static> Remote<P> {
                 Some(Some(Ok(frame))) => bytes.extend_from_slice(frame.data_ref().unwrap_or(&bytes::Bytes::new())),
                 Some(None) => break,
             }
-            if bytes.len() > HOLD_MAX {
-                return match head.status.is_success() && is_json(&head) {
+            if bytes.len() > call.hold_max {
+                return match head.status.is_success() && is_json(&head) && call.hold_max == HOLD_MAX {
                     true => self.pass_body(call, &head, &bytes, body).await,
                     false => Reply::Lost(Lost::Garbled),
                 };
@@ -511,6 +572,7 @@ impl<P: Ports + 'static> Remote<P> {
                         }
                     }
                 }
+                Ok(Some(Item::Large(_))) if call.hold_max != HOLD_MAX => return Reply::Lost(Lost::Garbled),
                 Ok(Some(Item::Large(first))) => return self.pass_event(call, first, stream).await,
                 // The worker may resume where the stream broke, and the answer comes there.
                 Ok(None) | Err(Lost::Gone) if elsewhere.is_some() && stream.resumable => {
@@ -537,8 +599,13 @@ impl<P: Ports + 'static> Remote<P> {
             match passing.push(&data) {
                 Ok(free) if free.is_empty() => {}
                 Ok(free) => {
-                    let mut out = large.fields();
+                    let mut out = Vec::new();
                     if !begun {
+                        // Lines that come later would fall into the midst of the data: they follow it.
+                        out = large.fields();
+                        if secrets::first(&String::from_utf8_lossy(&out)).is_some() {
+                            return self.stopped(call, Stop::NotAnAnswer("a field of its event holds a secret")).await;
+                        }
                         out.extend_from_slice(b"data: ");
                         begun = true;
                     }
@@ -565,6 +632,9 @@ impl<P: Ports + 'static> Remote<P> {
         }
         let prefix: &[u8] = if begun { b"" } else { b"data: " };
         let fields = large.fields();
+        if secrets::first(&String::from_utf8_lossy(&fields)).is_some() {
+            return self.stopped(call, Stop::NotAnAnswer("a field of its event holds a secret")).await;
+        }
         self.passed(call, passing, |rest| [prefix, &data_lines(&rest), b"\n", &fields, b"\n"].concat()).await
     }
 
@@ -580,8 +650,15 @@ impl<P: Ports + 'static> Remote<P> {
                 let raw = if told.verbatim { event.raw } else { event.with_data(&rpc::one_line(&told.line)) };
                 call.exchange.send(raw).await;
                 // What follows the final message is the server's affair, and goes on like what came before it.
-                while let Ok(Some(Item::Event(event))) = stream.next(call.patience).await {
-                    self.event(call.exchange, call.headers, event, Carries::Afterwards, call.modern).await;
+                let rest = async {
+                    while let Ok(Some(Item::Event(event))) = stream.next(Some(self.link.settings.call_timeout)).await {
+                        self.event(call.exchange, call.headers, event, Carries::Afterwards, call.modern).await;
+                    }
+                };
+                tokio::select! {
+                    () = rest => {}
+                    () = call.exchange.left() => {}
+                    () = self.closed() => {}
                 }
                 call.exchange.end();
             }
@@ -608,6 +685,13 @@ impl<P: Ports + 'static> Remote<P> {
         carries: Carries<'_>,
         modern: bool,
     ) -> Flow {
+        let mut event = event;
+        if secrets::first(&event.fields()).is_some() {
+            // Ids, names and comments are nobody's content: without them the message says the same.
+            self.link.metrics.dropped("secret_in_an_event");
+            let Some(data) = &event.data else { return Flow::On };
+            event.raw = super::sse::event(&rpc::one_line(data), None);
+        }
         let Some(data) = &event.data else {
             exchange.send(event.raw).await;
             return Flow::On;
@@ -661,13 +745,11 @@ impl<P: Ports + 'static> Remote<P> {
         Flow::On
     }
 
-    /// `notifications/tasks` may hold questions of the server, like a result.
+    /// `notifications/tasks` tells of somebody's task, and may hold questions of the server, like a result.
     async fn tells_of_a_task_of_ours(&self, payload: &Payload) -> bool {
         let Ok(message) = Message::parse(payload.as_str().as_bytes(), self.link.settings.server) else { return false };
         match &message.kind {
-            Kind::Notification { method, params } if method == "notifications/tasks" => {
-                self.link.brings(params).await.is_ok()
-            }
+            Kind::Notification { method, params } if method == "notifications/tasks" => self.link.tells(params).await,
             _ => true,
         }
     }
@@ -678,7 +760,7 @@ impl<P: Ports + 'static> Remote<P> {
         let waiting = lock(&self.open).remove(id);
         if let Some(waiting) = waiting {
             let (told, answer) = oneshot::channel();
-            waiting.send(Final { reply, told }).ok()?;
+            waiting.elsewhere.send(Final { reply, told }).ok()?;
             return answer.await.ok().map(|told| told.line);
         }
         let asked = lock(&self.replays).asked.get(id).cloned();
@@ -695,8 +777,10 @@ impl<P: Ports + 'static> Remote<P> {
     }
 
     /// The worker may ask again for an answer that had an event id.
-    fn replayable(&self, call: &Call<'_>, ask: Ask, method: &str) {
-        if self.session.get().is_none() || !call.resumable.load(Ordering::Acquire) {
+    fn replayable(&self, call: &Call<'_>, ask: Ask, method: &str, told: &Told) {
+        // What the worker was not given the first time, it is not given now.
+        let given = told.verbatim || matches!(ask, Ask::Verb(Verb::ListTools)) || method == "tasks/list";
+        if self.session.get().is_none() || !call.resumable.load(Ordering::Acquire) || !given {
             return;
         }
         let mut replays = lock(&self.replays);
@@ -716,6 +800,10 @@ impl<P: Ports + 'static> Remote<P> {
         // A resumed stream tells again what was asked; the decision stands.
         if lock(&self.of_server).get(&id).is_some_and(|(said, _)| *said == message.raw) {
             exchange.send(raw).await;
+            return;
+        }
+        if self.busy.load(Ordering::Acquire) >= BUSY_MAX {
+            self.link.metrics.dropped("too_many_requests");
             return;
         }
         let (reply, answered) = oneshot::channel();
@@ -756,11 +844,14 @@ impl<P: Ports + 'static> Remote<P> {
             drop(upstream);
             let mut headers = headers;
             headers.remove(headers::LAST_EVENT);
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let accept = HeaderValue::from_static("application/json, text/event-stream");
             headers.insert(header::ACCEPT, accept);
-            if let Err(reply) = this.http.send(Method::POST, &headers, answer).await {
-                tracing::warn!(server = this.link.passage.server(), ?reply, "the worker's answer did not arrive");
+            let sent = this.http.send(Method::POST, &headers, answer);
+            match tokio::time::timeout(this.link.settings.call_timeout, sent).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(server = this.link.passage.server(), "the worker's answer did not arrive");
+                }
             }
         });
         if was_sent.await.is_ok() {
@@ -814,7 +905,12 @@ impl<P: Ports + 'static> Remote<P> {
         }
         match (String::from_utf8(bytes), id) {
             (Ok(raw), id) if !status.is_success() || id.is_none() => {
-                let body = Json::String(raw.clone());
+                // Escapes hide nothing where a reader would take it for JSON.
+                let read = core_json::parse(raw.as_bytes(), self.link.settings.server).ok();
+                if read.as_ref().is_some_and(|json| json.get("result").is_some() || json.get("method").is_some()) {
+                    return (StatusCode::BAD_GATEWAY, HeaderMap::new(), Reply::Lost(Lost::Garbled));
+                }
+                let body = Json::Array([read, Some(Json::String(raw.clone()))].into_iter().flatten().collect());
                 (status, headers, Reply::Answered { raw, body, is_error: !status.is_success() })
             }
             _ => (StatusCode::BAD_GATEWAY, headers, Reply::Lost(Lost::Garbled)),
@@ -826,11 +922,10 @@ impl<P: Ports + 'static> Remote<P> {
         self.busy.load(Ordering::Acquire)
     }
 
-    /// Whether nobody listens, nothing is in flight, and nothing came for so long.
-    pub fn is_idle(&self, for_long: Duration) -> bool {
-        let idle = self.now_ms().saturating_sub(self.last_used_ms.load(Ordering::Relaxed));
-        let quiet = self.in_flight() == 0 && self.listening.load(Ordering::Acquire) == 0;
-        quiet && u128::from(idle) >= for_long.as_millis()
+    /// For how long it was not used; nothing while it is.
+    pub fn idle_ms(&self) -> Option<u64> {
+        let used = self.in_flight() > 0 || self.listening.load(Ordering::Acquire) > 0;
+        (!used).then(|| self.now_ms().saturating_sub(self.last_used_ms.load(Ordering::Relaxed)))
     }
 
     fn now_ms(&self) -> u64 {

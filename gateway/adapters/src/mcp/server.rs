@@ -4,6 +4,7 @@ use super::child::ServerCommand;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Body as _;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -50,6 +51,8 @@ type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 /// A server at a URL, with the credentials that Warden holds for it.
 pub struct HttpServer {
     uri: Uri,
+    /// As it may be told: a path or a query can hold a credential.
+    place: String,
     /// Set on every request; they take the place of the worker's.
     headers: HeaderMap,
     http: Http,
@@ -58,7 +61,7 @@ pub struct HttpServer {
 impl std::fmt::Debug for HttpServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Values are credentials.
-        write!(f, "HttpServer({}, {} headers)", self.uri, self.headers.len())
+        write!(f, "HttpServer({}, {} headers)", self.place, self.headers.len())
     }
 }
 
@@ -68,9 +71,9 @@ const IDLE: Duration = Duration::from_secs(60);
 impl HttpServer {
     /// A server at `url`. `ca` is a file of PEM certificates that are trusted beside the system's.
     pub fn new(url: &str, extra: &BTreeMap<String, String>, ca: Option<&Path>) -> Result<Self, String> {
-        let uri: Uri = url.parse().map_err(|_| format!("url: `{url}` is no URL"))?;
+        let uri: Uri = url.parse().map_err(|_| "url: it is no URL".to_owned())?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-            return Err(format!("url: `{url}` is not `http://HOST…` or `https://HOST…`"));
+            return Err("url: it is not `http://HOST…` or `https://HOST…`".into());
         }
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err("url: credentials belong in `headers`, as `${NAME}`".into());
@@ -100,28 +103,41 @@ impl HttpServer {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(1024)
             .build(https);
-        Ok(Self { uri, headers: set, http })
+        let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let place = format!("{}://{authority}", uri.scheme_str().unwrap_or_default());
+        Ok(Self { uri, place, headers: set, http })
     }
 
-    /// Where it is.
-    pub fn uri(&self) -> &Uri {
-        &self.uri
+    /// Where it is: scheme, host and port.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
-    /// Sends a request with `headers`, which have gone through [`super::headers::for_server`], and waits for the head of the
+    /// Whether what goes there can be read on the way: not encrypted, and not on this machine.
+    pub fn is_exposed(&self) -> bool {
+        let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let loopback =
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        self.uri.scheme_str() == Some("http") && !loopback
+    }
+
+    /// Sends a request with `headers`, which are [`super::headers::for_server`]'s, and waits for the head of the
     /// answer. Redirects are not followed.
     pub async fn send(&self, method: Method, headers: &HeaderMap, body: String) -> Result<Response<Incoming>, Reply> {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers.clone();
+        if !request.body().is_end_stream() {
+            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         // What is compressed cannot be scanned.
         request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         for (name, value) in &self.headers {
             request.headers_mut().insert(name.clone(), value.clone());
         }
         self.http.request(request).await.map_err(|e| {
-            tracing::warn!(uri = %self.uri, error = %causes(&e), "the server did not answer");
+            tracing::warn!(server = self.place, error = %causes(&e), "the server did not answer");
             if e.is_connect() { Reply::NotSent } else { Reply::Lost(Lost::Gone) }
         })
     }

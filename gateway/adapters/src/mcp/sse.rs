@@ -30,12 +30,16 @@ pub struct Events {
     /// Where the line of now begins.
     line: usize,
     hold_max: usize,
+    begun: bool,
 }
+
+/// A stream may begin with a mark of its byte order, which is not part of it.
+const MARK: &[u8] = "\u{feff}".as_bytes();
 
 impl Events {
     /// Of which at most so many bytes are held for one event.
     pub fn new(hold_max: usize) -> Self {
-        Self { buffer: Vec::new(), looked_at: 0, line: 0, hold_max }
+        Self { buffer: Vec::new(), looked_at: 0, line: 0, hold_max, begun: false }
     }
 
     /// Takes the next bytes of the stream.
@@ -45,6 +49,15 @@ impl Events {
 
     /// The next event, when it is whole.
     pub fn next_item(&mut self) -> Option<Item> {
+        if !self.begun {
+            if self.buffer.len() < MARK.len() && MARK.starts_with(&self.buffer) {
+                return None;
+            }
+            if self.buffer.starts_with(MARK) {
+                self.buffer.drain(..MARK.len());
+            }
+            self.begun = true;
+        }
         while let Some(byte) = self.buffer.get(self.looked_at) {
             let end = match (byte, self.buffer.get(self.looked_at + 1)) {
                 (b'\n', _) => self.looked_at + 1,
@@ -93,7 +106,7 @@ fn value<'l>(line: &'l [u8], field: &str) -> Option<&'l [u8]> {
 }
 
 fn read(raw: Vec<u8>) -> Event {
-    let text = raw.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&raw);
+    let text = &raw[..];
     let data: Vec<_> = lines(text).filter_map(|line| value(line, "data")).collect();
     let data = data.join(&b'\n');
     let id = lines(text).filter_map(|line| value(line, "id")).next_back();
@@ -103,6 +116,12 @@ fn read(raw: Vec<u8>) -> Event {
 }
 
 impl Event {
+    /// Its lines beside the data, as one text.
+    pub fn fields(&self) -> String {
+        let fields: Vec<&[u8]> = lines(&self.raw).filter(|line| value(line, "data").is_none()).collect();
+        String::from_utf8_lossy(&fields.join(&b'\n')).into_owned()
+    }
+
     /// The same event with other data, which is one line.
     pub fn with_data(&self, data: &str) -> Vec<u8> {
         let (mut out, mut said) = (Vec::with_capacity(data.len() + 64), false);
@@ -172,6 +191,7 @@ impl Large {
                     continue;
                 }
                 State::Field(_) if ends => self.field_ends(),
+                State::Field(name) if name.len() >= FIELDS_MAX => {}
                 State::Field(name) => {
                     name.push(*byte);
                     if name == b"data:" {
@@ -240,6 +260,16 @@ mod tests {
         assert_eq!(raw, STREAM[..STREAM.len() - 1]);
         for cut in 0..STREAM.len() {
             assert_eq!(events(STREAM, cut), whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_mark_of_byte_order_hides_nothing() {
+        let stream = "\u{feff}data: a\n\n\u{feff}data: b\n\n".as_bytes();
+        for cut in 0..stream.len() {
+            let all = events(stream, cut);
+            assert_eq!(all[0].with_data("x"), b"data: x\n\n");
+            assert_eq!(all[1].data, None, "within a stream it is part of a name that nobody knows");
         }
     }
 

@@ -64,7 +64,7 @@ pub fn read(files: &[SourceFile], base: &Value) -> Result<SiteSchema, Problems> 
         }
     }
     for (file, name, action) in declared {
-        match site_action(&action, &common) {
+        match site_action(&action, &common, base) {
             Ok(action) => drop(site.actions.insert(name, action)),
             Err(what) => problems.push(problem(file, format!("action `{name}`: {what}"), HELP)),
         }
@@ -141,7 +141,7 @@ fn clashes<'p>(
     found
 }
 
-fn site_action(action: &Value, common: &Map<String, Value>) -> Result<SiteAction, String> {
+fn site_action(action: &Value, common: &Map<String, Value>, base: &Value) -> Result<SiteAction, String> {
     let names = |at: &str| -> Vec<String> {
         let names = action.pointer(at).and_then(Value::as_array);
         names.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
@@ -149,10 +149,11 @@ fn site_action(action: &Value, common: &Map<String, Value>) -> Result<SiteAction
     let groups = action.get("memberOf").and_then(Value::as_array);
     let groups: Vec<String> =
         groups.into_iter().flatten().filter_map(|group| Some(group.get("id")?.as_str()?.to_owned())).collect();
-    // Policies of these groups count on attributes that a site's resources lack.
-    if let Some(group) =
-        groups.iter().find(|g| g.contains('/') || matches!(g.as_str(), "call_tool" | "govern" | "protocol"))
-    {
+    // Policies of Warden's other groups count on attributes that a site's resources lack.
+    let own = |group: &&String| {
+        group.contains('/') || (*group != "effect" && base[""]["actions"].get(group.as_str()).is_some())
+    };
+    if let Some(group) = groups.iter().find(own) {
         return Err(format!("it cannot be in `{group}`"));
     }
     let context = action.pointer("/appliesTo/context").map(|context| resolved(context, common, 0));
@@ -270,6 +271,7 @@ mod tests {
             ("entity U; action \"call_tool\" appliesTo { principal: [U], resource: [U] };", "action `call_tool`"),
             ("entity U; action \"fs/read\" appliesTo { principal: [U], resource: [U] };", "action `fs/read`"),
             ("entity U; action \"a\" in [\"protocol\"] appliesTo { principal: [U], resource: [U] };", "in `protocol`"),
+            ("entity U; action \"a\" in [\"elicit\"] appliesTo { principal: [U], resource: [U] };", "in `elicit`"),
             (
                 "entity U; action \"a\" appliesTo { principal: [U], resource: [U], context: { acknowledged: Bool } };",
                 "declares `acknowledged`",
