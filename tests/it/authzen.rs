@@ -86,6 +86,11 @@ async fn a_pep_asks_about_the_sites_own_things() {
         assert_eq!(answer["decision"], expected, "{subject} {action} {owner:?}: {answer}");
         assert!(answer["context"]["id"].is_string() && answer["context"]["verdict"].is_string(), "{answer}");
     }
+    // Each is a question of its own, however many there are.
+    for number in 0..8 {
+        let answer = pep.ask(&question(&format!("u{number}"), "can_create_todo", None)).await;
+        assert_eq!(answer["decision"], false);
+    }
     // What is not declared cannot decide, and is named.
     let mut more = question(MORTY, "can_update_todo", Some("morty@the-citadel.com"));
     more["context"] = json!({ "time": "2026-11-21T00:00:00Z" });
@@ -93,11 +98,12 @@ async fn a_pep_asks_about_the_sites_own_things() {
     running.stop();
     let all = decisions(&site.data());
     let asked: Vec<_> = all.iter().filter(|d| d.door == Door::Authzen).collect();
-    assert_eq!(asked.len(), 8);
+    assert_eq!(asked.len(), 16);
     assert!(asked.iter().all(|d| d.enforced == Enforced::Caller && d.worker == "assistant"));
     assert_eq!(asked[3].principal["id"], MORTY);
     assert_eq!(asked[3].context.input["resource"]["ownerID"], "rick@the-citadel.com");
-    assert_eq!(asked[7].context.unseen, ["/time"]);
+    assert_eq!(asked[14].principal["id"], "u7");
+    assert_eq!(asked[15].context.unseen, ["/time"]);
     assert!(!records(&site.data()).iter().any(|r| matches!(r.body, Body::Outcome(_))), "nothing was forwarded");
 }
 
@@ -202,6 +208,8 @@ async fn bad_questions_are_named_and_decide_nothing() {
     };
     let many = json!({ "subject": good["subject"], "action": good["action"], "resource": good["resource"],
         "evaluations": vec![json!({}); 10_000] });
+    let swollen = json!({ "subject": good["subject"], "action": good["action"], "resource": good["resource"],
+        "context": { "text": "x".repeat(1 << 20) }, "evaluations": vec![json!({}); 1000] });
     for (path, body, what) in [
         ("evaluation", "[]".to_owned(), "not one JSON object"),
         ("evaluation", "{".into(), "not JSON"),
@@ -223,6 +231,7 @@ async fn bad_questions_are_named_and_decide_nothing() {
         ("evaluations", r#"{"evaluations":[{}]}"#.into(), "evaluations[0].subject: missing"),
         ("evaluations", r#"{"evaluations":[1]}"#.into(), "evaluations[0]: it is no object"),
         ("evaluations", many.to_string(), "10000, and at most 1000"),
+        ("evaluations", swollen.to_string(), "ask for fewer at once"),
     ] {
         let (status, headers, text) = pep.post(&format!("/access/v1/{path}"), body.clone()).await;
         assert!(status == 400 && text.contains(what), "{body}: {status} {text}");

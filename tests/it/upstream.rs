@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use warden_core::journal::record::Body;
-use warden_core::outcome::{Happened, Outcome};
+use warden_core::outcome::{Happened, Lost, Outcome};
 
 /// One HTTP request, read.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ struct Server {
     log: Log,
 }
 
-const TOOLS: [&str; 17] = [
+const TOOLS: [&str; 21] = [
     "fine",
     "half",
     "twice",
@@ -53,6 +53,10 @@ const TOOLS: [&str; 17] = [
     "unauthorized",
     "garbage",
     "notifies",
+    "marked",
+    "large_asks",
+    "large_fields",
+    "hangs",
 ];
 
 fn token() -> String {
@@ -189,6 +193,22 @@ async fn serve(mut stream: TcpStream, log: Log, port: u16) {
                 .unwrap()
                 .push(Asked { head: "closed".into(), body: json!({ "params": { "name": "slow-closed" } }) });
         }
+        "marked" => raw(&mut stream, "text/event-stream", &format!("\u{feff}{}", event(&text(&token())))).await,
+        "large_asks" => {
+            let questions = json!({ "q": { "method": "sampling/createMessage", "params": { "messages": [] } } });
+            let result =
+                json!({ "pad": " ".repeat(2 << 20), "resultType": "input_required", "inputRequests": questions });
+            send(&mut stream, "200 OK", JSON, &done(result)).await;
+        }
+        "large_fields" => {
+            // A line that is no data, in the midst of the data of one event.
+            let whole = text(&"x y ".repeat(1 << 20)).replace("\"jsonrpc\"", "\n\"jsonrpc\"");
+            let (before, after) = whole.split_at(whole.find('\n').unwrap_or(whole.len() - 1));
+            let lines =
+                format!("data: {before}\nnote: \"inputRequests\":{{}},\ndata:{after}\n\n").replace("data:\n", "data:");
+            raw(&mut stream, "text/event-stream", &lines).await;
+        }
+        "hangs" => tokio::time::sleep(Duration::from_secs(20)).await,
         "drop" => {}
         "asks" => {
             let questions = json!({ "q": { "method": "sampling/createMessage", "params": { "messages": [] } } });
@@ -485,6 +505,87 @@ async fn a_body_that_never_ends_is_given_up() {
     let worker = Worker::new(site.port, "up", &site.token());
     assert_eq!(worker.raw(vec![b'x'; 5000]).await.0, 413);
     running.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_reaches_a_worker_that_was_not_looked_at() {
+    let server = Server::start().await;
+    let site = server.site();
+    let running = site.serve_classified();
+    let worker = site.worker_of("up").await;
+    let (_, text) = events(&worker, "marked").await;
+    assert!(text.contains("withheld") && !text.contains("ghp_"), "a byte order mark hides nothing: {text}");
+    let (_, text) = events(&worker, "large_asks").await;
+    assert!(!text.contains("createMessage"), "a question is no content, however large its result");
+    let (_, text) = events(&worker, "large_fields").await;
+    let data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data:")).collect();
+    let read: Value = serde_json::from_str(&data.concat()).unwrap();
+    assert!(read["result"].get("inputRequests").is_none());
+    assert_eq!(read["result"]["content"][0]["text"].as_str().unwrap().len(), 4 << 20);
+    running.stop();
+    assert_eq!(outcome(&site, &decided(&site, "marked")).happened, Happened::Withheld);
+    assert_eq!(outcome(&site, &decided(&site, "large_asks")).happened, Happened::Unknown);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_readers_could_read_differently_is_refused() {
+    let server = Server::start().await;
+    let site = server.site();
+    let running = site.serve_classified();
+    let worker = site.worker_of("up").await;
+    let send = async |kind: &str, more: &[(&str, &str)]| {
+        let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": { "name": "fine" } });
+        let mut request = worker.http.post(&worker.url).bearer_auth(&worker.token).header("content-type", kind);
+        request = request.header("mcp-session-id", worker.session.as_deref().unwrap());
+        for (name, value) in more {
+            request = request.header(*name, *value);
+        }
+        request.body(body.to_string()).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(send("application/json; charset=utf-7", &[]).await, 415);
+    assert_eq!(send("application/json", &[("mcp-session-id", "another")]).await, 415);
+    assert_eq!(send("application/json", &[("content-type", "text/plain")]).await, 415);
+    assert!(server.calls("fine").is_empty());
+    assert_eq!(send("application/json; charset=utf-8", &[("mcp-session_id", "x"), ("mcp-name", "other")]).await, 200);
+    let arrived = server.calls("fine").pop().unwrap();
+    assert_eq!(arrived.header("content-type"), Some("application/json"));
+    assert!(!arrived.head.contains("session_id") && arrived.header("mcp-name").is_none(), "{}", arrived.head);
+    running.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_back_or_cut_off_by_a_shutdown_has_its_outcome() {
+    let server = Server::start().await;
+    let site = server.site();
+    let settings = json!({ "limits": { "call_timeout_s": 60 } });
+    site.configure(&server.config(), &settings);
+    let running = site.serve_classified();
+    let worker = site.worker_of("up").await;
+    let url = worker.url.clone();
+    let slow = tokio::spawn(async move {
+        let mut worker = worker;
+        let answer = worker.call("hangs", json!({})).await;
+        (worker, answer)
+    });
+    while server.calls("hangs").is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let session = server.calls("hangs")[0].header("mcp-session-id").unwrap().to_owned();
+    let mut other = Worker::new(site.port, "up", &site.token());
+    (other.session, other.url) = (Some(session), url);
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 2 } });
+    assert_eq!(other.raw(cancel.to_string()).await.0, 202);
+    let (mut worker, _) = slow.await.unwrap();
+    let taken_back = decided(&site, "hangs");
+    let aborted = tokio::spawn(async move { worker.call("hangs", json!({})).await });
+    while server.calls("hangs").len() < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::task::spawn_blocking(|| running.stop()).await.unwrap();
+    aborted.abort();
+    assert_eq!(outcome(&site, &taken_back).happened, Happened::Cancelled);
+    let aborted = outcome(&site, &decided(&site, "hangs"));
+    assert_eq!((aborted.happened, aborted.lost), (Happened::Unknown, Some(Lost::Aborted)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
