@@ -2,7 +2,6 @@
 
 use crate::config::Config;
 use crate::exit::Failure;
-use axum::serve::ListenerExt;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
 use warden_adapters::files::DataDir;
 use warden_adapters::govern::{self, Governor};
+use warden_adapters::http::listener;
 use warden_adapters::http::operator::{OperatorPlane, Peer};
 use warden_adapters::http::worker::WorkerPlane;
 use warden_adapters::identity::Identities;
@@ -294,15 +294,9 @@ async fn serve_workers(
 ) -> Result<SocketAddr, Failure> {
     let listener = TcpListener::bind(address).await.map_err(|e| in_use(address, &e))?;
     let address = listener.local_addr()?;
-    // Without it an event waits 40 ms for the one before it to be acknowledged.
-    let listener = listener.tap_io(|stream| {
-        if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!(error = %e, "TCP_NODELAY cannot be set");
-        }
-    });
     tokio::spawn(async move {
         let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
-        tokio::select! { _ = axum::serve(listener, plane.router()) => {}, () = stop => {} }
+        tokio::select! { () = listener::serve(listener, plane.router()) => {}, () = stop => {} }
     });
     Ok(address)
 }

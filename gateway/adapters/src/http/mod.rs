@@ -2,6 +2,7 @@
 //! credentials.
 
 pub mod authzen;
+pub mod listener;
 pub mod operator;
 pub mod worker;
 
