@@ -183,8 +183,6 @@ pub enum Answer {
 pub struct Refusal {
     /// The decision.
     pub id: DecisionId,
-    /// The decision's place in the journal, when this very answer waited for it.
-    pub seq: Option<u64>,
     /// Deny, or escalate when it is held.
     pub verdict: Verdict,
     /// The reason code.
@@ -257,7 +255,6 @@ impl<P: Ports> Gate<P> {
     async fn deny(&self, decision: Decision, now: Timestamp) -> Refusal {
         let refusal = Refusal {
             id: decision.id.clone(),
-            seq: None,
             verdict: Verdict::Deny,
             reason: decision.reason.clone(),
             advice: decision.advice.clone(),
@@ -270,8 +267,9 @@ impl<P: Ports> Gate<P> {
             Admission::Count(id) => Refusal { id, ..refusal },
             Admission::Record { repeated } => {
                 let record = Record::new(now, Body::Decision(Arc::new(Decision { repeated, ..decision })));
-                let seq = self.ports.append(record, Room::Reserved).await.ok().map(|receipt| receipt.seq);
-                Refusal { seq, ..refusal }
+                // A denial that finds no room is a denial all the same; the journal says why in the log.
+                let _ = self.ports.append(record, Room::Reserved).await;
+                refusal
             }
         }
     }
@@ -341,7 +339,7 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
             let decision = Arc::new(decision);
             let record = Record::new(now, Body::Decision(decision.clone()));
             Err(match gate.ports.append(record, Room::Ordinary).await {
-                Ok(receipt) => Refusal { id, seq: Some(receipt.seq), verdict, reason, advice },
+                Ok(_) => Refusal { id, verdict, reason, advice },
                 Err(error) => gate.deny_unrecorded(decision, error, now).await,
             })
         }
@@ -367,7 +365,6 @@ async fn complete<P: Ports>(gate: &Gate<P>, id: DecisionId, reply: Reply, since:
     match reply {
         Reply::Answered { .. } if happened == Happened::Withheld => Answer::Refused(Refusal {
             id,
-            seq: None,
             verdict: Verdict::Deny,
             reason: "result_withheld".into(),
             advice: crate::reason::advice("result_withheld").map(str::to_owned),

@@ -35,11 +35,6 @@ pub enum Reach {
 }
 
 impl Server {
-    /// A server that is started.
-    pub fn command(command: ServerCommand) -> Self {
-        Self { reach: Reach::Command(command), timeouts: BTreeMap::new() }
-    }
-
     /// How long an answer to a call of `tool` may be silent.
     pub fn timeout(&self, tool: Option<&str>, default: Duration) -> Duration {
         tool.and_then(|tool| self.timeouts.get(tool)).copied().unwrap_or(default)

@@ -84,11 +84,6 @@ impl Events {
             Item::Large(std::mem::take(&mut self.buffer))
         })
     }
-
-    /// What is left when the stream is over: an event that was never finished, which a reader ignores.
-    pub fn unfinished(self) -> Vec<u8> {
-        self.buffer
-    }
 }
 
 fn lines(raw: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {

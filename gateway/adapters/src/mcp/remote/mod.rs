@@ -108,8 +108,8 @@ struct Call<'a> {
     id: &'a Id,
     modern: bool,
     patience: Option<Duration>,
-    /// What of its answer is held, to be looked at as a whole.
-    hold_max: usize,
+    /// Whether its answer is content, which is passed on while it is read when it is large. Anything else is looked at whole.
+    content: bool,
     held: Mutex<Option<Held>>,
     /// Whether its stream had events that a worker can ask for again.
     resumable: AtomicBool,
@@ -262,7 +262,7 @@ impl<P: Ports + 'static> Remote<P> {
             id: &id,
             modern,
             patience,
-            hold_max: self.hold_max(&method),
+            content: is_content(&method),
             held: Mutex::default(),
             resumable: AtomicBool::new(false),
         };
@@ -289,12 +289,9 @@ impl<P: Ports + 'static> Remote<P> {
         self.tell(&call, told).await;
     }
 
-    /// Answers that are content are passed on when they are large. Lists, tasks and the like are looked at as a whole.
-    fn hold_max(&self, method: &str) -> usize {
-        match method {
-            "tools/call" | "resources/read" | "prompts/get" => HOLD_MAX,
-            _ => self.link.settings.server.bytes_max,
-        }
+    /// How much of an answer is held.
+    fn hold_max(&self, call: &Call<'_>) -> usize {
+        if call.content { HOLD_MAX } else { self.link.settings.server.bytes_max }
     }
 
     async fn chat(self: &Arc<Self>, payload: Payload, asked: Asked<'_>, call: &Call<'_>) -> Told {
@@ -474,6 +471,10 @@ impl<P: Ports + 'static> Upstream for ToServer<'_, P> {
     async fn forward(&self, permit: Permit) -> Reply {
         self.remote.relay(self.call, permit.into_payload()).await
     }
+}
+
+fn is_content(method: &str) -> bool {
+    matches!(method, "tools/call" | "resources/read" | "prompts/get")
 }
 
 async fn within<T>(patience: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {

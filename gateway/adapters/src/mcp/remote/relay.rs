@@ -52,7 +52,7 @@ impl<P: Ports + 'static> Remote<P> {
         let (head, body) = response.into_parts();
         if is_events(&head) {
             call.exchange.begin_events(headers::for_worker(&head.headers));
-            let stream = Stream::new(body, call.hold_max);
+            let stream = Stream::new(body, self.hold_max(call));
             self.relay_stream(call, stream, elsewhere).await
         } else {
             self.relay_whole(call, head, body).await
@@ -72,8 +72,8 @@ impl<P: Ports + 'static> Remote<P> {
                 Some(Some(Ok(frame))) => bytes.extend_from_slice(frame.data_ref().unwrap_or(&bytes::Bytes::new())),
                 Some(None) => break,
             }
-            if bytes.len() > call.hold_max {
-                return match head.status.is_success() && is_json(&head) && call.hold_max == HOLD_MAX {
+            if bytes.len() > self.hold_max(call) {
+                return match head.status.is_success() && is_json(&head) && call.content {
                     true => self.pass_body(call, &head, &bytes, body).await,
                     false => Reply::Lost(Lost::Garbled),
                 };
@@ -161,7 +161,7 @@ impl<P: Ports + 'static> Remote<P> {
                         }
                     }
                 }
-                Ok(Some(Item::Large(_))) if call.hold_max != HOLD_MAX => return Reply::Lost(Lost::Garbled),
+                Ok(Some(Item::Large(_))) if !call.content => return Reply::Lost(Lost::Garbled),
                 Ok(Some(Item::Large(first))) => return self.pass_event(call, first, stream).await,
                 // The worker may resume where the stream broke, and the answer comes there.
                 Ok(None) | Err(Lost::Gone) if elsewhere.is_some() && stream.resumable => {
