@@ -253,3 +253,18 @@ async fn w08_a_rebuilt_view_equals_the_one_it_replaces_and_finds_what_is_there()
     let behind = View::open(&dir.path().join("view"), 3).unwrap();
     assert_eq!(behind.next(), 0, "a view ahead of its journal is thrown away");
 }
+
+#[tokio::test]
+async fn a_view_that_was_just_closed_opens_again_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("view");
+    let record = Record::new(now(), Body::Decision(plain_decision(Verdict::Allow, "w").into()));
+    for round in 0..100 {
+        let view = View::open(&at, round * 600).unwrap();
+        assert_eq!(view.next(), round * 600, "round {round}");
+        for seq in round * 600..(round + 1) * 600 {
+            view.add(seq, &record).unwrap();
+        }
+        view.close().unwrap();
+    }
+}

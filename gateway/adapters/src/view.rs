@@ -10,10 +10,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use warden_core::journal::record::{Body, Record};
 
 /// Records a block holds.
 const BLOCK: usize = 256;
+/// How sled says that somebody holds its lock.
+const LOCKED: &str = "could not acquire lock";
+/// How long the lock is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Between two tries.
+const LOCK_AGAIN: Duration = Duration::from_millis(5);
 const NEXT: &[u8] = b"!next";
 const LAYOUT: &[u8] = b"!layout";
 const LAYOUT_NOW: &[u8] = b"1";
@@ -86,7 +93,7 @@ impl View {
     }
 
     fn try_open(dir: &Path) -> io::Result<Self> {
-        let db = sled::Config::default().path(dir).cache_capacity(8 << 20).open()?;
+        let db = Self::lock_and_open(dir)?;
         match db.get(LAYOUT)? {
             Some(layout) if layout == LAYOUT_NOW => {}
             None if db.is_empty() => {
@@ -96,6 +103,20 @@ impl View {
         }
         let next = db.get(NEXT)?.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
         Ok(Self { db, pending: Mutex::new(Pending { next, ..Pending::default() }) })
+    }
+
+    /// sled lets go of its lock a moment after its last handle is dropped. Whoever does not wait for it takes a good view for one that
+    /// cannot be opened.
+    fn lock_and_open(dir: &Path) -> sled::Result<sled::Db> {
+        let since = Instant::now();
+        loop {
+            match sled::Config::default().path(dir).cache_capacity(8 << 20).open() {
+                Err(sled::Error::Io(e)) if e.to_string().contains(LOCKED) && since.elapsed() < LOCK_WAIT => {
+                    std::thread::sleep(LOCK_AGAIN);
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// The first sequence number that is not indexed yet.
