@@ -66,6 +66,9 @@ pub enum Command {
         /// Apply a changed policy folder at once, without an operator. For development
         #[arg(long)]
         watch: bool,
+        /// Accept that the log is signed with another key from here on. `warden audit rotate-key` needs no restart
+        #[arg(long)]
+        new_checkpoint_key: bool,
     },
     /// Look at the set-up and say what should be better
     Doctor,
@@ -236,14 +239,144 @@ pub enum Audit {
         lines: usize,
     },
     /// Records that match, newest first
+    ///
+    /// All conditions must hold. A page that is full ends with the `--before` of the next one.
     Query(Query),
-    /// One decision with what came of it
+    /// One decision: the rules of that time, what came of it, what the worker did before and after
     Show {
         /// Its id or sequence number
         id: String,
     },
-    /// Read the whole journal and check every byte of it
-    Verify,
+    /// What belongs together, oldest first
+    Timeline(Timeline),
+    /// How many decisions, by verdict, tool, rule, reason and worker
+    Stats(Query),
+    /// Check every byte of the journal, or an export, against what was signed
+    ///
+    /// Without a file the whole journal is read, and held against its checkpoint and its witnesses. With one, an export is
+    /// checked with nothing but its `.proof` and the public key. Exit code 2 when anything was changed.
+    Verify {
+        /// An export, made by `audit export`
+        file: Option<PathBuf>,
+        /// The log's public key (`NAME+ID+BASE64`), or a file that holds it. The data folder's own when absent
+        #[arg(long, value_name = "KEY")]
+        key: Vec<String>,
+        /// A file of signed checkpoints that the journal must agree with, such as a copy of a witness's
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        witness: Vec<PathBuf>,
+    },
+    /// Write the records of a time to a file, with a proof that nothing is missing from it
+    ///
+    /// The proof is FILE.proof: keep both. A name that ends in `.gz` is compressed. An export that was broken off goes on where
+    /// it was when the same command is given again.
+    Export {
+        /// Not before this time (RFC 3339)
+        #[arg(long)]
+        since: Option<String>,
+        /// Before this time (RFC 3339)
+        #[arg(long)]
+        until: Option<String>,
+        /// How records are written
+        #[arg(long, default_value = "ndjson")]
+        format: ExportFormat,
+        /// The file
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// The newest signed checkpoint, with the key it is checked with and who has seen it
+    Checkpoint,
+    /// Show that a record is in the log
+    Proof {
+        /// Its sequence number
+        seq: u64,
+        /// In the log as it was with so many records; as it is when absent
+        #[arg(long)]
+        size: Option<u64>,
+    },
+    /// Sign the log with a fresh key from here on
+    RotateKey,
+    /// Times whose records are kept, whatever retention says
+    #[command(subcommand)]
+    Hold(HoldCommand),
+    /// Drop old segments now
+    ///
+    /// Whole segments go, the oldest first, and never one that a hold or a held proposal needs. Their hashes stay, so earlier
+    /// proofs still hold.
+    #[command(group(clap::ArgGroup::new("keep").required(true).multiple(true)))]
+    Drop {
+        /// Keep what is younger than so many days
+        #[arg(long, group = "keep")]
+        keep_days: Option<u32>,
+        /// Keep so many MiB
+        #[arg(long, group = "keep")]
+        keep_mb: Option<u64>,
+    },
+    /// Make the sealed arguments of a worker unreadable for good
+    ///
+    /// Destroys the keys: of what was recorded at level `sealed`, and of proposals that are held. No record changes, so all
+    /// proofs still hold. What was recorded at level `facts` stays readable until retention drops it.
+    Erase {
+        /// The worker's name
+        #[arg(long)]
+        worker: String,
+    },
+}
+
+/// Holds.
+#[derive(Debug, Subcommand)]
+pub enum HoldCommand {
+    /// Keep the records of a time
+    Add {
+        /// A name for it
+        name: String,
+        /// From this time (RFC 3339); from the beginning when absent
+        #[arg(long)]
+        since: Option<String>,
+        /// To this time (RFC 3339); for ever when absent
+        #[arg(long)]
+        until: Option<String>,
+    },
+    /// List holds
+    List,
+    /// Let go of one
+    Release {
+        /// Its name
+        name: String,
+    },
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// One JSON object a line, as they are stored
+    Ndjson,
+    /// OCSF 1.5.0, class API Activity
+    Ocsf,
+    /// CloudEvents 1.0
+    Cloudevents,
+    /// Comma-separated, safe for spreadsheets
+    Csv,
+}
+
+/// What belongs together.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("of").required(true)))]
+pub struct Timeline {
+    /// Of a session
+    #[arg(long, group = "of")]
+    pub session: Option<String>,
+    /// Of a task
+    #[arg(long, group = "of")]
+    pub task: Option<String>,
+    /// Of a run
+    #[arg(long, group = "of")]
+    pub run: Option<String>,
+    /// Only decisions with smaller sequence numbers
+    #[arg(long)]
+    pub before: Option<u64>,
+    /// At most so many decisions, the newest
+    #[arg(long, default_value_t = 1000)]
+    pub limit: usize,
 }
 
 /// What to look for.
@@ -252,19 +385,40 @@ pub struct Query {
     /// Worker's name
     #[arg(long)]
     pub worker: Option<String>,
+    /// The session that a host named
+    #[arg(long)]
+    pub session: Option<String>,
+    /// The task
+    #[arg(long)]
+    pub task: Option<String>,
+    /// The run
+    #[arg(long)]
+    pub run: Option<String>,
     /// Server's name
     #[arg(long)]
     pub server: Option<String>,
-    /// `SERVER/TOOL`, or an action
+    /// `SERVER/TOOL`
     #[arg(long)]
     pub tool: Option<String>,
+    /// An action, for example `read_resource`
+    #[arg(long)]
+    pub action: Option<String>,
     /// allow, escalate or deny
     #[arg(long)]
     pub verdict: Option<String>,
+    /// gateway, caller or shadow
+    #[arg(long)]
+    pub enforced: Option<String>,
     /// A policy that decided, for example `charter/no_secret`
     #[arg(long)]
     pub policy: Option<String>,
-    /// decision, outcome, policy, operator or state
+    /// A reason code, for example `not_on_allowlist`
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// The tag of a payload (`payload_tag`): the same call
+    #[arg(long)]
+    pub fingerprint: Option<String>,
+    /// decision, outcome, policy, operator, state, read, retention, hold or key. Without it, all but `read`
     #[arg(long)]
     pub kind: Option<String>,
     /// Not before this time (RFC 3339)
@@ -276,7 +430,13 @@ pub struct Query {
     /// Only with smaller sequence numbers: the next page
     #[arg(long)]
     pub before: Option<u64>,
+    /// Wait until the view has this sequence number
+    #[arg(long)]
+    pub min_seq: Option<u64>,
     /// At most so many
     #[arg(long, default_value_t = 50)]
     pub limit: usize,
+    /// Keep showing new ones, as the journal has them
+    #[arg(long, short)]
+    pub follow: bool,
 }

@@ -33,6 +33,26 @@ impl Client {
         self.send(self.http.get(url(path))).await
     }
 
+    /// `GET path`, as text.
+    pub async fn text(&self, path: &str) -> Result<String, Failure> {
+        let response = Self::good(self.http.get(url(path)).bearer_auth(&self.token)).await?;
+        response.text().await.map_err(|e| Failure::of(&e))
+    }
+
+    /// `GET path`, line by line, for as long as lines come.
+    pub async fn lines(&self, path: &str, mut take: impl FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut response = Self::good(self.http.get(url(path)).bearer_auth(&self.token)).await?;
+        let mut rest = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(|e| Failure::of(&e))? {
+            rest.extend_from_slice(&part);
+            let Some(end) = rest.iter().rposition(|b| *b == b'\n') else { continue };
+            let whole: Vec<u8> = rest.drain(..=end).collect();
+            let text = std::str::from_utf8(&whole).map_err(Failure::failed)?;
+            text.lines().try_for_each(&mut take)?;
+        }
+        if rest.is_empty() { Ok(()) } else { Err(Failure::failed("the answer broke off in the middle of a line")) }
+    }
+
     /// `POST path` with a JSON body.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.send(self.http.post(url(path)).json(body)).await
@@ -44,12 +64,18 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
-        let response = request.bearer_auth(&self.token).send().await.map_err(|e| Failure::of(&e))?;
+        let response = Self::good(request.bearer_auth(&self.token)).await?;
+        Ok(response.json().await.unwrap_or_default())
+    }
+
+    /// The answer, or why there is none.
+    async fn good(request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
+        let response = request.send().await.map_err(|e| Failure::of(&e))?;
         let status = response.status();
-        let body: Value = response.json().await.unwrap_or_default();
         if status.is_success() {
-            return Ok(body);
+            return Ok(response);
         }
+        let body: Value = response.json().await.unwrap_or_default();
         let message = body
             .pointer("/error/message")
             .and_then(Value::as_str)

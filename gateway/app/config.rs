@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use warden_adapters::govern::Setup;
-use warden_adapters::journal::Options;
+use warden_adapters::journal::witness::{Target, Witness};
+use warden_adapters::journal::{Options, Retain};
 use warden_adapters::mcp::Settings;
 use warden_adapters::mcp::child::ServerCommand;
 use warden_adapters::mcp::server::{HttpServer, Reach, Server};
 use warden_core::catalogue::server_name;
+use warden_core::journal::note::VerifierKey;
 use warden_core::json::Limits;
+use warden_core::policy::level::{Level, Levels};
 use warden_core::policy::snapshot::Worker;
 
 /// The configuration file. Unknown keys are refused. In values, `${NAME}` stands for an environment variable.
@@ -63,6 +66,9 @@ pub struct RawConfig {
     /// How the journal is kept.
     #[serde(default)]
     pub journal: RawJournal,
+    /// Who keeps signed checkpoints of the log where nobody can change them together with it.
+    #[serde(default)]
+    pub witness: Vec<RawWitness>,
     /// Hours after which a held proposal that nobody acknowledged expires.
     #[serde(default = "default_held_for_h")]
     pub held_for_h: u32,
@@ -149,11 +155,75 @@ pub struct RawJournal {
     pub reserved_mb: u32,
     /// Records that may wait; more are denied.
     pub queue_max: usize,
+    /// Seconds between two signed checkpoints, while there is something new.
+    pub checkpoint_every_s: u64,
+    /// The log's name in its checkpoints, such as `example.com/warden`. Used when the signing key is made; a random one when
+    /// absent.
+    pub origin: Option<String>,
+    /// A file with the signing key (`PRIVATE+KEY+NAME+ID+BASE64`), in place of the one that Warden makes.
+    pub checkpoint_key: Option<PathBuf>,
+    /// What is kept. Everything, unless it says otherwise.
+    pub retention: RawRetention,
+    /// How much of a decision is written down, by action or group: `facts` (everything that policy saw, the default), `sealed`
+    /// (the arguments encrypted, so that they can be erased) or `metadata` (no arguments).
+    pub levels: BTreeMap<String, RawLevel>,
+}
+
+/// How much of a decision is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawLevel {
+    /// Everything that policy saw.
+    Facts,
+    /// The same, with the arguments encrypted under a key of the worker.
+    Sealed,
+    /// Everything but the arguments.
+    Metadata,
+}
+
+/// What is kept of the journal. Whole segments are dropped, the oldest first.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawRetention {
+    /// Nothing older than so many days.
+    pub days: Option<u32>,
+    /// No more than so many MiB.
+    pub mb: Option<u64>,
+}
+
+/// A witness: a `file` on another mount, an endpoint (`url`), or a tlog-witness (`tlog`, with its `key`).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawWitness {
+    /// A file to which each checkpoint is appended.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// An address to which each checkpoint is posted.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// The prefix of a C2SP tlog-witness; Warden adds `/add-checkpoint`.
+    #[serde(default)]
+    pub tlog: Option<String>,
+    /// The tlog-witness's verifier key, `NAME+ID+BASE64`.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// Headers for it. Credentials belong here, as `${NAME}`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
 }
 
 impl Default for RawJournal {
     fn default() -> Self {
-        Self { segment_mb: 64, reserved_mb: 8, queue_max: 4096 }
+        Self {
+            segment_mb: 64,
+            reserved_mb: 8,
+            queue_max: 4096,
+            checkpoint_every_s: 1,
+            origin: None,
+            checkpoint_key: None,
+            retention: RawRetention::default(),
+            levels: BTreeMap::new(),
+        }
     }
 }
 
@@ -192,8 +262,25 @@ pub struct Config {
     pub setup: Setup,
     /// How the journal is kept.
     pub journal: Options,
+    /// How it is signed.
+    pub signing: Signing,
+    /// Who keeps what is signed.
+    pub witnesses: Vec<Witness>,
+    /// What is kept of it.
+    pub retain: Retain,
     /// How long proposals are held.
     pub held_for: Duration,
+}
+
+/// How the log is signed.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// Between two checkpoints.
+    pub every: Duration,
+    /// The log's name, for a new key.
+    pub origin: Option<String>,
+    /// A key that somebody made.
+    pub key: Option<PathBuf>,
 }
 
 /// What is wrong with the configuration: a sentence that names the file and the key.
@@ -271,6 +358,12 @@ impl Config {
             ("limits.stream_hold_s", usize::try_from(raw.limits.stream_hold_s).unwrap_or(usize::MAX)),
             ("journal.queue_max", raw.journal.queue_max),
             ("journal.segment_mb", raw.journal.segment_mb as usize),
+            ("journal.checkpoint_every_s", usize::try_from(raw.journal.checkpoint_every_s).unwrap_or(usize::MAX)),
+            ("journal.retention.days", raw.journal.retention.days.map_or(1, |days| days as usize)),
+            (
+                "journal.retention.mb",
+                raw.journal.retention.mb.map_or(1, |mb| usize::try_from(mb).unwrap_or(usize::MAX)),
+            ),
         ] {
             if value == 0 {
                 return Err(format!("{key}: 0 would refuse everything"));
@@ -299,6 +392,22 @@ impl Config {
         {
             return Err(format!("public_url: `{url}` is not `http://…` or `https://…`"));
         }
+        if let Some(origin) = raw.journal.origin.as_ref().filter(|origin| {
+            origin.is_empty() || origin.contains(|c: char| c == '+' || c.is_whitespace() || c.is_control())
+        }) {
+            return Err(format!("journal.origin: `{}`: a name without spaces and `+`", origin.escape_debug()));
+        }
+        let mut witnesses = Vec::new();
+        for (number, witness) in raw.witness.iter().enumerate() {
+            witnesses.push(self::witness(&format!("witness[{number}]"), witness, base, &expand)?);
+        }
+        let level = |level: RawLevel| match level {
+            RawLevel::Facts => Level::Facts,
+            RawLevel::Sealed => Level::Sealed,
+            RawLevel::Metadata => Level::Metadata,
+        };
+        let levels = raw.journal.levels.iter().map(|(name, of)| (name.clone(), level(*of))).collect();
+        let levels = Levels::new(levels).map_err(|e| format!("journal.levels: {e}"))?;
         Ok(Self {
             listen: address("listen", &raw.listen)?,
             operator_listen,
@@ -321,11 +430,23 @@ impl Config {
                     stream_hold: Duration::from_secs(raw.limits.stream_hold_s),
                     ..Settings::default()
                 },
+                levels,
             },
             journal: Options {
                 segment_bytes: u64::from(raw.journal.segment_mb) << 20,
                 reserved_bytes: u64::from(raw.journal.reserved_mb) << 20,
                 queue_max: raw.journal.queue_max,
+                ..Options::default()
+            },
+            signing: Signing {
+                every: Duration::from_secs(raw.journal.checkpoint_every_s),
+                origin: raw.journal.origin,
+                key: raw.journal.checkpoint_key.map(|path| base.join(path)),
+            },
+            witnesses,
+            retain: Retain {
+                age: raw.journal.retention.days.map(|days| Duration::from_secs(u64::from(days) * 86_400)),
+                bytes: raw.journal.retention.mb.map(|mb| mb << 20),
             },
             held_for: Duration::from_secs(u64::from(raw.held_for_h) * 3600),
         })
@@ -340,6 +461,40 @@ impl Config {
         } else {
             self.uids.iter().filter(|(_, uid)| shares(uid)).map(|(name, _)| name.as_str()).collect()
         }
+    }
+}
+
+/// Where checkpoints go.
+fn witness(
+    key: &str,
+    witness: &RawWitness,
+    base: &Path,
+    expand: &impl Fn(&str, &str) -> Result<String, String>,
+) -> Result<Witness, String> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in &witness.headers {
+        headers.insert(name.clone(), expand(&format!("{key}.headers.{name}"), value)?);
+    }
+    let http = |what: &str, url: &str, path: &str| {
+        let url = expand(&format!("{key}.{what}"), url)?;
+        let server = HttpServer::new(&format!("{}{path}", url.trim_end_matches('/')), &headers, None);
+        server.map(Arc::new).map_err(|e| format!("{key}.{what}: {e}"))
+    };
+    match witness {
+        RawWitness { file: Some(file), url: None, tlog: None, key: None, .. } => {
+            let file = base.join(expand(&format!("{key}.file"), &file.to_string_lossy())?);
+            Ok(Witness { name: file.display().to_string(), target: Target::File(file) })
+        }
+        RawWitness { file: None, url: Some(url), tlog: None, key: None, .. } => {
+            let http = http("url", url, "")?;
+            Ok(Witness { name: http.place().to_owned(), target: Target::Http(http) })
+        }
+        RawWitness { file: None, url: None, tlog: Some(tlog), key: Some(verifier), .. } => {
+            let verifier = VerifierKey::parse(verifier).map_err(|e| format!("{key}.key: {e}"))?;
+            let http = http("tlog", tlog, "/add-checkpoint")?;
+            Ok(Witness { name: verifier.name().to_owned(), target: Target::Tlog(http, verifier) })
+        }
+        _ => Err(format!("{key}: give one of `file`, `url`, or `tlog` with `key`")),
     }
 }
 

@@ -6,28 +6,38 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
+use warden_adapters::archive;
 use warden_adapters::files::DataDir;
 use warden_adapters::govern::{self, Governor};
 use warden_adapters::http::listener;
 use warden_adapters::http::operator::{OperatorPlane, Peer};
 use warden_adapters::http::worker::WorkerPlane;
 use warden_adapters::identity::Identities;
-use warden_adapters::journal::Journal;
+use warden_adapters::journal::checkpoint::{self, Notary};
+use warden_adapters::journal::witness::{self, Witness, Witnesses};
+use warden_adapters::journal::{Anchor, Journal, Retain};
 use warden_adapters::keys::Keys;
 use warden_adapters::metrics::Metrics;
 use warden_adapters::view::View;
 use warden_adapters::world::{World, now};
-use warden_core::journal::record::{Body, PolicyChange, PolicyEvent, Record};
+use warden_core::journal::note::SignerKey;
+use warden_core::journal::record::{Body, KeyChange, PolicyChange, PolicyEvent, Record};
 use warden_core::pipeline::{self, Gate};
 use warden_core::port::{Journal as _, Room};
 
 /// How long in-flight proposals may take at a shutdown.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long witnesses may take for the last checkpoint.
+const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
+/// How often old segments are looked for.
+const RETENTION: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often a long catching up is told of.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long the queryable log lets records gather.
 const VIEW_PAUSE: Duration = Duration::from_millis(20);
 
@@ -45,13 +55,15 @@ pub struct Gateway {
     pub identities: Arc<RwLock<Identities>>,
     workers: Arc<WorkerPlane>,
     view: Arc<OnceLock<View>>,
+    notary: Notary,
+    witnesses: Arc<Witnesses>,
     stop: watch::Sender<bool>,
     data_dir: DataDir,
 }
 
 impl Gateway {
     /// Opens the data folder, verifies the journal, loads what decides, and listens.
-    pub async fn start(config: &Config, watch_policies: bool) -> Result<Self, Failure> {
+    pub async fn start(config: &Config, watch_policies: bool, new_checkpoint_key: bool) -> Result<Self, Failure> {
         let shared = config.workers_with_our_uid();
         if !shared.is_empty() {
             return Err(Failure::invalid(format!(
@@ -63,8 +75,11 @@ impl Gateway {
         raise_file_limit();
         let data_dir = DataDir::open(&config.setup.data_dir)?;
         let keys = Keys::open(data_dir.path())?;
-        let (path, mac, options) = (data_dir.path().to_owned(), keys.mac().clone(), config.journal);
-        let journal = blocking(move || Journal::open(&path, mac, options)).await?;
+        let signer = keys.signer(config.signing.key.as_deref(), config.signing.origin.as_deref())?;
+        let anchors = anchors(data_dir.path(), &keys, &config.witnesses)?;
+        let (path, mac, options) = (data_dir.path().to_owned(), keys.mac().clone(), config.journal.clone());
+        let journal = blocking(move || Journal::open(&path, mac, options, &anchors)).await?;
+        signs_on(&journal, &keys, &signer, new_checkpoint_key).await?;
         let mut catalogue = govern::load_catalogue(data_dir.path())?;
         let added = govern::discover(&config.setup, &mut catalogue).await;
         if !added.is_empty() {
@@ -73,6 +88,7 @@ impl Gateway {
         let setup = config.setup.clone();
         let (source, snapshot) = blocking(move || govern::load(&setup)).await?;
         govern::write_schema(data_dir.path(), &snapshot)?;
+        archive::keep(data_dir.path(), &snapshot)?;
         let open: Vec<_> = journal.head().state.open.into_keys().collect();
         let world = World { journal: journal.clone(), keys, metrics: Arc::new(Metrics::new()) };
         let gate = Arc::new(Gate::new(world, snapshot));
@@ -94,6 +110,8 @@ impl Gateway {
         let identities = Arc::new(RwLock::new(Identities::load(data_dir.path())?));
         let view = Arc::new(OnceLock::new());
         open_view(data_dir.path(), &journal, view.clone())?;
+        let notary = Notary::start(journal.clone(), signer, config.signing.every)?;
+        let witnesses = Arc::new(Witnesses::start(&config.witnesses, &notary, &journal, data_dir.path()));
         let (stop, stopped) = watch::channel(false);
         let workers = Arc::new(WorkerPlane::new(
             gate.clone(),
@@ -111,16 +129,21 @@ impl Gateway {
             worker_uids: config.uids.iter().filter_map(|(name, uid)| Some(((*uid)?, name.clone()))).collect(),
             same_uid: config.same_uid,
             allowed_hosts: config.allowed_hosts.clone(),
+            notary: notary.clone(),
+            signer_is_given: config.signing.key.is_some(),
+            witnesses: witnesses.clone(),
             changing: tokio::sync::Mutex::default(),
         });
         let socket = data_dir.path().join("operator.sock");
         serve_socket(&socket, operators.clone(), stopped.clone())?;
         if let Some(address) = config.operator_listen {
-            serve_operators_tcp(address, operators, stopped.clone()).await?;
+            serve_operators_tcp(address, operators.clone(), stopped.clone()).await?;
         }
         let address = serve_workers(config.listen, workers.clone(), stopped).await?;
-        let gateway = Self { address, socket, gate, governor, identities, workers, view, stop, data_dir };
+        let gateway =
+            Self { address, socket, gate, governor, identities, workers, view, notary, witnesses, stop, data_dir };
         gateway.look_after(config.held_for, watch_policies);
+        gateway.keep_to(config.retain, operators);
         Ok(gateway)
     }
 
@@ -157,6 +180,25 @@ impl Gateway {
         });
     }
 
+    /// Drops what is not kept any more, now and every so often.
+    fn keep_to(&self, retain: Retain, operators: Arc<OperatorPlane>) {
+        if retain == Retain::default() {
+            return;
+        }
+        let mut stopped = self.stop.subscribe();
+        tokio::spawn(async move {
+            loop {
+                if let Err(e) = operators.drop_old(retain, None).await {
+                    tracing::error!(error = %e, "retention could not drop old segments");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(RETENTION) => {}
+                    _ = stopped.wait_for(|stop| *stop) => return,
+                }
+            }
+        });
+    }
+
     /// The folder it writes to.
     pub fn data_dir(&self) -> &Path {
         self.data_dir.path()
@@ -175,14 +217,20 @@ impl Gateway {
         self.gate.sweep(true).await;
         let _ = self.stop.send(true);
         let journal = self.gate.ports.journal.clone();
-        let view = self.view.clone();
+        let (view, notary) = (self.view.clone(), self.notary.clone());
         let closed = tokio::task::spawn_blocking(move || {
             journal.close();
+            if let Err(e) = notary.close() {
+                tracing::error!(error = %e, "the last checkpoint could not be signed");
+            }
             view.get().map(View::close)
         });
         if let Ok(Some(Err(e))) = closed.await {
             tracing::warn!(error = %e, "the view could not be closed; it will catch up at the next start");
         }
+        // Witnesses have the last word of the log, if they are there.
+        let signed = self.notary.latest().borrow().as_ref().map_or(0, |signed| signed.checkpoint.size);
+        self.witnesses.settle(signed, WITNESS_PATIENCE).await;
         let _ = std::fs::remove_file(&self.socket);
     }
 }
@@ -195,6 +243,37 @@ fn raise_file_limit() {
     if let Err(e) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(error = %e, "the number of open files stays limited");
     }
+}
+
+/// What the journal must be: its own last checkpoint, and what witnesses have.
+pub fn anchors(data_dir: &Path, keys: &Keys, witnesses: &[Witness]) -> std::io::Result<Vec<Anchor>> {
+    let verifiers = keys.verifiers()?;
+    let mut all: Vec<Anchor> = checkpoint::anchor(&checkpoint::file(data_dir), &verifiers)?.into_iter().collect();
+    all.extend(witness::anchors(data_dir, witnesses, &verifiers)?);
+    Ok(all)
+}
+
+/// The log says what it is signed with; another key is another one's, unless an operator says that it is new.
+async fn signs_on(journal: &Journal, keys: &Keys, signer: &SignerKey, is_new: bool) -> Result<(), Failure> {
+    let (own, known) = (signer.verifier().to_string(), journal.head().state.verifier);
+    if known.as_ref() == Some(&own) {
+        return keys.keep_verifier(signer.verifier()).map_err(Into::into);
+    }
+    // A rotation that was broken off before it was recorded left both keys behind.
+    let rotated = known.as_ref().is_some_and(|known| {
+        let all: Vec<String> = keys.verifiers().into_iter().flatten().map(|key| key.to_string()).collect();
+        all.contains(known) && all.last() == Some(&own)
+    });
+    if let Some(known) = known.as_ref().filter(|_| !is_new && !rotated) {
+        return Err(Failure::no(format!(
+            "the log is signed with `{known}`, and the key that is there is `{own}`: put the right key back, or say with `serve --new-checkpoint-key` that this is a new one"
+        )));
+    }
+    keys.keep_verifier(signer.verifier())?;
+    let change = KeyChange { verifier: own, replaces: known, operator: None };
+    let record = Record::new(now(), Body::Key(change));
+    journal.append(record, Room::Reserved).await.map_err(Failure::failed)?;
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static, E: Into<Failure> + Send + 'static>(
@@ -225,9 +304,15 @@ fn open_view(data_dir: &Path, journal: &Journal, slot: Arc<OnceLock<View>>) -> R
     let (dir, journal) = (data_dir.join("view"), journal.clone());
     let mut committed = journal.committed();
     let mut follow = move || -> std::io::Result<()> {
-        let view = View::open(&dir, journal.next_seq())?;
         let mut reader = journal.reader();
-        view.catch_up(&mut reader, journal.next_seq())?;
+        let view = View::open(&dir, reader.first()?, journal.next_seq())?;
+        let mut told = Instant::now();
+        view.catch_up(&mut reader, journal.next_seq(), |done, all| {
+            if told.elapsed() > TELL_EVERY {
+                told = Instant::now();
+                tracing::info!(done, all, "the queryable log is made from the journal");
+            }
+        })?;
         let view = slot.get_or_init(|| view);
         loop {
             let mut news = committed.blocking_recv();
@@ -235,7 +320,7 @@ fn open_view(data_dir: &Path, journal: &Journal, slot: Arc<OnceLock<View>>) -> R
                 match news {
                     Ok(record) if record.seq < view.next() => {}
                     Ok(record) if record.seq == view.next() => view.add(record.seq, &record.record)?,
-                    Ok(_) | Err(RecvError::Lagged(_)) => view.catch_up(&mut reader, journal.next_seq())?,
+                    Ok(_) | Err(RecvError::Lagged(_)) => view.catch_up(&mut reader, journal.next_seq(), |_, _| {})?,
                     Err(RecvError::Closed) => return Ok(()),
                 }
                 news = match committed.try_recv() {
@@ -250,6 +335,10 @@ fn open_view(data_dir: &Path, journal: &Journal, slot: Arc<OnceLock<View>>) -> R
         }
     };
     let thread = std::thread::Builder::new().name("view".into()).spawn(move || {
+        // What decides goes before what is looked up.
+        if let Err(e) = rustix::process::setpriority_process(None, 10) {
+            tracing::debug!(error = %e, "the view runs at ordinary priority");
+        }
         if let Err(e) = follow() {
             tracing::error!(error = %e, "the queryable log stopped; decisions go on, and a restart rebuilds it");
         }

@@ -22,7 +22,7 @@ pub async fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
     match cli.command {
         Command::Init { dir, operator, worker } => commands::init::run(&dir, &operator, &worker),
-        Command::Serve { watch } => commands::serve::run(global, watch).await,
+        Command::Serve { watch, new_checkpoint_key } => commands::serve::run(global, watch, new_checkpoint_key).await,
         Command::Doctor => commands::doctor::run(global).await,
         Command::Validate => commands::validate::run(global),
         Command::Demo { once } => commands::demo::run(global, once).await,

@@ -1,6 +1,6 @@
 //! The command line as people use it, and the gateway under bad conditions.
 
-use crate::support::{INITIALIZE, Site, Worker, decisions, odd_server, refusal, warden};
+use crate::support::{INITIALIZE, Site, Worker, decisions, odd_server, refusal, verified, warden};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::Stdio;
@@ -220,7 +220,7 @@ async fn x16_sigterm_finishes_what_is_in_flight() {
     };
     let ((status, answer), ()) = tokio::join!(call, stop);
     assert_eq!((status, &answer["result"]["content"][0]["text"]), (200, &json!("waited")));
-    let verified = warden_adapters::journal::verify(&site.data(), |_, _| {}).unwrap();
+    let verified = verified(&site.data()).unwrap();
     assert_eq!(verified.unknown, 0);
 }
 

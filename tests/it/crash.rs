@@ -2,7 +2,7 @@
 //!
 //! After each: no acknowledged decision is lost, and nothing was forwarded without one.
 
-use crate::support::{PERMIT_ALL, Site, Worker, number, odd_server, records};
+use crate::support::{PERMIT_ALL, Site, Worker, number, odd_server, records, verified};
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ async fn load(port: u16, token: String, round: usize, answered: Arc<Mutex<HashSe
 }
 
 fn check(data: &Path, effects: &Path, answered: &HashSet<String>, seed: u64) {
-    let verified = warden_adapters::journal::verify(data, |_, _| {}).unwrap_or_else(|e| panic!("seed={seed}: {e}"));
+    let verified = verified(data).unwrap_or_else(|e| panic!("seed={seed}: {e}"));
     let recorded: HashSet<String> = records(data)
         .into_iter()
         .filter_map(|record| match record.body {
@@ -95,7 +95,7 @@ async fn w01_x08_kill_9_under_load_loses_nothing_acknowledged() {
         .into_iter()
         .filter(|record| matches!(&record.body, Body::Outcome(o) if o.happened == Happened::Unknown))
         .count();
-    let verified = warden_adapters::journal::verify(&site.data(), |_, _| {}).unwrap();
+    let verified = verified(&site.data()).unwrap();
     assert_eq!(verified.unknown, 0, "what was open is recorded as unknown");
     println!("{rounds} rounds, {answered} answered calls, {} records, {crashed} unknown outcomes", verified.records);
 }
@@ -140,7 +140,7 @@ async fn w01_x08_a_power_cut_under_load_loses_nothing_acknowledged() {
     let answered = answered.lock().unwrap().len();
     assert!(answered > rounds, "there was load: {answered} calls in {rounds} rounds");
     site.serve().stop();
-    let verified = warden_adapters::journal::verify(&site.data(), |_, _| {}).unwrap();
+    let verified = verified(&site.data()).unwrap();
     println!("{rounds} rounds, {answered} answered calls, {} records", verified.records);
 }
 

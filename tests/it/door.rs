@@ -1,6 +1,6 @@
 //! The MCP door: what passes, what does not, and what bad input comes to.
 
-use crate::support::{INITIALIZE, Site, Worker, decisions, records, refusal};
+use crate::support::{INITIALIZE, Site, Worker, decisions, records, refusal, verified};
 use serde_json::{Value, json};
 use warden_core::journal::record::Body;
 use warden_core::outcome::{Happened, Lost};
@@ -456,5 +456,5 @@ async fn w03_on_a_full_disk_nothing_moves_and_with_room_again_everything_does() 
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
     running.stop();
-    warden_adapters::journal::verify(&site.data(), |_, _| {}).unwrap();
+    verified(&site.data()).unwrap();
 }

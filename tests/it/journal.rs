@@ -21,11 +21,11 @@ fn record(text: &str) -> Record {
 }
 
 fn small() -> Options {
-    Options { segment_bytes: 64 << 10, reserved_bytes: 16 << 10, queue_max: 4096 }
+    Options { segment_bytes: 64 << 10, reserved_bytes: 16 << 10, queue_max: 4096, ..Options::default() }
 }
 
 fn open(dir: &TempDir) -> Journal {
-    Journal::open(dir.path(), key(), small()).unwrap()
+    Journal::open(dir.path(), key(), small(), &[]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +60,7 @@ async fn w08_what_is_acknowledged_is_there_in_order_and_hashed() {
     let mut tree = Frontier::default();
     (0..next).for_each(|seq| tree.push(leaf(&reader.bytes(seq).unwrap().unwrap())));
     assert_eq!(tree.root(), root);
-    let verified = verify(dir.path(), |_, _| {}).unwrap();
+    let verified = verify(dir.path(), &[], |_, _| {}).unwrap();
     assert_eq!((verified.records, verified.torn_at), (next, None));
     assert!(verified.segments > 5, "segments were rolled");
     let again = open(&dir);
@@ -85,16 +85,18 @@ async fn a_cut_off_last_write_is_cleared_and_an_earlier_change_refuses_to_start(
     let mut torn = whole.clone();
     torn[last - 10] ^= 1;
     std::fs::write(&segment, &torn).unwrap();
-    assert!(verify(dir.path(), |_, _| {}).unwrap().torn_at.is_some());
+    assert!(verify(dir.path(), &[], |_, _| {}).unwrap().torn_at.is_some());
     let journal = open(&dir);
     assert_eq!(journal.next_seq(), 4);
     assert_eq!(journal.append(record("after"), Room::Ordinary).await.unwrap().seq, 4);
     journal.close();
-    assert_eq!(verify(dir.path(), |_, _| {}).unwrap().torn_at, None);
+    assert_eq!(verify(dir.path(), &[], |_, _| {}).unwrap().torn_at, None);
     let mut damaged = whole;
     damaged[100] ^= 1;
     std::fs::write(&segment, &damaged).unwrap();
-    let Err(OpenError::Damaged { path, what }) = Journal::open(dir.path(), key(), small()) else { panic!("opened") };
+    let Err(OpenError::Damaged { path, what }) = Journal::open(dir.path(), key(), small(), &[]) else {
+        panic!("opened")
+    };
     assert!(path.ends_with("00000000000000000000.seg") && what.contains("byte 64"), "{what}");
 }
 
@@ -122,16 +124,16 @@ async fn a_missing_or_swapped_segment_and_a_forged_snapshot_are_noticed() {
     segments.sort();
     let taken = std::fs::read(&segments[1]).unwrap();
     std::fs::remove_file(&segments[1]).unwrap();
-    let Err(OpenError::Damaged { what, .. }) = verify(dir.path(), |_, _| {}) else { panic!("verified") };
+    let Err(OpenError::Damaged { what, .. }) = verify(dir.path(), &[], |_, _| {}) else { panic!("verified") };
     assert!(what.contains("comes next"), "{what}");
     std::fs::write(&segments[1], &taken).unwrap();
-    verify(dir.path(), |_, _| {}).unwrap();
+    verify(dir.path(), &[], |_, _| {}).unwrap();
 }
 
 #[tokio::test]
 async fn w03_a_full_disk_takes_denials_only_and_recovers() {
     let Some(mount) = Tmpfs::mount(600 << 10) else { return };
-    let journal = Journal::open(mount.dir.path(), key(), small()).unwrap();
+    let journal = Journal::open(mount.dir.path(), key(), small(), &[]).unwrap();
     let filler = mount.dir.path().join("filler");
     let mut written = 0;
     let full = loop {
@@ -155,7 +157,7 @@ async fn w03_a_full_disk_takes_denials_only_and_recovers() {
     journal.append(record("there is room again"), Room::Ordinary).await.unwrap();
     assert_eq!(journal.health(), Health::Good);
     journal.close();
-    verify(mount.dir.path(), |_, _| {}).unwrap();
+    verify(mount.dir.path(), &[], |_, _| {}).unwrap();
 }
 
 /// A file system of a size, where this is root; else the test says so and ends.
@@ -200,7 +202,7 @@ impl Drop for Tmpfs {
 async fn w08_a_rebuilt_view_equals_the_one_it_replaces_and_finds_what_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(&dir);
-    let made = View::open(&dir.path().join("view"), 0).unwrap();
+    let made = View::open(&dir.path().join("view"), 0, 0).unwrap();
     let mut all = Vec::new();
     for n in 0..1500 {
         let verdict = [Verdict::Allow, Verdict::Deny, Verdict::Escalate][n % 3];
@@ -211,9 +213,9 @@ async fn w08_a_rebuilt_view_equals_the_one_it_replaces_and_finds_what_is_there()
         all.push((seq, record));
     }
     // What the journal itself added counts as well.
-    made.catch_up(&mut journal.reader(), journal.next_seq()).unwrap();
-    let rebuilt = View::open(&dir.path().join("view2"), 0).unwrap();
-    rebuilt.catch_up(&mut journal.reader(), journal.next_seq()).unwrap();
+    made.catch_up(&mut journal.reader(), journal.next_seq(), |_, _| {}).unwrap();
+    let rebuilt = View::open(&dir.path().join("view2"), 0, 0).unwrap();
+    rebuilt.catch_up(&mut journal.reader(), journal.next_seq(), |_, _| {}).unwrap();
     assert_eq!(view::contents(&made).unwrap(), view::contents(&rebuilt).unwrap());
     let mut reader = journal.reader();
     for (worker, verdict, limit) in
@@ -247,10 +249,10 @@ async fn w08_a_rebuilt_view_equals_the_one_it_replaces_and_finds_what_is_there()
     let shared = Arc::new(made);
     shared.close().unwrap();
     drop(shared);
-    let again = View::open(&dir.path().join("view"), journal.next_seq()).unwrap();
+    let again = View::open(&dir.path().join("view"), 0, journal.next_seq()).unwrap();
     assert_eq!(again.next(), journal.next_seq());
     drop(again);
-    let behind = View::open(&dir.path().join("view"), 3).unwrap();
+    let behind = View::open(&dir.path().join("view"), 0, 3).unwrap();
     assert_eq!(behind.next(), 0, "a view ahead of its journal is thrown away");
 }
 
@@ -260,7 +262,7 @@ async fn a_view_that_was_just_closed_opens_again_as_it_was() {
     let at = dir.path().join("view");
     let record = Record::new(now(), Body::Decision(plain_decision(Verdict::Allow, "w").into()));
     for round in 0..100 {
-        let view = View::open(&at, round * 600).unwrap();
+        let view = View::open(&at, 0, round * 600).unwrap();
         assert_eq!(view.next(), round * 600, "round {round}");
         for seq in round * 600..(round + 1) * 600 {
             view.add(seq, &record).unwrap();

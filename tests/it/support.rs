@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use warden_adapters::journal::Reader;
+use warden_adapters::journal::{OpenError, Reader, Verified, verify};
+use warden_adapters::keys::Keys;
 use warden_core::decision::{Context, Decision, Enforced};
 use warden_core::facts::Mode;
 use warden_core::journal::record::{Body, Record};
+use warden_core::policy::level::Level;
 use warden_core::policy::snapshot::Digests;
 use warden_core::proposal::Door;
 use warden_core::verdict::Verdict;
@@ -249,6 +251,13 @@ pub fn refusal(answer: &Value) -> (&str, &str) {
     (meta["warden/kind"].as_str().unwrap_or("none"), meta["warden/decision"].as_str().unwrap_or("none"))
 }
 
+/// The whole journal, held against its own last checkpoint.
+pub fn verified(data: &Path) -> Result<Verified, OpenError> {
+    let keys = Keys::open(data).unwrap();
+    let anchors = warden::gateway::anchors(data, &keys, &[]).unwrap();
+    verify(data, &anchors, |_, _| {})
+}
+
 /// Every record of a data folder, read from its files.
 pub fn records(data: &Path) -> Vec<Record> {
     let mut reader = Reader::new(&data.join("journal"));
@@ -276,6 +285,11 @@ pub fn plain_decision(verdict: Verdict, worker: &str) -> Decision {
         worker: worker.into(),
         caller: None,
         connection: "c".into(),
+        session: None,
+        task: None,
+        run: None,
+        level: Level::Facts,
+        input_sealed: None,
         server: "s".into(),
         method: "tools/call".into(),
         tool: Some("t".into()),

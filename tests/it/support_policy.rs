@@ -7,6 +7,7 @@ use warden_core::catalogue::{Catalogue, Effect, Tool};
 use warden_core::facts::{Facts, Mode};
 use warden_core::policy::Problems;
 use warden_core::policy::layer::SourceFile;
+use warden_core::policy::level::Levels;
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
 use warden_core::secrets::Finding;
 
@@ -42,6 +43,7 @@ pub fn source(site: &str, composition: Option<&str>) -> Source {
         ],
         servers: vec!["alpha".into(), "beta".into()],
         catalogue: catalogue(),
+        levels: Levels::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What decides, and how it changes: the applied policies, the tool catalogue, the snapshot made of them. Every change is
 //! recorded before it takes effect, and one is made at a time.
 
+use crate::archive;
 use crate::files::write_private;
 use crate::mcp::Settings;
 use crate::mcp::discover;
@@ -19,6 +20,7 @@ use warden_core::journal::record::{Body, OperatorAct, PolicyChange, PolicyEvent,
 use warden_core::pipeline::Gate;
 use warden_core::policy::Problems;
 use warden_core::policy::layer::{SourceFile, digest};
+use warden_core::policy::level::Levels;
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
 use warden_core::port::{Journal, JournalError, Room};
 
@@ -39,6 +41,8 @@ pub struct Setup {
     pub servers: BTreeMap<String, Server>,
     /// Bounds.
     pub settings: Settings,
+    /// How much of decisions is written down.
+    pub levels: Levels,
 }
 
 /// See the module.
@@ -164,6 +168,7 @@ pub fn source(setup: &Setup, site: &[SourceFile], catalogue: &Catalogue) -> Sour
         workers: setup.workers.clone(),
         servers: setup.servers.keys().cloned().collect(),
         catalogue: catalogue.clone(),
+        levels: setup.levels.clone(),
     }
 }
 
@@ -389,6 +394,7 @@ impl Governor {
         let snapshot = self.build(&next.site, &next.catalogue).await?;
         let change =
             PolicyChange { event, digests: (*snapshot.digests).clone(), operator: operator.map(str::to_owned), tools };
+        archive::keep(&self.setup.data_dir, &snapshot)?;
         self.record(Body::Policy(change)).await?;
         if next.catalogue != state.catalogue {
             save_catalogue(&self.setup.data_dir, &next.catalogue)?;

@@ -4,10 +4,13 @@ use crate::files::{self, write_private};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use warden_core::catalogue::push_hex;
 use warden_core::decision::Sealed;
+use warden_core::journal::note::{SignerKey, VerifierKey};
 use warden_core::mac::MacKey;
 use warden_core::port::SealFailed;
 use warden_core::proposal::DecisionId;
@@ -18,6 +21,20 @@ use zeroize::{Zeroize, Zeroizing};
 pub struct Keys {
     dir: PathBuf,
     mac: MacKey,
+    workers: Arc<Mutex<HashMap<String, WorkerKey>>>,
+}
+
+/// What the recorded arguments of one worker are encrypted with.
+#[derive(Clone)]
+struct WorkerKey {
+    kid: String,
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for WorkerKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WorkerKey({}, ****)", self.kid)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,7 +68,7 @@ impl Keys {
         let text = Zeroizing::new(std::fs::read(&path).map_err(|e| bad(e.to_string()))?);
         let stored: Stored = serde_json::from_slice(&text).map_err(|_| bad("not a key file".into()))?;
         let key = unhex::<32>(&stored.key).ok_or_else(|| bad("the key is not 32 bytes of hex".into()))?;
-        Ok(Self { dir, mac: MacKey::new(stored.kid, key) })
+        Ok(Self { dir, mac: MacKey::new(stored.kid, key), workers: Arc::default() })
     }
 
     /// The key of tags.
@@ -63,15 +80,9 @@ impl Keys {
     pub fn seal(&self, id: &DecisionId, payload: &[u8]) -> Result<Sealed, SealFailed> {
         let seal = || -> io::Result<Sealed> {
             let key = Zeroizing::new(random()?);
-            let mut nonce = [0; 24];
-            getrandom::fill(&mut nonce).map_err(io::Error::other)?;
-            let cipher = XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(io::Error::other)?;
-            let aad = id.as_str().as_bytes();
-            let ct = cipher
-                .encrypt(&XNonce::from(nonce), Payload { msg: payload, aad })
-                .map_err(|_| io::Error::other("encryption failed"))?;
+            let sealed = encrypt(format!("parked/{id}"), &key, id, payload)?;
             write_private(&self.parked(id), hex(key.as_slice()).as_bytes())?;
-            Ok(Sealed { kid: format!("parked/{id}"), nonce: hex(&nonce), ct: hex(&ct) })
+            Ok(sealed)
         };
         seal().map_err(|e| SealFailed(format!("cannot seal: {e}")))
     }
@@ -81,11 +92,129 @@ impl Keys {
         let text = Zeroizing::new(std::fs::read_to_string(self.parked(id))?);
         let bad = || io::Error::other("the sealed arguments cannot be read");
         let key = Zeroizing::new(unhex::<32>(&text).ok_or_else(bad)?);
-        let nonce = unhex::<24>(&sealed.nonce).ok_or_else(bad)?;
-        let cipher = XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(|_| bad())?;
-        let ct = unhex_vec(&sealed.ct).ok_or_else(bad)?;
-        let aad = id.as_str().as_bytes();
-        cipher.decrypt(&XNonce::from(nonce), Payload { msg: &ct, aad }).map_err(|_| bad())
+        decrypt(&key, id, sealed).ok_or_else(bad)
+    }
+
+    /// Encrypts what a record says of a worker's arguments. The worker's key is made when there is none.
+    pub fn seal_input(&self, worker: &str, id: &DecisionId, input: &[u8]) -> Result<Sealed, SealFailed> {
+        let failed = |e: io::Error| SealFailed(format!("cannot seal: {e}"));
+        let WorkerKey { kid, key } = self.worker_key(worker).map_err(failed)?;
+        encrypt(kid, &key, id, input).map_err(failed)
+    }
+
+    /// Decrypts that. Nothing when the key was destroyed, or is of another folder.
+    pub fn unseal_input(&self, worker: &str, id: &DecisionId, sealed: &Sealed) -> Option<Vec<u8>> {
+        let WorkerKey { kid, key } = self.read_worker_key(worker).ok()??;
+        (kid == sealed.kid).then(|| decrypt(&key, id, sealed)).flatten()
+    }
+
+    /// Destroys a worker's key: its sealed arguments can never be read again. Whether there was one.
+    pub fn destroy_worker(&self, worker: &str) -> io::Result<bool> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.remove(worker);
+        match std::fs::remove_file(self.worker_file(worker)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+            Ok(()) => crate::sync_dir(&self.dir.join("workers")).map(|()| true),
+        }
+    }
+
+    fn worker_key(&self, worker: &str) -> io::Result<WorkerKey> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = workers.get(worker) {
+            return Ok(key.clone());
+        }
+        let key = match self.read_worker_key(worker)? {
+            Some(key) => key,
+            None => {
+                let kid = format!("worker/{}", &hex(&random()?)[..16]);
+                let key = Zeroizing::new(random()?);
+                let stored =
+                    Zeroizing::new(serde_json::to_vec(&Stored { kid: kid.clone(), key: hex(key.as_slice()) })?);
+                files::create_private_dir(&self.dir.join("workers"))?;
+                write_private(&self.worker_file(worker), &stored)?;
+                WorkerKey { kid, key }
+            }
+        };
+        workers.insert(worker.to_owned(), key.clone());
+        Ok(key)
+    }
+
+    fn read_worker_key(&self, worker: &str) -> io::Result<Option<WorkerKey>> {
+        let path = self.worker_file(worker);
+        let text = match std::fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => Zeroizing::new(other?),
+        };
+        let bad = || io::Error::other(format!("`{}` is not a key file", path.display()));
+        let stored: Stored = serde_json::from_slice(&text).map_err(|_| bad())?;
+        let key = Zeroizing::new(unhex::<32>(&stored.key).ok_or_else(bad)?);
+        Ok(Some(WorkerKey { kid: stored.kid, key }))
+    }
+
+    fn worker_file(&self, worker: &str) -> PathBuf {
+        // Names of workers that were never configured reach this as well.
+        let name: String =
+            worker.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '.' }).collect();
+        self.dir.join("workers").join(format!(
+            "w-{}-{}.json",
+            name.chars().take(64).collect::<String>(),
+            short_hash(worker)
+        ))
+    }
+
+    /// What checkpoints are signed with: the key in `given`, or one of this folder, made when there is none.
+    pub fn signer(&self, given: Option<&Path>, origin: Option<&str>) -> io::Result<SignerKey> {
+        let path = given.map_or_else(|| self.dir.join("checkpoint.key"), Path::to_owned);
+        let bad = |what: String| io::Error::other(format!("`{}`: {what}", path.display()));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => SignerKey::parse(&Zeroizing::new(text)).map_err(|e| bad(e.to_string())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && given.is_none() => {
+                let name = match origin {
+                    Some(origin) => origin.to_owned(),
+                    None => format!("warden-log/{}", &hex(&random()?)[..16]),
+                };
+                let signer = Self::new_signer(&name)?;
+                self.keep_signer(&signer)?;
+                Ok(signer)
+            }
+            Err(e) => Err(bad(e.to_string())),
+        }
+    }
+
+    /// A fresh key of that name.
+    pub fn new_signer(name: &str) -> io::Result<SignerKey> {
+        let seed = Zeroizing::new(random()?);
+        SignerKey::new(name, &seed)
+            .ok_or_else(|| io::Error::other(format!("`{name}` cannot name a log: no spaces, no `+`")))
+    }
+
+    /// Makes `signer` the folder's own.
+    pub fn keep_signer(&self, signer: &SignerKey) -> io::Result<()> {
+        write_private(&self.dir.join("checkpoint.key"), format!("{}\n", *signer.to_private()).as_bytes())
+    }
+
+    /// Everything this log's checkpoints were ever signed with, the newest last.
+    pub fn verifiers(&self) -> io::Result<Vec<VerifierKey>> {
+        let path = self.dir.join("checkpoint.verifiers");
+        let text = match std::fs::read_to_string(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let keys: Result<Vec<_>, _> = text.lines().map(VerifierKey::parse).collect();
+        keys.map_err(|e| io::Error::other(format!("`{}`: {e}", path.display())))
+    }
+
+    /// Remembers what checkpoints are checked with.
+    pub fn keep_verifier(&self, verifier: &VerifierKey) -> io::Result<()> {
+        let mut all = self.verifiers()?;
+        if all.last() == Some(verifier) {
+            return Ok(());
+        }
+        all.retain(|known| known != verifier);
+        all.push(verifier.clone());
+        let text: String = all.iter().map(|key| format!("{key}\n")).collect();
+        write_private(&self.dir.join("checkpoint.verifiers"), text.as_bytes())
     }
 
     /// Destroys the key of a held proposal: its arguments can never be read again.
@@ -101,6 +230,27 @@ impl Keys {
         let name: String = id.as_str().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
         self.dir.join("parked").join(format!("{name}.key"))
     }
+}
+
+fn encrypt(kid: String, key: &[u8; 32], id: &DecisionId, payload: &[u8]) -> io::Result<Sealed> {
+    let mut nonce = [0; 24];
+    getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+    let cipher = XChaCha20Poly1305::new_from_slice(key).map_err(io::Error::other)?;
+    let payload = Payload { msg: payload, aad: id.as_str().as_bytes() };
+    let ct = cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| io::Error::other("encryption failed"))?;
+    Ok(Sealed { kid, nonce: hex(&nonce), ct: hex(&ct) })
+}
+
+fn decrypt(key: &[u8; 32], id: &DecisionId, sealed: &Sealed) -> Option<Vec<u8>> {
+    let nonce = unhex::<24>(&sealed.nonce)?;
+    let cipher = XChaCha20Poly1305::new_from_slice(key).ok()?;
+    let ct = unhex_vec(&sealed.ct)?;
+    cipher.decrypt(&XNonce::from(nonce), Payload { msg: &ct, aad: id.as_str().as_bytes() }).ok()
+}
+
+fn short_hash(text: &str) -> String {
+    use sha2::Digest;
+    hex(&sha2::Sha256::digest(text.as_bytes()))[..8].to_owned()
 }
 
 /// 32 random bytes.

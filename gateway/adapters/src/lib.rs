@@ -2,6 +2,8 @@
 //!
 //! Each module implements a port of `warden_core::port`, or is a door that makes proposals. None of them decides.
 
+pub mod archive;
+pub mod export;
 pub mod files;
 pub mod govern;
 pub mod http;
@@ -11,6 +13,7 @@ pub mod keys;
 pub mod mcp;
 pub mod metrics;
 pub mod policy_folder;
+pub mod review;
 pub mod view;
 pub mod world;
 

@@ -31,6 +31,8 @@ pub struct Metrics {
     decisions: Family<Verdict, Counter>,
     unrecorded: Counter,
     append_seconds: Histogram,
+    view_lag: Gauge,
+    unwitnessed: Gauge,
     /// Chatter that passed.
     pub chatter: Counter,
     dropped: Family<Dropped, Counter>,
@@ -65,7 +67,26 @@ impl Metrics {
             "Promises found broken; anything but 0 is a defect",
             violations.clone(),
         );
-        Self { registry, decisions, unrecorded, append_seconds, chatter, dropped, connections, violations }
+        let view_lag = Gauge::default();
+        registry.register("view_lag_records", "Records that the queryable log has not taken in yet", view_lag.clone());
+        let unwitnessed = Gauge::<i64>::default();
+        registry.register(
+            "unwitnessed_records",
+            "Records that the slowest witness has not seen; -1 without a witness",
+            unwitnessed.clone(),
+        );
+        Self {
+            view_lag,
+            unwitnessed,
+            registry,
+            decisions,
+            unrecorded,
+            append_seconds,
+            chatter,
+            dropped,
+            connections,
+            violations,
+        }
     }
 
     pub(crate) fn appended(&self, took: Duration, written: bool) {
@@ -77,6 +98,13 @@ impl Metrics {
 
     pub(crate) fn decided(&self, verdict: &str) {
         self.decisions.get_or_create(&Verdict { verdict: verdict.into() }).inc();
+    }
+
+    /// How far the view and the witnesses are behind the journal.
+    pub fn of_the_log(&self, view_lag: u64, unwitnessed: Option<u64>) {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.view_lag.set(count(view_lag));
+        self.unwitnessed.set(unwitnessed.map_or(-1, count));
     }
 
     /// A message that led nowhere.

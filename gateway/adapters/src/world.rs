@@ -105,6 +105,10 @@ impl port::Vault for World {
         self.keys.seal(id, payload)
     }
 
+    fn seal_input(&self, worker: &str, id: &DecisionId, input: &[u8]) -> Result<Sealed, SealFailed> {
+        self.keys.seal_input(worker, id, input)
+    }
+
     fn mac(&self) -> &MacKey {
         self.keys.mac()
     }

@@ -11,7 +11,7 @@ use warden_core::json::{self, Json, Limits};
 use warden_core::mcp::{self, Class, From};
 use warden_core::pipeline;
 use warden_core::policy::snapshot::Snapshot;
-use warden_core::proposal::{Ask, Door, Proposal, Verb};
+use warden_core::proposal::{Ask, Correlation, Door, Proposal, Verb};
 use warden_core::verdict::Verdict;
 
 /// Evaluates one proposal by what decides (or would, at a first start). Records nothing.
@@ -102,6 +102,7 @@ fn read(bytes: &[u8]) -> Result<Proposal, String> {
         envelope,
         payload: String::new(),
         caller: None,
+        correlation: Correlation::default(),
         barred: None,
     })
 }

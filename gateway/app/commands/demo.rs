@@ -34,7 +34,7 @@ pub async fn run(global: &Global, once: bool) -> Outcome {
         None => (std::env::temp_dir().join(format!("warden-demo-{}", std::process::id())), true),
     };
     let prepared = prepare(&dir)?;
-    let gateway = Gateway::start(&prepared.config, false).await?;
+    let gateway = Gateway::start(&prepared.config, false, false).await?;
     let shown = show(global.json, &gateway, &prepared).await;
     let shown = match shown {
         Ok(()) if !once => {

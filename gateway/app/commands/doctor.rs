@@ -4,8 +4,10 @@ use super::{config, say};
 use crate::cli::Global;
 use crate::client::Client;
 use crate::exit::{NO, Outcome};
+use crate::gateway::anchors;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use warden_adapters::keys::Keys;
 use warden_adapters::mcp::server::Reach;
 use warden_adapters::{govern, journal};
 use warden_core::policy::snapshot::Snapshot;
@@ -81,7 +83,19 @@ pub async fn run(global: &Global) -> Outcome {
                 },
                 None => find("ok", "no gateway runs on this data folder".into(), ""),
             }
-            match journal::verify(&data, |_, _| {}) {
+            if config.witnesses.is_empty() {
+                find(
+                    "warn",
+                    "no witness is set: whoever can write the data folder could cut the end of the log off unseen"
+                        .into(),
+                    "name one with `witness:` in warden.yaml, such as a file on another mount",
+                );
+            }
+            let anchors = Keys::open(&data).and_then(|keys| anchors(&data, &keys, &config.witnesses));
+            if let Err(e) = &anchors {
+                find("bad", e.to_string(), "put the right file or key back");
+            }
+            match journal::verify(&data, &anchors.unwrap_or_default(), |_, _| {}) {
                 Ok(verified) => {
                     find("ok", format!("journal: {} records, {}", verified.records, verified.root), "");
                     if verified.unknown > 0 && running.is_none() {

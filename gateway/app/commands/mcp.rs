@@ -113,7 +113,7 @@ async fn start_alone(global: &Global, name: &str, command: Vec<String>) -> Resul
         identities.save(lock.path())?;
         token
     };
-    let gateway = Gateway::start(&config, false).await?;
+    let gateway = Gateway::start(&config, false, false).await?;
     let url = format!("http://{}/mcp/{name}", gateway.address);
     Ok((gateway, Target { url, token }))
 }

@@ -7,13 +7,13 @@ use crate::gateway::Gateway;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serves until it is told to stop.
-pub async fn run(global: &Global, watch: bool) -> Outcome {
+pub async fn run(global: &Global, watch: bool, new_checkpoint_key: bool) -> Outcome {
     let config = config(global)?;
     if watch {
         writable_by_workers(&config)?;
         tracing::warn!("--watch: whoever can write the policy folder decides, with no operator asked");
     }
-    let gateway = Gateway::start(&config, watch).await?;
+    let gateway = Gateway::start(&config, watch, new_checkpoint_key).await?;
     tracing::info!(address = %gateway.address, operators = %gateway.socket.display(), "Warden serves");
     stopped().await?;
     tracing::info!("stopping: what is in flight is finished or recorded as aborted");

@@ -2,6 +2,7 @@
 
 use crate::facts::Mode;
 use crate::mac::MacKey;
+use crate::policy::level::Level;
 use crate::policy::snapshot::Digests;
 use crate::proposal::{DecisionId, Door};
 use crate::secrets::{self, Finding};
@@ -23,6 +24,17 @@ pub enum Enforced {
     Caller,
     /// Nobody: the rule is being tried out.
     Shadow,
+}
+
+impl Enforced {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Enforced::Gateway => "gateway",
+            Enforced::Caller => "caller",
+            Enforced::Shadow => "shadow",
+        }
+    }
 }
 
 /// The base fields of `context`, as recorded.
@@ -77,6 +89,15 @@ pub struct Decision {
     pub caller: Option<String>,
     /// The connection.
     pub connection: String,
+    /// The session that a host says it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// The server, empty where there is none.
     pub server: String,
     /// The protocol's name of what was asked.
@@ -92,6 +113,12 @@ pub struct Decision {
     pub resource: Arc<Value>,
     /// What Cedar saw.
     pub context: Context,
+    /// How much of what Cedar saw stands here.
+    #[serde(default, skip_serializing_if = "Level::is_facts")]
+    pub level: Level,
+    /// `context.input` at level `sealed`, encrypted with a key of the worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_sealed: Option<Sealed>,
     /// The verdict.
     pub verdict: Verdict,
     /// Its reason code.

@@ -11,8 +11,9 @@ use crate::journal::record::{Body, Record};
 use crate::json::Json;
 use crate::mcp::{self, Class, From};
 use crate::outcome::{Happened, Lost, Outcome, Reply};
+use crate::policy::level::Level;
 use crate::policy::snapshot::{Case, NoCase, Snapshot};
-use crate::port::{Clock, Ids, Journal, JournalError, Receipt, Room, Vault};
+use crate::port::{Clock, Ids, Journal, JournalError, Receipt, Room, SealFailed, Vault};
 use crate::proposal::{Ask, DecisionId, Door, Proposal, Verb};
 use crate::rpc::{Kind, Message};
 use crate::secrets::{self, Finding};
@@ -319,6 +320,9 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
     let (evaluation, seen) = judge(&snapshot, &proposal);
     let verdict = evaluation.verdict;
     let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, gate.ports.mac());
+    if let Err(e) = level(&mut decision, &gate.ports) {
+        return Err(gate.deny(denied_unsealed(decision, &e), now).await);
+    }
     match verdict {
         Verdict::Deny => Err(gate.deny(decision, now).await),
         Verdict::Escalate => {
@@ -326,13 +330,7 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
             if decision.enforced == Enforced::Gateway {
                 match gate.ports.seal(&id, proposal.payload.as_bytes()) {
                     Ok(sealed) => decision.sealed = Some(sealed),
-                    Err(e) => {
-                        let evaluation = Evaluation::deny("seal_failed", Some(e.to_string()));
-                        decision.verdict = Verdict::Deny;
-                        (decision.reason, decision.advice) = (evaluation.reason, evaluation.advice);
-                        decision.errors = evaluation.errors;
-                        return Err(gate.deny(decision, now).await);
-                    }
+                    Err(e) => return Err(gate.deny(denied_unsealed(decision, &e), now).await),
                 }
             }
             let (reason, advice) = (decision.reason.clone(), decision.advice.clone());
@@ -351,6 +349,30 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
                 Err(error) => Err(gate.deny_unrecorded(decision, error, now).await),
             }
         }
+    }
+}
+
+/// Leaves of what Cedar saw what the action's level lets stand.
+fn level<P: Vault>(decision: &mut Decision, vault: &P) -> Result<(), SealFailed> {
+    if decision.level == Level::Facts {
+        return Ok(());
+    }
+    let input = std::mem::take(&mut decision.context.input);
+    if decision.level == Level::Sealed && !input.is_null() {
+        let sealed = vault.seal_input(&decision.worker, &decision.id, input.to_string().as_bytes())?;
+        decision.input_sealed = Some(sealed);
+    }
+    Ok(())
+}
+
+fn denied_unsealed(decision: Decision, error: &SealFailed) -> Decision {
+    let evaluation = Evaluation::deny("seal_failed", Some(error.to_string()));
+    Decision {
+        verdict: Verdict::Deny,
+        reason: evaluation.reason,
+        advice: evaluation.advice,
+        errors: evaluation.errors,
+        ..decision
     }
 }
 
@@ -449,6 +471,7 @@ fn write_up(
         let id: &str = case.target.action.id().as_ref();
         id.to_owned()
     };
+    let correlated = |name: &Option<String>| name.as_ref().map(|name| short(name, key));
     let tool = match &proposal.ask {
         Ask::Tool { name } => Some(short(name, key)),
         _ => None,
@@ -459,6 +482,11 @@ fn write_up(
         enforced: enforced_by(proposal.door),
         worker: short(&proposal.worker, key),
         connection: proposal.connection.clone(),
+        session: correlated(&proposal.correlation.session),
+        task: correlated(&proposal.correlation.task),
+        run: correlated(&proposal.correlation.run),
+        level: case.as_ref().map_or_else(Level::default, |case| case.target.level),
+        input_sealed: None,
         server: short(&proposal.server, key),
         method: short(&proposal.method, key),
         tool,

@@ -75,6 +75,9 @@ pub trait Vault: Send + Sync {
     /// Encrypts what a held proposal would forward, with a key of its own that is on the disk when this returns.
     fn seal(&self, id: &DecisionId, payload: &[u8]) -> Result<Sealed, SealFailed>;
 
+    /// Encrypts what a record says of a worker's arguments, with a key of that worker.
+    fn seal_input(&self, worker: &str, id: &DecisionId, input: &[u8]) -> Result<Sealed, SealFailed>;
+
     /// The key of tags.
     fn mac(&self) -> &MacKey;
 }

@@ -132,6 +132,17 @@ pub struct EntityName {
     pub id: String,
 }
 
+/// What a host says a proposal belongs to. Recorded, so that a reviewer finds what goes together; decides nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Correlation {
+    /// `x-warden-session`.
+    pub session: Option<String>,
+    /// `x-warden-task`.
+    pub task: Option<String>,
+    /// `x-warden-run`.
+    pub run: Option<String>,
+}
+
 /// One proposal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proposal {
@@ -155,6 +166,8 @@ pub struct Proposal {
     pub payload: String,
     /// Who asks, where that is not the worker: a policy enforcement point.
     pub caller: Option<String>,
+    /// The session, task and run it says it belongs to.
+    pub correlation: Correlation,
     /// A reason code for which its door refuses it, whatever policy says; it is recorded like any other denial.
     pub barred: Option<&'static str>,
 }

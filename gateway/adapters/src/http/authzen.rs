@@ -4,7 +4,7 @@
 
 use super::worker::WorkerPlane;
 use crate::identity::{Role, Token};
-use crate::mcp::headers::is_json;
+use crate::mcp::headers::{correlation, is_json};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use warden_core::json::{self, Json};
 use warden_core::pipeline;
 use warden_core::policy::snapshot::Snapshot;
-use warden_core::proposal::{Ask, Door, EntityName, Proposal, SiteAsk, Verb};
+use warden_core::proposal::{Ask, Correlation, Door, EntityName, Proposal, SiteAsk, Verb};
 use warden_core::verdict::Verdict;
 
 /// Evaluations in one request.
@@ -64,16 +64,16 @@ async fn configuration(State(plane): State<Arc<WorkerPlane>>, headers: HeaderMap
 
 async fn evaluation(State(plane): State<Arc<WorkerPlane>>, headers: HeaderMap, body: Body) -> Response {
     answered(async {
-        let (token, asked) = read(&plane, &headers, body).await?;
+        let (caller, asked) = read(&plane, &headers, body).await?;
         let asked = Question::read(&asked, &Json::Null, "")?;
-        Ok(decide(&plane, &token, asked).await)
+        Ok(decide(&plane, &caller, asked).await)
     })
     .await
 }
 
 async fn evaluations(State(plane): State<Arc<WorkerPlane>>, headers: HeaderMap, body: Body) -> Response {
     answered(async {
-        let (token, asked) = read(&plane, &headers, body).await?;
+        let (caller, asked) = read(&plane, &headers, body).await?;
         let items = match asked.get("evaluations") {
             None | Some(Json::Null) => &[][..],
             Some(Json::Array(items)) => items,
@@ -81,7 +81,7 @@ async fn evaluations(State(plane): State<Arc<WorkerPlane>>, headers: HeaderMap, 
         };
         if items.is_empty() {
             let asked = Question::read(&asked, &Json::Null, "")?;
-            return Ok(decide(&plane, &token, asked).await);
+            return Ok(decide(&plane, &caller, asked).await);
         }
         if items.len() > EVALUATIONS_MAX {
             return Err(bad(&format!(
@@ -106,13 +106,13 @@ async fn evaluations(State(plane): State<Arc<WorkerPlane>>, headers: HeaderMap, 
         }
         let decisions = match semantic.stops_at() {
             None => {
-                let decisions = questions.into_iter().map(|question| decide(&plane, &token, question));
+                let decisions = questions.into_iter().map(|question| decide(&plane, &caller, question));
                 futures::stream::iter(decisions).buffered(AT_ONCE).collect::<Vec<_>>().await
             }
             Some(last) => {
                 let mut decisions = Vec::new();
                 for question in questions {
-                    let decision = decide(&plane, &token, question).await;
+                    let decision = decide(&plane, &caller, question).await;
                     let over = decision["decision"] == last;
                     decisions.push(decision);
                     if over {
@@ -141,8 +141,16 @@ fn bad(what: &str) -> Refused {
     Box::new((StatusCode::BAD_REQUEST, format!("{what}\n")).into_response())
 }
 
-async fn read(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<(Token, Json), Refused> {
+/// Who asks, and what they say it belongs to.
+struct Caller {
+    token: Token,
+    correlation: Correlation,
+}
+
+async fn read(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<(Caller, Json), Refused> {
     let token = plane.token(headers)?;
+    let trusted = token.role != Role::Worker;
+    let correlation = if trusted { correlation(headers) } else { Correlation::default() };
     if !is_json(headers) {
         return Err(Box::new(
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`\n").into_response(),
@@ -151,7 +159,7 @@ async fn read(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<(T
     let body = plane.body(body).await?;
     let asked = json::parse(&body, plane.settings.worker).map_err(|e| bad(&e.to_string()))?;
     match asked {
-        Json::Object(_) => Ok((token, asked)),
+        Json::Object(_) => Ok((Caller { token, correlation }, asked)),
         _ => Err(bad("the request is not one JSON object")),
     }
 }
@@ -241,7 +249,7 @@ impl Question {
 
     /// As a proposal. Actions of Warden's own are asked about in the words of policies: `SERVER/TOOL` on
     /// `Tool::"SERVER/TOOL"`, or a verb on `Server::"SERVER"`, for a `Worker`.
-    fn propose(self, token: &Token, snapshot: &Snapshot) -> Proposal {
+    fn propose(self, Caller { token, correlation }: &Caller, snapshot: &Snapshot) -> Proposal {
         let own = self.subject.ty == "Worker" && self.subject.id == token.worker;
         let mut proposal = Proposal {
             door: Door::Authzen,
@@ -254,6 +262,7 @@ impl Question {
             envelope: self.names(),
             arguments: self.input,
             caller: None,
+            correlation: correlation.clone(),
             barred: (!own && token.role != Role::Pep).then_some("subject_of_another"),
         };
         let tool = self.action.split_once('/').filter(|(server, _)| snapshot.has_server(server));
@@ -309,8 +318,8 @@ impl Question {
     }
 }
 
-async fn decide(plane: &WorkerPlane, token: &Token, question: Question) -> Value {
-    let proposal = question.propose(token, &plane.gate.snapshot());
+async fn decide(plane: &WorkerPlane, caller: &Caller, question: Question) -> Value {
+    let proposal = question.propose(caller, &plane.gate.snapshot());
     match pipeline::advise(&plane.gate, proposal).await {
         Ok(id) => json!({ "decision": true, "context": { "verdict": Verdict::Allow, "id": id } }),
         Err(refusal) => {

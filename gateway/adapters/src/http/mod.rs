@@ -1,6 +1,7 @@
 //! The two planes over HTTP: [`worker`] for workers, [`operator`] for named persons. Separate listeners, separate
 //! credentials.
 
+mod audit;
 pub mod authzen;
 pub mod listener;
 pub mod operator;

@@ -1,14 +1,16 @@
 //! The operator plane: a Unix socket with mode 0600, for named operators. Nothing here is a worker's: one that comes is
 //! refused, and the attempt is a recorded decision.
 
-use super::{bearer, error, guard};
+use super::{audit, bearer, error, guard};
 use crate::govern::{self, Classify, Governor};
 use crate::identity::{Identities, Role};
-use crate::journal::Health;
-use crate::view::{self, Query, View};
+use crate::journal::checkpoint::Notary;
+use crate::journal::witness::Witnesses;
+use crate::journal::{Health, Retain};
+use crate::view::View;
 use crate::world::{World, now};
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Path, Query as Params, Request, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -21,11 +23,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::net::UnixListener;
 use warden_core::catalogue::{Catalogue, Tool};
-use warden_core::journal::record::{Body, Record};
+use warden_core::journal::record::Retention;
 use warden_core::json::Json as Strict;
 use warden_core::pipeline::{self, Gate};
 use warden_core::port::JournalError;
-use warden_core::proposal::{Ask, Door, Proposal, Verb};
+use warden_core::proposal::{Ask, Correlation, Door, Proposal, Verb};
 
 /// What the operator plane works with.
 pub struct OperatorPlane {
@@ -43,7 +45,13 @@ pub struct OperatorPlane {
     pub same_uid: bool,
     /// Further names of this machine, for the TCP listener.
     pub allowed_hosts: Vec<String>,
-    /// One change of who may speak at a time.
+    /// What signs the log.
+    pub notary: Notary,
+    /// Whether its key is a file that the configuration names.
+    pub signer_is_given: bool,
+    /// Who keeps what is signed.
+    pub witnesses: Arc<Witnesses>,
+    /// One change of who may speak, of keys and of what is kept at a time.
     pub changing: tokio::sync::Mutex<()>,
 }
 
@@ -61,7 +69,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 
 /// The operator a request comes from.
 #[derive(Clone)]
-struct By(String);
+pub(super) struct By(pub(super) String);
 
 /// How the gateway is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,6 +84,12 @@ pub struct Ready {
     pub root: String,
     /// Whether the queryable log is open.
     pub view: bool,
+    /// Records that it has not taken in yet.
+    pub view_lag: u64,
+    /// Records of the newest checkpoint.
+    pub signed: u64,
+    /// Records that some witness has not seen; nothing without a witness.
+    pub unwitnessed: Option<u64>,
     /// Held proposals.
     pub held: usize,
     /// The digest of what decides.
@@ -88,8 +102,7 @@ impl OperatorPlane {
     /// The routes.
     pub fn router(self: Arc<Self>) -> Router {
         let named = Router::new()
-            .route("/v1/decisions", get(decisions))
-            .route("/v1/decisions/{id}", get(decision))
+            .merge(audit::routes())
             .route("/v1/policies", get(policies))
             .route("/v1/policies/apply", post(apply))
             .route("/v1/tools", get(tools))
@@ -113,6 +126,10 @@ impl OperatorPlane {
         let journal = &self.gate.ports.journal;
         let (health, head) = (journal.health(), journal.head());
         let mut warnings = Vec::new();
+        for witness in self.witnesses.status() {
+            warnings
+                .extend(witness.error.map(|e| format!("witness `{}` did not take the checkpoint: {e}", witness.name)));
+        }
         if self.same_uid {
             warnings.push("a worker may have the gateway's user id: acknowledgements hold against the model, not against code the worker runs".to_owned());
         }
@@ -126,10 +143,44 @@ impl OperatorPlane {
             records: head.tree.size(),
             root: crate::journal::root_text(&head.tree.root()),
             view: self.view.get().is_some(),
+            view_lag: self.view_lag(),
+            signed: self.notary.latest().borrow().as_ref().map_or(0, |signed| signed.checkpoint.size),
+            unwitnessed: self.unwitnessed(),
             held: head.state.parked.len(),
             policy: self.gate.snapshot().digests.policy.clone(),
             warnings,
         }
+    }
+
+    /// Records that the view has not taken in yet.
+    pub fn view_lag(&self) -> u64 {
+        let records = self.gate.ports.journal.next_seq();
+        records.saturating_sub(self.view.get().map_or(0, View::next))
+    }
+
+    /// Records that the slowest witness has not seen; nothing without a witness.
+    pub fn unwitnessed(&self) -> Option<u64> {
+        let records = self.gate.ports.journal.next_seq();
+        self.witnesses.status().iter().map(|witness| records.saturating_sub(witness.size)).max()
+    }
+
+    /// Drops what is not kept any more, from the journal and from the view.
+    pub async fn drop_old(&self, keep: Retain, operator: Option<&str>) -> std::io::Result<Option<Retention>> {
+        let _one_at_a_time = self.changing.lock().await;
+        let dropped = self.gate.ports.journal.retain(keep, now(), operator).await?;
+        if let Some(dropped) = &dropped {
+            tracing::info!(
+                segments = dropped.segments,
+                next_seq = dropped.next_seq,
+                why = dropped.why,
+                "retention dropped segments"
+            );
+            let (view, first) = (self.view.clone(), dropped.next_seq);
+            let forgotten =
+                tokio::task::spawn_blocking(move || view.get().map_or(Ok(()), |view| view.forget_before(first)));
+            forgotten.await.map_err(std::io::Error::other)??;
+        }
+        Ok(dropped)
     }
 
     /// A worker that reaches for this plane is a proposal like any other; the charter forbids it.
@@ -145,6 +196,7 @@ impl OperatorPlane {
             envelope: Strict::String(what.to_owned()),
             payload: String::new(),
             caller: None,
+            correlation: Correlation::default(),
             barred: None,
         };
         pipeline::handle(&self.gate, proposal, &crate::mcp::link::Nowhere).await;
@@ -172,7 +224,7 @@ impl OperatorPlane {
     }
 }
 
-type Plane = State<Arc<OperatorPlane>>;
+pub(super) type Plane = State<Arc<OperatorPlane>>;
 
 async fn peers_only(State(plane): Plane, request: Request, next: Next) -> Response {
     if let Err(response) = guard(request.headers(), &plane.allowed_hosts) {
@@ -209,7 +261,7 @@ async fn named_only(State(plane): Plane, mut request: Request, next: Next) -> Re
     }
 }
 
-fn unavailable(message: &str) -> Response {
+pub(super) fn unavailable(message: &str) -> Response {
     error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
 }
 
@@ -230,92 +282,9 @@ async fn readyz(State(plane): Plane) -> Response {
 
 async fn metrics(State(plane): Plane) -> Response {
     let kind = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    (kind, plane.gate.ports.metrics.text()).into_response()
-}
-
-/// A record as readers see it: with its sequence number.
-pub fn shown(seq: u64, record: &Record) -> Value {
-    let mut value = serde_json::to_value(record).unwrap_or_default();
-    if let Some(members) = value.as_object_mut() {
-        members.insert("seq".into(), json!(seq));
-    }
-    value
-}
-
-async fn decisions(State(plane): Plane, Params(query): Params<Query>) -> Response {
-    let found = tokio::task::spawn_blocking(move || {
-        let view = plane
-            .view
-            .get()
-            .ok_or_else(|| std::io::Error::other("the queryable log is still being opened; try again in a moment"))?;
-        let mut reader = plane.gate.ports.journal.reader();
-        view::run(view, &mut reader, &query)
-    });
-    match found.await.map_err(std::io::Error::other) {
-        Ok(Ok(found)) => {
-            let next = found.last().map(|(seq, _)| *seq);
-            let records: Vec<Value> = found.iter().map(|(seq, record)| shown(*seq, record)).collect();
-            Json(json!({ "records": records, "next_before": next })).into_response()
-        }
-        Ok(Err(e)) | Err(e) => unavailable(&e.to_string()),
-    }
-}
-
-async fn decision(State(plane): Plane, Path(id): Path<String>) -> Response {
-    let found = tokio::task::spawn_blocking(move || {
-        let mut reader = plane.gate.ports.journal.reader();
-        let records = plane.gate.ports.journal.next_seq();
-        find(plane.view.get(), &mut reader, records, &id)
-    });
-    match found.await.map_err(std::io::Error::other) {
-        Ok(Ok(found)) if found.is_empty() => {
-            error(StatusCode::NOT_FOUND, "no_such_decision", "no such decision in this journal")
-        }
-        Ok(Ok(found)) => {
-            let records: Vec<Value> = found.iter().map(|(seq, record)| shown(*seq, record)).collect();
-            Json(json!({ "records": records })).into_response()
-        }
-        Ok(Err(e)) | Err(e) => unavailable(&e.to_string()),
-    }
-}
-
-/// The decision of that id or sequence number, and its outcome. Ids carry their time, so only what was recorded around it
-/// is read.
-pub fn find(
-    view: Option<&View>,
-    reader: &mut crate::journal::Reader,
-    records: u64,
-    id: &str,
-) -> std::io::Result<Vec<(u64, Record)>> {
-    if let Ok(seq) = id.parse::<u64>() {
-        return Ok(reader.record(seq)?.map(|record| (seq, record)).into_iter().collect());
-    }
-    let Ok(uuid) = uuid::Uuid::parse_str(id) else { return Ok(Vec::new()) };
-    let made = uuid.get_timestamp().and_then(|ts| {
-        let (seconds, nanos) = ts.to_unix();
-        jiff::Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
-    });
-    let start = match (view, made) {
-        (Some(view), Some(made)) => view.first_around(made)?,
-        _ => 0,
-    };
-    let (id, mut found) = (uuid.to_string(), Vec::new());
-    for seq in start..records {
-        let Some(bytes) = reader.bytes(seq)? else { break };
-        if !bytes.windows(id.len()).any(|window| window == id.as_bytes()) {
-            continue;
-        }
-        let record = Record::from_bytes(&bytes).map_err(std::io::Error::other)?;
-        match &record.body {
-            Body::Decision(decision) if decision.id.as_str() == id => found.push((seq, record)),
-            Body::Outcome(outcome) if outcome.decision.as_str() == id => {
-                found.push((seq, record));
-                break;
-            }
-            _ => {}
-        }
-    }
-    Ok(found)
+    let metrics = &plane.gate.ports.metrics;
+    metrics.of_the_log(plane.view_lag(), plane.unwitnessed());
+    (kind, metrics.text()).into_response()
 }
 
 async fn policies(State(plane): Plane) -> Response {

@@ -3,7 +3,7 @@
 
 use super::{authzen, bearer, error, guard};
 use crate::govern::Governor;
-use crate::identity::{Identities, Token};
+use crate::identity::{Identities, Role, Token};
 use crate::mcp::connection::Connection;
 use crate::mcp::headers::{self, SESSION, VERSION};
 use crate::mcp::link::{Link, Listed, Nowhere, Opens};
@@ -508,6 +508,9 @@ async fn take_checked(
     body: Body,
 ) -> Result<Response, Refused> {
     let token = plane.token(&headers)?;
+    if token.role != Role::Host {
+        headers::forget_correlation(&mut headers);
+    }
     if !headers::is_json(&headers) || headers::is_ambiguous(&headers) {
         return Err(Box::new(protocol(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

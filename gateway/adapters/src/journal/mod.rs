@@ -4,12 +4,20 @@
 //! sync poisons it for good: what the disk holds is unknown then, and retrying a failed sync reports success without
 //! the data being there. Only a restart, which verifies, goes on.
 
+pub mod checkpoint;
+mod disk;
+mod hashes;
 mod read;
 mod recover;
+mod retention;
 mod segment;
+pub mod witness;
 
+pub use disk::{Disk, Real};
+pub use hashes::TreeFiles;
 pub use read::Reader;
-pub use recover::{OpenError, Verified, verify};
+pub use recover::{Anchor, OpenError, Signed, Verified, verify};
+pub use retention::Retain;
 
 use recover::Recovered;
 use segment::{Segment, Spare};
@@ -28,7 +36,7 @@ use warden_core::mac::MacKey;
 use warden_core::port::{JournalError, Receipt, Room};
 
 /// How the journal is kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Bytes of a segment.
     pub segment_bytes: u64,
@@ -36,11 +44,13 @@ pub struct Options {
     pub reserved_bytes: u64,
     /// Records that may wait; more are refused.
     pub queue_max: usize,
+    /// What it writes to.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, reserved_bytes: 8 << 20, queue_max: 4096 }
+        Self { segment_bytes: 64 << 20, reserved_bytes: 8 << 20, queue_max: 4096, disk: Arc::new(Real) }
     }
 }
 
@@ -87,11 +97,21 @@ struct Shared {
     resting: AtomicBool,
     notes_max: usize,
     head: Mutex<Head>,
+    /// Leaves that are not in the tree's files yet.
+    fresh: Mutex<Vec<Hash>>,
+    tree: Mutex<Tree>,
+    disk: Arc<dyn Disk>,
     committed: broadcast::Sender<Committed>,
     next_seq: AtomicU64,
     health: Mutex<Health>,
     thread: Mutex<Option<JoinHandle<()>>>,
     dir: PathBuf,
+}
+
+/// The tree's files. After one failed write or sync they are left alone: the next start makes them anew.
+struct Tree {
+    files: TreeFiles,
+    failed: bool,
 }
 
 /// How the journal is.
@@ -165,9 +185,10 @@ impl Herald {
 }
 
 impl Journal {
-    /// Opens the journal in `dir` (`journal/` and `state/` below it), verifying what is needed to go on.
-    pub fn open(dir: &Path, key: MacKey, options: Options) -> Result<Self, OpenError> {
-        let Recovered { segment, head } = recover::open(dir, options)?;
+    /// Opens the journal in `dir` (`journal/`, `tree/` and `state/` below it), verifying what is needed to go on, and that it
+    /// still is what was signed.
+    pub fn open(dir: &Path, key: MacKey, options: Options, anchors: &[Anchor]) -> Result<Self, OpenError> {
+        let Recovered { segment, head, tree } = recover::open(dir, &options, anchors)?;
         let (queue, waiting) = sync_channel(options.queue_max);
         let (committed, _) = broadcast::channel(4096);
         let shared = Arc::new(Shared {
@@ -177,12 +198,15 @@ impl Journal {
             notes_max: options.queue_max,
             next_seq: AtomicU64::new(segment.next_seq),
             head: Mutex::new(head),
+            fresh: Mutex::default(),
+            tree: Mutex::new(Tree { files: tree, failed: false }),
+            disk: options.disk.clone(),
             committed,
             health: Mutex::new(Health::Good),
             thread: Mutex::new(None),
             dir: dir.to_owned(),
         });
-        let spare = Spare::prepare(&dir.join("journal"), options.segment_bytes);
+        let spare = Spare::prepare(&options.disk, &dir.join("journal"), options.segment_bytes);
         let writer = Writer {
             shared: shared.clone(),
             options,
@@ -275,12 +299,42 @@ impl Journal {
         Reader::new(&self.shared.dir.join("journal"))
     }
 
+    /// What `make` computes from the tree's files, with every committed record in them.
+    pub fn prove<T>(&self, make: impl FnOnce(&mut TreeFiles) -> std::io::Result<T>) -> std::io::Result<T> {
+        self.shared.flush_tree(false)?;
+        make(&mut lock(&self.shared.tree).files)
+    }
+
     /// Writes what waits and stops. Later records are refused.
     pub fn close(&self) {
         drop(lock(&self.shared.queue).take());
         if let Some(thread) = lock(&self.shared.thread).take() {
             let _ = thread.join();
         }
+    }
+}
+
+impl Shared {
+    /// Puts what is new into the tree's files and, when `durable`, onto the disk.
+    fn flush_tree(&self, durable: bool) -> std::io::Result<()> {
+        let mut tree = lock(&self.tree);
+        if tree.failed {
+            lock(&self.fresh).clear();
+            return Err(std::io::Error::other(
+                "the tree's files failed before, and are left alone until the next start",
+            ));
+        }
+        let mut fresh = lock(&self.fresh);
+        // What is not written now, for want of room, is written to the same place the next time.
+        tree.files.append(&fresh)?;
+        fresh.clear();
+        drop(fresh);
+        if durable {
+            let synced = tree.files.sync();
+            tree.failed = synced.is_err();
+            return synced;
+        }
+        Ok(())
     }
 }
 
@@ -409,10 +463,13 @@ impl Writer {
             frame::push(&mut self.buffer, seq, first, &waiting.bytes);
         }
         self.segment.append(&self.buffer, part.len() as u64)?;
+        let leaves: Vec<Hash> = part.iter().map(|waiting| leaf(&waiting.bytes)).collect();
         {
             let mut head = lock(&self.shared.head);
-            for (seq, waiting) in (first..).zip(&part) {
-                head.tree.push(leaf(&waiting.bytes));
+            // Whoever sees the head finds its leaves here or in the files.
+            lock(&self.shared.fresh).extend_from_slice(&leaves);
+            for ((seq, waiting), leaf) in (first..).zip(&part).zip(leaves) {
+                head.tree.push(leaf);
                 head.state.apply(seq, &waiting.record);
             }
         }
@@ -443,11 +500,11 @@ impl Writer {
         }
         match self.spare.take(size) {
             Ok(file) => {
-                self.segment = Segment::begin(&dir, file, &header)?;
+                self.segment = Segment::begin(&self.options.disk, &dir, file, &header)?;
                 self.full = None;
                 if was_full {
                     tracing::info!("there is room again: the journal takes all records");
-                    segment::reserve(&dir, self.options.reserved_bytes);
+                    segment::reserve(&*self.options.disk, &dir, self.options.reserved_bytes);
                 }
                 *lock(&self.shared.health) = Health::Good;
             }
@@ -461,7 +518,7 @@ impl Writer {
                 self.full = Some(Instant::now());
                 *lock(&self.shared.health) = Health::Full;
                 match segment::take_reserve(&dir) {
-                    Ok(file) => self.segment = Segment::begin(&dir, file, &header)?,
+                    Ok(file) => self.segment = Segment::begin(&self.options.disk, &dir, file, &header)?,
                     Err(e) => {
                         tracing::error!(error = %e, "the reserved segment cannot be used");
                         return Ok(false);
@@ -470,14 +527,19 @@ impl Writer {
                 return Ok(needed <= self.segment.size);
             }
         }
-        self.spare = Spare::prepare(&dir, self.options.segment_bytes);
+        self.spare = Spare::prepare(&self.options.disk, &dir, self.options.segment_bytes);
         self.snapshot(&head)?;
         Ok(true)
     }
 
     /// The hot state beside the seal of a segment, and its hash as the next segment's first record.
     fn snapshot(&mut self, head: &Head) -> std::io::Result<()> {
-        let mark = match recover::write_snapshot(&self.shared.dir, self.segment.next_seq, head) {
+        // A snapshot stands for what is in the tree's files as well.
+        let written = self
+            .shared
+            .flush_tree(true)
+            .and_then(|()| recover::write_snapshot(&*self.options.disk, &self.shared.dir, self.segment.next_seq, head));
+        let mark = match written {
             Ok(hash) => StateMark { next_seq: self.segment.next_seq, hash },
             Err(e) => {
                 // Only the next start is slower for it.

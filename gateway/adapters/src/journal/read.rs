@@ -30,6 +30,12 @@ impl Reader {
         Self { dir: dir.to_owned(), segments: Vec::new(), open: HashMap::new() }
     }
 
+    /// The first sequence number that is there.
+    pub fn first(&mut self) -> io::Result<u64> {
+        self.segments = segment::list(&self.dir)?;
+        Ok(self.segments.first().map_or(0, |(first, _)| *first))
+    }
+
     /// The stored bytes of a record; nothing when there is no such record.
     pub fn bytes(&mut self, seq: u64) -> io::Result<Option<Vec<u8>>> {
         if self.segments.last().is_none_or(|(first, _)| *first <= seq) {
@@ -40,7 +46,12 @@ impl Reader {
         let open = match self.open.entry(first) {
             std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(Open { file: std::fs::File::open(&path)?, offsets: vec![SEGMENT_HEADER as u64] })
+                match std::fs::File::open(&path) {
+                    Ok(file) => place.insert(Open { file, offsets: vec![SEGMENT_HEADER as u64] }),
+                    // Retention dropped it.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(e) => return Err(e),
+                }
             }
         };
         open.find(first, seq)

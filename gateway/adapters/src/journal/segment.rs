@@ -1,9 +1,10 @@
 //! Segment files: zero-filled before they are used, so that an append changes data and no metadata.
 
+use super::disk::Disk;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use warden_core::journal::frame::{self, SEGMENT_HEADER, SegmentHeader};
 
@@ -15,6 +16,7 @@ const RESERVED_MAKING: &str = "reserved.making.tmp";
 /// The segment that is written to.
 pub(super) struct Segment {
     pub(super) path: PathBuf,
+    disk: Arc<dyn Disk>,
     file: File,
     /// Where the next frame goes.
     pub(super) end: u64,
@@ -25,28 +27,34 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Gives a zero-filled file its header and its name.
-    pub(super) fn begin(dir: &Path, spare: ZeroFilled, header: &SegmentHeader) -> io::Result<Self> {
+    pub(super) fn begin(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        spare: ZeroFilled,
+        header: &SegmentHeader,
+    ) -> io::Result<Self> {
         let ZeroFilled { path: from, file, size } = spare;
-        file.write_all_at(&frame::header(header), 0)?;
-        file.sync_data()?;
+        disk.write(&file, &frame::header(header), 0)?;
+        disk.sync(&file)?;
         let path = dir.join(name(header.first_seq));
-        std::fs::rename(&from, &path)?;
-        crate::sync_dir(dir)?;
-        Ok(Self { path, file, end: SEGMENT_HEADER as u64, size, next_seq: header.first_seq })
+        disk.rename(&from, &path)?;
+        disk.sync_dir(dir)?;
+        let (disk, end) = (disk.clone(), SEGMENT_HEADER as u64);
+        Ok(Self { path, disk, file, end, size, next_seq: header.first_seq })
     }
 
     /// Goes on in a segment that recovery has read.
-    pub(super) fn resume(path: &Path, end: u64, next_seq: u64) -> io::Result<Self> {
+    pub(super) fn resume(disk: &Arc<dyn Disk>, path: &Path, end: u64, next_seq: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let size = file.metadata()?.len();
-        Ok(Self { path: path.to_owned(), file, end, size, next_seq })
+        Ok(Self { path: path.to_owned(), disk: disk.clone(), file, end, size, next_seq })
     }
 
     /// Makes durable what was read. It may stand in the cache alone: after a kill between write and sync, or after a
     /// failed sync, whose pages count as clean and would never be written. So every kept byte is written again.
     pub(super) fn settle(&self, kept: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(kept, 0)?;
-        self.file.sync_all()
+        self.disk.write(&self.file, kept, 0)?;
+        self.disk.sync(&self.file)
     }
 
     /// Writes zeros from the end on: what a cut-off write left behind.
@@ -55,16 +63,16 @@ impl Segment {
         let zeros = vec![0; 1 << 20];
         while at < self.size {
             let length = usize::try_from(self.size - at).unwrap_or(usize::MAX).min(zeros.len());
-            self.file.write_all_at(&zeros[..length], at)?;
+            self.disk.write(&self.file, &zeros[..length], at)?;
             at += length as u64;
         }
-        self.file.sync_all()
+        self.disk.sync(&self.file)
     }
 
     /// Writes frames and syncs them.
     pub(super) fn append(&mut self, frames: &[u8], count: u64) -> io::Result<()> {
-        self.file.write_all_at(frames, self.end)?;
-        self.file.sync_data()?;
+        self.disk.write(&self.file, frames, self.end)?;
+        self.disk.sync(&self.file)?;
         self.end += frames.len() as u64;
         self.next_seq += count;
         Ok(())
@@ -80,16 +88,17 @@ pub(super) struct ZeroFilled {
 
 /// The next segment, made while this one is written.
 pub(super) struct Spare {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     making: Option<JoinHandle<io::Result<ZeroFilled>>>,
 }
 
 impl Spare {
-    pub(super) fn prepare(dir: &Path, size: u64) -> Self {
-        let of = dir.to_owned();
-        let making =
-            std::thread::Builder::new().name("journal-spare".into()).spawn(move || zero_filled(&of, SPARE, size));
-        Self { dir: dir.to_owned(), making: making.ok() }
+    pub(super) fn prepare(disk: &Arc<dyn Disk>, dir: &Path, size: u64) -> Self {
+        let (to, of) = (disk.clone(), dir.to_owned());
+        let make = move || zero_filled(&*to, &of, SPARE, size);
+        let making = std::thread::Builder::new().name("journal-spare".into()).spawn(make);
+        Self { disk: disk.clone(), dir: dir.to_owned(), making: making.ok() }
     }
 
     /// The spare if there is one of that size, else one made now.
@@ -100,7 +109,7 @@ impl Spare {
                 _ => {}
             }
         }
-        zero_filled(&self.dir, SPARE, size)
+        zero_filled(&*self.disk, &self.dir, SPARE, size)
     }
 }
 
@@ -124,14 +133,14 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 }
 
 /// Makes the reserved segment unless it is there. Without room there is none, which is logged.
-pub(super) fn reserve(dir: &Path, size: u64) {
+pub(super) fn reserve(disk: &dyn Disk, dir: &Path, size: u64) {
     let reserved = dir.join(RESERVED);
     if std::fs::metadata(&reserved).is_ok_and(|meta| meta.len() >= size) {
         return;
     }
-    let made = zero_filled(dir, RESERVED_MAKING, size).and_then(|_| {
-        std::fs::rename(dir.join(RESERVED_MAKING), &reserved)?;
-        crate::sync_dir(dir)
+    let made = zero_filled(disk, dir, RESERVED_MAKING, size).and_then(|_| {
+        disk.rename(&dir.join(RESERVED_MAKING), &reserved)?;
+        disk.sync_dir(dir)
     });
     if let Err(e) = made {
         tracing::warn!(error = %e, file = %reserved.display(), "no reserved segment: a full disk will lose denials");
@@ -157,22 +166,23 @@ pub(super) fn sweep(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn zero_filled_spare(dir: &Path, size: u64) -> io::Result<ZeroFilled> {
-    zero_filled(dir, SPARE, size)
+pub(super) fn zero_filled_spare(disk: &dyn Disk, dir: &Path, size: u64) -> io::Result<ZeroFilled> {
+    zero_filled(disk, dir, SPARE, size)
 }
 
-fn zero_filled(dir: &Path, name: &str, size: u64) -> io::Result<ZeroFilled> {
+fn zero_filled(disk: &dyn Disk, dir: &Path, name: &str, size: u64) -> io::Result<ZeroFilled> {
     let path = dir.join(name);
     let fill = || {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let file = disk.create(&path)?;
         let zeros = vec![0; 1 << 20];
-        let mut left = size;
-        while left > 0 {
-            let length = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
-            file.write_all(&zeros[..length])?;
-            left -= length as u64;
+        let mut at = 0;
+        while at < size {
+            let length = usize::try_from(size - at).unwrap_or(usize::MAX).min(zeros.len());
+            disk.write(&file, &zeros[..length], at)?;
+            at += length as u64;
         }
-        file.sync_all()?;
+        // The length is metadata that reading needs, so this writes it as well.
+        disk.sync(&file)?;
         Ok(file)
     };
     match fill() {

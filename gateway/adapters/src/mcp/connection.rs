@@ -165,7 +165,7 @@ impl<P: Ports + 'static> Connection<P> {
                 self.link.metrics.chatter.inc();
                 Work::Chat(payload)
             }
-            Cleared::Decide(message) => match self.link.propose_modern(message, modern) {
+            Cleared::Decide(message) => match self.link.propose_modern(message, modern, headers) {
                 Ok(proposal) => Work::Ask(proposal),
                 Err(e) => {
                     self.link.metrics.dropped("malformed");

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use warden_core::catalogue::HeaderParam;
 use warden_core::json::Json;
 use warden_core::mcp::{self, META_CAPABILITIES, META_VERSION};
+use warden_core::proposal::Correlation;
 use warden_core::rpc::{Id, Kind, Message};
 
 /// The session of the legacy protocol.
@@ -33,6 +34,27 @@ pub struct Refused {
     pub code: i64,
     /// What is wrong.
     pub message: String,
+}
+
+/// What a host says a request belongs to.
+const CORRELATION: [HeaderName; 3] = [
+    HeaderName::from_static("x-warden-session"),
+    HeaderName::from_static("x-warden-task"),
+    HeaderName::from_static("x-warden-run"),
+];
+
+/// The session, task and run of a request. Names are visible ASCII, at most 128 characters; others are no names.
+pub fn correlation(headers: &HeaderMap) -> Correlation {
+    let [session, task, run] = CORRELATION.map(|name| {
+        let text = headers.get(name)?.to_str().ok()?;
+        (!text.is_empty() && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic())).then(|| text.to_owned())
+    });
+    Correlation { session, task, run }
+}
+
+/// Takes those headers away: not everybody's word counts.
+pub fn forget_correlation(headers: &mut HeaderMap) {
+    CORRELATION.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// Headers that go on in both generations: none of them says what is to be done.

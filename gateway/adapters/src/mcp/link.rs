@@ -3,8 +3,9 @@
 
 use super::refusal::{Asked, Told};
 use super::tasks::Tasks;
-use super::{Settings, list};
+use super::{Settings, headers, list};
 use crate::metrics::Metrics;
+use axum::http::HeaderMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use warden_core::catalogue::hash_of;
 use warden_core::json::Json;
@@ -35,8 +36,14 @@ pub struct Link<P> {
 
 impl<P: Ports> Link<P> {
     /// The proposal that a worker's message is.
-    pub fn propose_modern(&self, message: Message, modern: bool) -> Result<Proposal, mcp::Malformed> {
+    pub fn propose_modern(
+        &self,
+        message: Message,
+        modern: bool,
+        headers: &HeaderMap,
+    ) -> Result<Proposal, mcp::Malformed> {
         let mut proposal = self.propose(From::Worker, message)?;
+        proposal.correlation = headers::correlation(headers);
         if modern && mcp::is_legacy_only(&proposal.method) {
             proposal.barred = Some("unknown_method");
         }

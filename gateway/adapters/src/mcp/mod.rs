@@ -23,7 +23,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use warden_core::json::{Json, Limits};
 use warden_core::outcome::{Lost, Reply};
-use warden_core::proposal::{Ask, Door, Proposal, Verb};
+use warden_core::proposal::{Ask, Correlation, Door, Proposal, Verb};
 use warden_core::rpc::{Id, Kind, Message};
 
 /// Bounds of the door.
@@ -69,6 +69,7 @@ pub fn connection_proposal(worker: &str, connection: &str, server: &str) -> Prop
         envelope: Json::Null,
         payload: String::new(),
         caller: None,
+        correlation: Correlation::default(),
         barred: None,
     }
 }

@@ -123,7 +123,7 @@ impl HttpServer {
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers.clone();
-        if !request.body().is_end_stream() {
+        if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_TYPE) {
             request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         // What is compressed cannot be scanned.

@@ -1,4 +1,5 @@
-//! Record format version 1: one JSON object a record.
+//! Record format version 2: one JSON object a record. Version 1 lacked the kinds `read`, `retention`, `hold` and `key`, and of a
+//! decision `session`, `task`, `run`, `level` and `input_sealed`; it is read as it stands.
 
 use crate::decision::Decision;
 use crate::mac::MacKey;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// The version that is written. Readers accept this and every older one.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// One record. Its sequence number is its frame's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,14 @@ pub enum Body {
     Operator(OperatorAct),
     /// A hot-state snapshot that was written, by its hash.
     State(StateMark),
+    /// Somebody read the log.
+    Read(Read),
+    /// Segments that are dropped next.
+    Retention(Retention),
+    /// A time whose segments are not dropped, or may be again.
+    Hold(HoldChange),
+    /// What checkpoints are signed with from here on.
+    Key(KeyChange),
 }
 
 /// A change of what decides.
@@ -77,7 +86,8 @@ pub enum PolicyEvent {
 pub struct OperatorAct {
     /// The operator's name.
     pub operator: String,
-    /// What: `token_issue`, `token_revoke`, `operator_add`, `operator_revoke`, `policy_apply`, `tools_classify`.
+    /// What: `token_issue`, `token_revoke`, `operator_add`, `operator_revoke`, `policy_apply`, `tools_classify`,
+    /// `worker_erase`.
     pub act: String,
     /// To what.
     pub object: String,
@@ -92,6 +102,71 @@ pub struct StateMark {
     pub hash: String,
 }
 
+/// A look into the log, recorded before it is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Read {
+    /// Who.
+    pub operator: String,
+    /// How: `query`, `show`, `timeline`, `stats`, `stream`.
+    pub how: String,
+    /// What was asked for.
+    pub query: Value,
+}
+
+/// Whole segments that retention drops. Their leaf hashes stay, so earlier proofs still hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// How many segments.
+    pub segments: u64,
+    /// The first sequence number that goes.
+    pub first_seq: u64,
+    /// The first that stays.
+    pub next_seq: u64,
+    /// The Merkle root over everything before that, `sha256:` and hex.
+    pub root: String,
+    /// Why: `age`, `size` or `operator`.
+    pub why: String,
+    /// Who asked for it, if somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+}
+
+/// A hold, placed or released.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldChange {
+    /// Its name.
+    pub name: String,
+    /// What it keeps; absent when it is released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps: Option<Hold>,
+    /// By whom.
+    pub operator: String,
+}
+
+/// A time whose records are kept, whatever retention says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// From; the beginning when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Before; for ever when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// A key that signs checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChange {
+    /// What its signatures are checked with: `NAME+ID+BASE64`.
+    pub verifier: String,
+    /// The one before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// Who rotated it; nobody when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+}
+
 /// Stored bytes that are no record.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
@@ -101,6 +176,23 @@ pub enum Unreadable {
     /// Written by a newer Warden.
     #[error("record version {0}, and this Warden reads up to {VERSION}")]
     Version(u8),
+}
+
+impl Body {
+    /// The kind, as it is written.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Body::Decision(_) => "decision",
+            Body::Outcome(_) => "outcome",
+            Body::Policy(_) => "policy",
+            Body::Operator(_) => "operator",
+            Body::State(_) => "state",
+            Body::Read(_) => "read",
+            Body::Retention(_) => "retention",
+            Body::Hold(_) => "hold",
+            Body::Key(_) => "key",
+        }
+    }
 }
 
 impl Record {
@@ -120,10 +212,14 @@ impl Record {
             return text.into_bytes();
         }
         let mut value = serde_json::to_value(self).unwrap_or(Value::Null);
-        let sealed = value.as_object_mut().and_then(|members| members.remove("sealed"));
+        // What is encrypted shows nothing, and must be read back whole.
+        let mut sealed = Vec::new();
+        if let Some(members) = value.as_object_mut() {
+            sealed.extend(["sealed", "input_sealed"].into_iter().filter_map(|name| members.remove_entry(name)));
+        }
         mask(&mut value, key);
-        if let (Some(members), Some(sealed)) = (value.as_object_mut(), sealed) {
-            members.insert("sealed".into(), sealed);
+        if let Some(members) = value.as_object_mut() {
+            members.extend(sealed);
         }
         value.to_string().into_bytes()
     }

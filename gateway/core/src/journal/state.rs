@@ -1,7 +1,7 @@
 //! Hot state: what the records add up to, changed in journal order only.
 
 use crate::decision::Enforced;
-use crate::journal::record::{Body, Record};
+use crate::journal::record::{Body, Hold, Record};
 use crate::policy::snapshot::Digests;
 use crate::proposal::DecisionId;
 use crate::verdict::Verdict;
@@ -18,6 +18,15 @@ pub struct State {
     pub open: BTreeMap<DecisionId, Timestamp>,
     /// What decides now.
     pub digests: Digests,
+    /// Times whose segments are not dropped, by name.
+    #[serde(default)]
+    pub holds: BTreeMap<String, Hold>,
+    /// What checkpoints are signed with, as a verifier key.
+    #[serde(default)]
+    pub verifier: Option<String>,
+    /// The first sequence number that retention has left.
+    #[serde(default)]
+    pub first_seq: u64,
 }
 
 /// A held proposal.
@@ -50,7 +59,13 @@ impl State {
                 self.parked.remove(&outcome.decision);
             }
             Body::Policy(change) => self.digests = change.digests.clone(),
-            Body::Decision(_) | Body::Operator(_) | Body::State(_) => {}
+            Body::Retention(dropped) => self.first_seq = dropped.next_seq,
+            Body::Hold(change) => match &change.keeps {
+                Some(hold) => drop(self.holds.insert(change.name.clone(), hold.clone())),
+                None => drop(self.holds.remove(&change.name)),
+            },
+            Body::Key(change) => self.verifier = Some(change.verifier.clone()),
+            Body::Decision(_) | Body::Operator(_) | Body::State(_) | Body::Read(_) => {}
         }
     }
 }

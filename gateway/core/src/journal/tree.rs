@@ -13,7 +13,8 @@ pub fn leaf(bytes: &[u8]) -> Hash {
     Sha256::new().chain_update([0]).chain_update(bytes).finalize().into()
 }
 
-fn node(left: &Hash, right: &Hash) -> Hash {
+/// The hash of an inner node.
+pub fn node(left: &Hash, right: &Hash) -> Hash {
     Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
 }
 
@@ -33,15 +34,25 @@ impl Frontier {
 
     /// Appends a leaf.
     pub fn push(&mut self, leaf: Hash) {
-        let mut hash = leaf;
-        // Each trailing one of the size is a subtree as tall as the one just made.
-        for _ in 0..self.size.trailing_ones() {
+        self.push_subtree(0, leaf);
+    }
+
+    /// The right edge of a tree of `size` leaves from its perfect subtrees, largest first. Nothing when their number is another.
+    pub fn of_peaks(size: u64, peaks: Vec<Hash>) -> Option<Self> {
+        (peaks.len() as u64 == u64::from(size.count_ones())).then_some(Self { size, peaks })
+    }
+
+    /// Appends a perfect subtree of `1 << level` leaves; the size must be a multiple of that.
+    pub fn push_subtree(&mut self, level: u32, root: Hash) {
+        let mut hash = root;
+        // Each trailing one is a subtree as tall as the one just made.
+        for _ in 0..(self.size >> level).trailing_ones() {
             if let Some(left) = self.peaks.pop() {
                 hash = node(&left, &hash);
             }
         }
         self.peaks.push(hash);
-        self.size += 1;
+        self.size += 1 << level;
     }
 
     /// The root. That of the empty tree is the hash of nothing.
@@ -59,6 +70,33 @@ pub fn hex(hash: &Hash) -> String {
     let mut text = String::with_capacity(64);
     crate::catalogue::push_hex(&mut text, hash);
     text
+}
+
+/// Bytes of lower-case hex; nothing when it is none.
+pub fn unhex(text: &str) -> Option<Hash> {
+    let text = text.as_bytes();
+    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let bytes: Option<Vec<u8>> =
+        text.chunks(2).map(|pair| Some(digit(pair[0])? * 16 + digit(*pair.get(1)?)?)).collect();
+    bytes?.try_into().ok()
+}
+
+/// Lists of hashes as JSON lists of hex.
+pub mod hex_list {
+    use super::{Hash, hex, unhex};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes.
+    pub fn serialize<S: Serializer>(hashes: &[Hash], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(hashes.iter().map(hex))
+    }
+
+    /// Reads.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Hash>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| unhex(text).ok_or_else(|| D::Error::custom("a hash is 64 hex digits"))).collect()
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 pub mod result;
 
 use crate::json::Json;
-use crate::proposal::{Ask, Door, Proposal, Verb};
+use crate::proposal::{Ask, Correlation, Door, Proposal, Verb};
 use crate::rpc::{Id, Kind, Message};
 
 /// The legacy versions, oldest first.
@@ -158,6 +158,7 @@ pub fn propose(
         envelope,
         payload: raw,
         caller: None,
+        correlation: Correlation::default(),
         barred: None,
     })
 }

@@ -6,6 +6,7 @@
 
 pub mod est;
 pub mod layer;
+pub mod level;
 pub mod probe;
 pub mod schema;
 pub mod site;

@@ -2,6 +2,7 @@
 //! last evaluation.
 
 use super::layer::{self, Layer, LayerName, Rule, SourceFile};
+use super::level::{Level, Levels};
 use super::schema::{self, Builder, Footprint, verb_input};
 use super::site::{self, SiteSchema};
 use super::slice::{Index, Lineage, Slice};
@@ -50,6 +51,8 @@ pub struct Source {
     pub servers: Vec<String>,
     /// All known tools.
     pub catalogue: Catalogue,
+    /// How much is written down.
+    pub levels: Levels,
 }
 
 /// What a snapshot was made of, for the record. Each is `sha256:` and hex.
@@ -80,6 +83,8 @@ pub struct Target {
     pub paths: Vec<String>,
     /// Arguments that a modern client repeats in headers.
     pub header_params: Vec<HeaderParam>,
+    /// How much of a decision about it is written down.
+    pub level: Level,
     action_lineage: Vec<EntityUid>,
     resource_parents: Vec<EntityUid>,
 }
@@ -222,7 +227,8 @@ impl Snapshot {
             .and_then(|fragment| fragment.to_cedarschema().map_err(|e| e.to_string()))
             .map_err(general)?;
         let schema = builder.schema(Footprint::All).map_err(|e| general(e.to_string()))?;
-        let (targets, servers, operate) = targets(&source).map_err(general)?;
+        let (mut targets, servers, operate) = targets(&source).map_err(general)?;
+        targets.iter_mut().for_each(|target| target.level = target.level_by(&source.levels));
         let entities = entities(&source.workers, &targets, &schema).map_err(general)?;
         let entities = with_site_entities(entities, &source.site, &site_schema, &schema)?;
         let unpreparable = |e: super::slice::Unpreparable| general(format!("policy `{}` cannot be prepared", e.0));
@@ -273,7 +279,7 @@ impl Snapshot {
             targets,
             servers,
             operate,
-            site: Site { actions: site_targets(site_schema).map_err(general)?, index: plain },
+            site: Site { actions: site_targets(site_schema, &source.levels).map_err(general)?, index: plain },
             workers,
             rules,
             modes,
@@ -422,6 +428,15 @@ impl Snapshot {
     }
 }
 
+impl Target {
+    fn level_by(&self, levels: &Levels) -> Level {
+        // Tools are in their server's group and in `call_tool`; the narrower one comes first.
+        let mut groups: Vec<&str> = self.action_lineage.iter().map(|group| group.id().as_ref()).collect();
+        groups.sort_by_key(|group| (!group.contains('/'), *group == "effect"));
+        levels.of(self.action.id().as_ref(), groups)
+    }
+}
+
 impl Bound {
     fn case<'s>(&'s self, target: &'s Target, number: usize) -> Case<'s> {
         Case {
@@ -488,6 +503,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
                 input: tool.input(),
                 paths: tool.paths.clone(),
                 header_params: tool.header_params(),
+                level: Level::default(),
                 action_lineage: actions(&format!("{name}/*"))?,
                 resource_parents: vec![server.clone()],
             });
@@ -501,6 +517,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
             input: Ty::Unseen,
             paths: Vec::new(),
             header_params: Vec::new(),
+            level: Level::default(),
             action_lineage: vec![uid("Action", "call_tool")?, uid("Action", "effect")?],
             resource_parents: vec![server.clone()],
         });
@@ -518,6 +535,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
                 input: verb_input(verb),
                 paths: Vec::new(),
                 header_params: Vec::new(),
+                level: Level::default(),
                 action_lineage: groups.iter().map(|g| uid("Action", g)).collect::<Result<_, _>>()?,
                 resource_parents: Vec::new(),
             });
@@ -532,6 +550,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
         input: verb_input(Verb::Operate),
         paths: Vec::new(),
         header_params: Vec::new(),
+        level: Level::default(),
         action_lineage: vec![uid("Action", "govern")?, uid("Action", "effect")?],
         resource_parents: Vec::new(),
     });
@@ -565,7 +584,7 @@ fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<E
     Entities::from_entities(all, Some(schema)).map_err(|e| format!("entities: {e}"))
 }
 
-fn site_targets(site: SiteSchema) -> Result<HashMap<String, SiteTarget>, String> {
+fn site_targets(site: SiteSchema, levels: &Levels) -> Result<HashMap<String, SiteTarget>, String> {
     let mut all = HashMap::new();
     let groups: BTreeMap<String, Vec<String>> =
         site.actions.iter().map(|(name, action)| (name.clone(), action.groups.clone())).collect();
@@ -573,7 +592,7 @@ fn site_targets(site: SiteSchema) -> Result<HashMap<String, SiteTarget>, String>
         if action.principals.is_empty() {
             continue;
         }
-        let target = Target {
+        let mut target = Target {
             action: uid("Action", &name)?,
             // Only cases have one.
             resource: uid("Action", &name)?,
@@ -581,9 +600,11 @@ fn site_targets(site: SiteSchema) -> Result<HashMap<String, SiteTarget>, String>
             input: action.input,
             paths: Vec::new(),
             header_params: Vec::new(),
+            level: Level::default(),
             action_lineage: ancestors(&name, &groups).iter().map(|g| uid("Action", g)).collect::<Result<_, _>>()?,
             resource_parents: Vec::new(),
         };
+        target.level = target.level_by(levels);
         all.insert(name, SiteTarget { target, principals: action.principals, resources: action.resources });
     }
     Ok(all)

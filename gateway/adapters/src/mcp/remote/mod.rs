@@ -217,7 +217,7 @@ impl<P: Ports + 'static> Remote<P> {
                 }
                 Work::Chat(payload)
             }
-            Cleared::Decide(message) => match self.link.propose_modern(message, modern) {
+            Cleared::Decide(message) => match self.link.propose_modern(message, modern, &headers) {
                 Ok(mut proposal) => {
                     if let (Json::Object(members), Some(found)) = (&mut proposal.envelope, found) {
                         members.push(("headers".into(), found));

@@ -1,0 +1,78 @@
+//! How much of a decision is written down, by action group.
+
+use crate::proposal::Verb;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How much of what Cedar saw is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// All of it, long strings cut: the decision can be replayed.
+    #[default]
+    Facts,
+    /// All of it, with `context.input` encrypted under a key of its worker, which can be destroyed.
+    Sealed,
+    /// All but `context.input`: replay cannot use it.
+    Metadata,
+}
+
+impl Level {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Facts => "facts",
+            Level::Sealed => "sealed",
+            Level::Metadata => "metadata",
+        }
+    }
+
+    /// Whether this is the default, which is not written.
+    pub fn is_facts(&self) -> bool {
+        *self == Level::Facts
+    }
+}
+
+/// Levels by action (`files/read_file`, `read_resource`) or group (`files/*`, `call_tool`, `server_request`, `*`). The
+/// narrowest one counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Levels(BTreeMap<String, Level>);
+
+impl Levels {
+    /// Checks the names. An error names the one that means nothing.
+    pub fn new(levels: BTreeMap<String, Level>) -> Result<Self, String> {
+        let groups = ["*", "call_tool", "server_request", "protocol", "govern", "effect"];
+        let known = |name: &str| {
+            groups.contains(&name) || name.contains('/') || Verb::ALL.iter().any(|verb| verb.action() == name)
+        };
+        match levels.keys().find(|name| !known(name)) {
+            Some(name) => Err(format!(
+                "`{}` is no action and no group of actions: use `SERVER/TOOL`, `SERVER/*`, `call_tool`, `server_request`, an action such as `read_resource`, or `*`",
+                name.escape_debug()
+            )),
+            None => Ok(Self(levels)),
+        }
+    }
+
+    /// The level of an action that is in these groups, the narrowest first.
+    pub fn of<'n>(&self, action: &'n str, groups: impl IntoIterator<Item = &'n str>) -> Level {
+        let mut names = std::iter::once(action).chain(groups).chain(["*"]);
+        names.find_map(|name| self.0.get(name).copied()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_narrowest_level_counts_and_a_name_that_means_nothing_is_refused() {
+        let levels = |pairs: &[(&str, Level)]| Levels::new(pairs.iter().map(|(n, l)| ((*n).to_owned(), *l)).collect());
+        let some = levels(&[("*", Level::Metadata), ("mail/*", Level::Sealed), ("mail/list", Level::Facts)]).unwrap();
+        assert_eq!(some.of("mail/list", ["mail/*", "call_tool"]), Level::Facts);
+        assert_eq!(some.of("mail/send", ["mail/*", "call_tool"]), Level::Sealed);
+        assert_eq!(some.of("files/read", ["files/*", "call_tool"]), Level::Metadata);
+        assert_eq!(Levels::default().of("files/read", []), Level::Facts);
+        assert!(levels(&[("cal_tool", Level::Facts)]).unwrap_err().contains("`cal_tool`"));
+    }
+}
