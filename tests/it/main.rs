@@ -16,6 +16,7 @@ mod cli;
 mod conformance;
 mod crash;
 mod door;
+mod evidence;
 mod fuzz_corpus;
 mod generated;
 mod journal;

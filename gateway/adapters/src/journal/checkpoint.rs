@@ -87,6 +87,8 @@ impl Notary {
         let (size, root) = (head.tree.size(), head.tree.root());
         let is_new = inner.latest.borrow().as_ref().is_none_or(|last| last.checkpoint.size < size);
         let Some(signer) = signers.first().filter(|_| is_new || again) else { return Ok(()) };
+        // So that a later look can say which record differs from what was signed.
+        inner.journal.shared.flush_tree(false)?;
         let checkpoint = Checkpoint { origin: signer.verifier().name().to_owned(), size, root };
         let text = checkpoint.text();
         let note = Note { signatures: signers.iter().map(|signer| signer.sign(&text)).collect(), text };

@@ -246,10 +246,12 @@ impl Stored {
     }
 }
 
+const CHANGED: &str = "is the first that was changed, left out or put in";
+
 fn differs(anchor: &Anchor, at: Option<u64>) -> String {
     let Anchor { size, from, .. } = anchor;
     let place = match at {
-        Some(seq) => format!("sequence number {seq} is the first that was changed, left out or put in"),
+        Some(seq) => format!("sequence number {seq} {CHANGED}"),
         None => format!("one of the sequence numbers 0 to {} was changed, left out or put in", size.saturating_sub(1)),
     };
     format!("its first {size} records are not those that {from} signed: {place}")
@@ -271,22 +273,18 @@ impl Walk {
             let what = if bytes.is_empty() { "the file is empty" } else { "the segment has no header" };
             OpenError::damaged(path, format!("{what}, and sequence number {} belongs there", self.head.tree.size()))
         })?;
+        let place = || {
+            let at = self.differing.map(|seq| format!("; sequence number {seq} {CHANGED}"));
+            at.unwrap_or_default()
+        };
         if header.first_seq != first_seq || first_seq != self.head.tree.size() {
-            let what =
-                format!("it starts at sequence number {}, and {} comes next", header.first_seq, self.head.tree.size());
+            let next = self.head.tree.size();
+            let what = format!("it starts at sequence number {}, and {next} comes next{}", header.first_seq, place());
             return Err(OpenError::damaged(path, what));
         }
         if header.root_before != self.head.tree.root() {
-            let place = self
-                .differing
-                .map(|seq| format!(": sequence number {seq} is the first that was changed, left out or put in"));
-            return Err(OpenError::damaged(
-                path,
-                format!(
-                    "its header names another Merkle root for the {first_seq} records before it{}",
-                    place.unwrap_or_default()
-                ),
-            ));
+            let what = format!("its header names another Merkle root for the {first_seq} records before it{}", place());
+            return Err(OpenError::damaged(path, what));
         }
         // The folder of the journal is what a difference to a checkpoint is about.
         let journal = path.parent().unwrap_or(path);
@@ -329,13 +327,14 @@ impl Walk {
     /// There is nothing more to read, and nobody signed that there was.
     fn end(&self, journal: &Path) -> Result<(), OpenError> {
         let (size, Some(anchor)) = (self.head.tree.size(), self.anchors.last()) else { return Ok(()) };
-        Err(OpenError::damaged(
-            journal,
-            format!(
+        let what = match self.differing {
+            Some(_) => differs(anchor, self.differing),
+            None => format!(
                 "it ends before sequence number {size}, and {} signed {} records: what followed was cut off",
                 anchor.from, anchor.size
             ),
-        ))
+        };
+        Err(OpenError::damaged(journal, what))
     }
 }
 
