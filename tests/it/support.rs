@@ -187,6 +187,8 @@ pub struct Worker {
     pub token: String,
     pub session: Option<String>,
     pub accept: &'static str,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
     next: u64,
 }
 
@@ -201,6 +203,7 @@ impl Worker {
             token: token.into(),
             session: None,
             accept: "application/json",
+            headers: Vec::new(),
             next: 1,
         }
     }
@@ -223,6 +226,9 @@ impl Worker {
         let mut request = self.http.post(&self.url).bearer_auth(&self.token).header("content-type", "application/json");
         if let Some(session) = &self.session {
             request = request.header("mcp-session-id", session);
+        }
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
         }
         request.header("accept", self.accept).body(body).send().await
     }

@@ -32,6 +32,8 @@ use warden_core::port::{Journal as _, Room};
 const LIMIT_MAX: usize = 10_000;
 /// How long a query waits for the view.
 const VIEW_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it waits for what is there when it is asked.
+const VIEW_LAG: Duration = Duration::from_millis(500);
 /// Records of a stream that are read at once.
 const STREAM_PART: u64 = 256;
 /// How often a stream that follows looks for more.
@@ -73,14 +75,16 @@ async fn look<T: Send + 'static>(
     min_seq: Option<u64>,
     look: impl FnOnce(&View, &OperatorPlane) -> io::Result<T> + Send + 'static,
 ) -> Result<T, Box<Response>> {
-    let ready =
-        |plane: &OperatorPlane| plane.view.get().is_some_and(|view| min_seq.is_none_or(|seq| view.next() > seq));
+    // What was decided before somebody asked is there, unless the view is far behind.
+    let newest = plane.gate.ports.journal.next_seq().checked_sub(1);
+    let wanted = min_seq.or(newest);
+    let patience = if min_seq.is_some() { VIEW_PATIENCE } else { VIEW_LAG };
     let waited = async {
-        while min_seq.is_some() && !ready(&plane) {
+        while !plane.view.get().is_some_and(|view| wanted.is_none_or(|seq| view.next() > seq)) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    if tokio::time::timeout(VIEW_PATIENCE, waited).await.is_err() {
+    if tokio::time::timeout(patience, waited).await.is_err() && min_seq.is_some() {
         return Err(Box::new(unavailable("the queryable log has not come to that sequence number; try again")));
     }
     let looked = tokio::task::spawn_blocking(move || {
@@ -159,9 +163,7 @@ async fn page(
 
 async fn decision(State(plane): Plane, Extension(by): Extension<By>, Path(id): Path<String>) -> Response {
     recorded(&plane, &by, "show", json!({ "id": id })).await;
-    // What was decided a moment ago is there.
-    let newest = plane.gate.ports.journal.next_seq().checked_sub(1);
-    let looked = look(plane, newest, move |view, plane| {
+    let looked = look(plane, None, move |view, plane| {
         let data_dir = &plane.governor.setup().data_dir;
         review::show(view, &mut plane.gate.ports.journal.reader(), data_dir, keys(plane), &id)
     });
