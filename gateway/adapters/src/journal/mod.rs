@@ -128,6 +128,8 @@ pub enum Health {
 struct Waiting {
     record: Record,
     bytes: Vec<u8>,
+    /// Its hash, made by whoever appends: the writer has the disk to wait for.
+    leaf: Hash,
     room: Room,
     /// Nobody waits for a note.
     done: Option<Done>,
@@ -138,6 +140,10 @@ type Queued = Option<Waiting>;
 type Done = oneshot::Sender<Result<Receipt, JournalError>>;
 
 impl Waiting {
+    fn new(record: Record, bytes: Vec<u8>, room: Room, done: Option<Done>) -> Self {
+        Self { leaf: leaf(&bytes), record, bytes, room, done }
+    }
+
     fn tell(self, result: Result<Receipt, JournalError>) {
         match (self.done, result) {
             // The worker may have given up waiting; the record stands all the same.
@@ -232,10 +238,11 @@ impl Journal {
             return Err(JournalError::Full);
         }
         let (done, receipt) = oneshot::channel();
+        let waiting = Waiting::new(record, bytes, room, Some(done));
         {
             let queue = lock(&self.shared.queue);
             let queue = queue.as_ref().ok_or(JournalError::Failed)?;
-            match queue.try_send(Some(Waiting { record, bytes, room, done: Some(done) })) {
+            match queue.try_send(Some(waiting)) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_)) => return Err(JournalError::Busy),
                 Err(TrySendError::Disconnected(_)) => return Err(JournalError::Failed),
@@ -249,7 +256,7 @@ impl Journal {
     /// waits for, or soon by itself. A full line is waited for: what happened is told.
     pub async fn note(&self, record: Record) {
         let bytes = record.to_bytes(&self.key);
-        let mut waiting = Some(Waiting { record, bytes, room: Room::Reserved, done: None });
+        let mut waiting = Some(Waiting::new(record, bytes, Room::Reserved, None));
         while waiting.is_some() {
             {
                 // Held until the note is in its place: whoever closes the queue after that writes it.
@@ -463,13 +470,12 @@ impl Writer {
             frame::push(&mut self.buffer, seq, first, &waiting.bytes);
         }
         self.segment.append(&self.buffer, part.len() as u64)?;
-        let leaves: Vec<Hash> = part.iter().map(|waiting| leaf(&waiting.bytes)).collect();
         {
             let mut head = lock(&self.shared.head);
             // Whoever sees the head finds its leaves here or in the files.
-            lock(&self.shared.fresh).extend_from_slice(&leaves);
-            for ((seq, waiting), leaf) in (first..).zip(&part).zip(leaves) {
-                head.tree.push(leaf);
+            lock(&self.shared.fresh).extend(part.iter().map(|waiting| waiting.leaf));
+            for (seq, waiting) in (first..).zip(&part) {
+                head.tree.push(waiting.leaf);
                 head.state.apply(seq, &waiting.record);
             }
         }
@@ -550,7 +556,7 @@ impl Writer {
         let ts = jiff::Timestamp::now();
         let record = Record::new(ts, Body::State(mark));
         let bytes = record.to_bytes(&self.key);
-        self.commit(vec![Waiting { record, bytes, room: Room::Reserved, done: None }])
+        self.commit(vec![Waiting::new(record, bytes, Room::Reserved, None)])
     }
 }
 
