@@ -407,7 +407,7 @@ impl Config {
             RawLevel::Metadata => Level::Metadata,
         };
         let levels = raw.journal.levels.iter().map(|(name, of)| (name.clone(), level(*of))).collect();
-        let levels = Levels::new(levels).map_err(|e| format!("journal.levels: {e}"))?;
+        let levels = Levels::new(levels);
         Ok(Self {
             listen: address("listen", &raw.listen)?,
             operator_listen,
@@ -446,7 +446,7 @@ impl Config {
             witnesses,
             retain: Retain {
                 age: raw.journal.retention.days.map(|days| Duration::from_secs(u64::from(days) * 86_400)),
-                bytes: raw.journal.retention.mb.map(|mb| mb << 20),
+                bytes: raw.journal.retention.mb.map(|mb| mb.saturating_mul(1 << 20)),
             },
             held_for: Duration::from_secs(u64::from(raw.held_for_h) * 3600),
         })

@@ -72,6 +72,7 @@ impl From<warden_adapters::journal::OpenError> for Failure {
     fn from(error: warden_adapters::journal::OpenError) -> Self {
         let code = match error {
             warden_adapters::journal::OpenError::Damaged { .. } => NO,
+            warden_adapters::journal::OpenError::Newer { .. } => INVALID,
             warden_adapters::journal::OpenError::Io { .. } => FAILED,
         };
         Self { code, ..Self::of(&error) }

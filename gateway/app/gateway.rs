@@ -24,7 +24,7 @@ use warden_adapters::keys::Keys;
 use warden_adapters::metrics::Metrics;
 use warden_adapters::view::View;
 use warden_adapters::world::{World, now};
-use warden_core::journal::note::SignerKey;
+use warden_core::journal::note::{SignerKey, VerifierKey};
 use warden_core::journal::record::{Body, KeyChange, PolicyChange, PolicyEvent, Record};
 use warden_core::pipeline::{self, Gate};
 use warden_core::port::{Journal as _, Room};
@@ -76,7 +76,7 @@ impl Gateway {
         let data_dir = DataDir::open(&config.setup.data_dir)?;
         let keys = Keys::open(data_dir.path())?;
         let signer = keys.signer(config.signing.key.as_deref(), config.signing.origin.as_deref())?;
-        let anchors = anchors(data_dir.path(), &keys, &config.witnesses)?;
+        let anchors = anchors(data_dir.path(), &keys.verifiers()?, &config.witnesses)?;
         let (path, mac, options) = (data_dir.path().to_owned(), keys.mac().clone(), config.journal.clone());
         let journal = blocking(move || Journal::open(&path, mac, options, &anchors)).await?;
         signs_on(&journal, &keys, &signer, new_checkpoint_key).await?;
@@ -246,10 +246,9 @@ fn raise_file_limit() {
 }
 
 /// What the journal must be: its own last checkpoint, and what witnesses have.
-pub fn anchors(data_dir: &Path, keys: &Keys, witnesses: &[Witness]) -> std::io::Result<Vec<Anchor>> {
-    let verifiers = keys.verifiers()?;
-    let mut all: Vec<Anchor> = checkpoint::anchor(&checkpoint::file(data_dir), &verifiers)?.into_iter().collect();
-    all.extend(witness::anchors(data_dir, witnesses, &verifiers)?);
+pub fn anchors(data_dir: &Path, keys: &[VerifierKey], witnesses: &[Witness]) -> std::io::Result<Vec<Anchor>> {
+    let mut all: Vec<Anchor> = checkpoint::anchor(&checkpoint::file(data_dir), keys)?.into_iter().collect();
+    all.extend(witness::anchors(data_dir, witnesses, keys)?);
     Ok(all)
 }
 

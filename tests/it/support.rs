@@ -260,7 +260,7 @@ pub fn refusal(answer: &Value) -> (&str, &str) {
 /// The whole journal, held against its own last checkpoint.
 pub fn verified(data: &Path) -> Result<Verified, OpenError> {
     let keys = Keys::open(data).unwrap();
-    let anchors = warden::gateway::anchors(data, &keys, &[]).unwrap();
+    let anchors = warden::gateway::anchors(data, &keys.verifiers().unwrap(), &[]).unwrap();
     verify(data, &anchors, |_, _| {})
 }
 

@@ -101,6 +101,7 @@ impl Identities {
 
     /// Adds an operator with a fresh token, told once. A name is used once.
     pub fn add_operator(&mut self, name: &str, now: &str) -> io::Result<String> {
+        fine_name(name).map_err(io::Error::other)?;
         if self.operators.iter().any(|operator| operator.name == name) {
             return Err(io::Error::other(format!("operator `{name}` is there already: revoke them first")));
         }
@@ -134,6 +135,16 @@ impl Identities {
         let hash = hash(secret);
         self.operators.iter().find(|operator| operator.hash == hash)
     }
+}
+
+/// Whether a name can be told, typed and stand in a path: 1 to 64 letters, digits, `.`, `_`, `-`, with spaces within.
+pub fn fine_name(name: &str) -> Result<(), String> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"._- ".contains(&b);
+    if name.is_empty() || name.len() > 64 || name.trim() != name || !name.bytes().all(fine) {
+        let shown: String = name.chars().take(64).collect();
+        return Err(format!("`{}`: use 1 to 64 letters, digits, `.`, `_`, `-`", shown.escape_debug()));
+    }
+    Ok(())
 }
 
 fn file(data_dir: &Path) -> PathBuf {

@@ -72,7 +72,7 @@ impl Metrics {
         let unwitnessed = Gauge::<i64>::default();
         registry.register(
             "unwitnessed_records",
-            "Records that the slowest witness has not seen; -1 without a witness",
+            "Records that no witness has seen; -1 without a witness",
             unwitnessed.clone(),
         );
         Self {

@@ -91,7 +91,7 @@ pub async fn run(global: &Global) -> Outcome {
                     "name one with `witness:` in warden.yaml, such as a file on another mount",
                 );
             }
-            let anchors = Keys::open(&data).and_then(|keys| anchors(&data, &keys, &config.witnesses));
+            let anchors = Keys::open(&data).and_then(|keys| anchors(&data, &keys.verifiers()?, &config.witnesses));
             if let Err(e) = &anchors {
                 find("bad", e.to_string(), "put the right file or key back");
             }

@@ -6,7 +6,7 @@ use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
-use warden_core::journal::note::{Note, VerifierKey};
+use warden_core::journal::note::{Note, Untrusted, VerifierKey};
 use warden_core::journal::proof::RangeCheck;
 use warden_core::journal::record::Record;
 use warden_core::journal::tree::leaf;
@@ -55,7 +55,13 @@ pub fn check(path: &Path, keys: &[VerifierKey], mut progress: impl FnMut(u64, u6
     let shown = |path: &Path| path.display().to_string();
     let io = |path: &Path| {
         let file = shown(path);
-        move |cause| Wrong::Io { file, cause }
+        move |cause: io::Error| match cause.kind() {
+            // Packed or written otherwise than Warden does.
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+                Wrong::Changed { file, what: format!("its content is damaged: {cause}") }
+            }
+            _ => Wrong::Io { file, cause },
+        }
     };
     let bad = |path: &Path, what: String| Wrong::Changed { file: shown(path), what };
     let text = std::fs::read(&proof).map_err(io(&proof))?;
@@ -64,8 +70,11 @@ pub fn check(path: &Path, keys: &[VerifierKey], mut progress: impl FnMut(u64, u6
     if manifest.v > VERSION {
         return Err(bad(&proof, format!("version {} of the proof, and this Warden reads up to {VERSION}", manifest.v)));
     }
-    let trusted = Note::parse(&manifest.checkpoint).map_err(Into::into).and_then(|note| note.checkpoint(keys));
-    let checkpoint = trusted.map_err(|e| bad(&proof, format!("its checkpoint: {e}")))?;
+    let trusted = Note::parse(&manifest.checkpoint).map_err(Into::into).and_then(|note| {
+        let checkpoint = note.checkpoint(keys)?;
+        Ok::<_, Untrusted>((checkpoint, note.signer(keys).map(ToString::to_string).unwrap_or_default()))
+    });
+    let (checkpoint, verifier) = trusted.map_err(|e| bad(&proof, format!("its checkpoint: {e}")))?;
     if checkpoint.origin != manifest.origin {
         let what = format!("its checkpoint is of the log `{}`, not of `{}`", checkpoint.origin, manifest.origin);
         return Err(bad(&proof, what));
@@ -123,7 +132,7 @@ pub fn check(path: &Path, keys: &[VerifierKey], mut progress: impl FnMut(u64, u6
         to,
         origin: manifest.origin,
         size: checkpoint.size,
-        verifier: manifest.verifier,
+        verifier,
     })
 }
 

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use warden_core::journal::proof;
 use warden_core::journal::record::{Body, Hold, HoldChange, KeyChange, Read, Record};
 use warden_core::journal::tree::hex;
+use warden_core::pipeline;
 use warden_core::port::{Journal as _, Room};
 
 /// A page has at most so many records.
@@ -117,6 +118,8 @@ struct Page {
     records: Vec<Value>,
     /// `before` of the next page; null on the last one.
     next_before: Option<u64>,
+    /// The first sequence number that was not looked at: where to follow from.
+    next_seq: u64,
     /// Whether this look is in the log.
     recorded: bool,
 }
@@ -139,6 +142,9 @@ async fn page(
     mut query: Query,
     find: fn(&View, &mut crate::journal::Reader, &Query) -> io::Result<Vec<view::Found>>,
 ) -> Response {
+    if let Err(what) = query.check() {
+        return error(StatusCode::BAD_REQUEST, "invalid", &what);
+    }
     let limit = query.limit.unwrap_or(50);
     if limit > LIMIT_MAX {
         return error(
@@ -150,10 +156,13 @@ async fn page(
     query.limit = Some(limit);
     let recorded = recorded(&plane, &by, how, json!(query)).await;
     let looked = look(plane, query.min_seq, move |view, plane| {
+        let next_seq = view.next();
         let found = find(view, &mut plane.gate.ports.journal.reader(), &query)?;
-        let oldest = found.iter().map(|(seq, _)| *seq).min();
+        // Outcomes come along with a timeline's decisions and are not counted.
+        let own: Vec<u64> = found.iter().filter(|(_, record)| query.matches(record)).map(|(seq, _)| *seq).collect();
         Ok(Page {
-            next_before: oldest.filter(|_| found.len() >= limit),
+            next_before: own.iter().min().copied().filter(|_| own.len() >= limit),
+            next_seq,
             records: all_shown(&found, keys(plane)),
             recorded,
         })
@@ -174,6 +183,16 @@ async fn decision(State(plane): Plane, Extension(by): Extension<By>, Path(id): P
 }
 
 async fn stats(State(plane): Plane, Extension(by): Extension<By>, Params(query): Params<Query>) -> Response {
+    if query.before.is_some() || query.limit.is_some() || query.kind.is_some() {
+        return error(
+            StatusCode::BAD_REQUEST,
+            "invalid",
+            "`before`, `limit` and `kind` mean nothing here: all decisions count",
+        );
+    }
+    if let Err(what) = query.check() {
+        return error(StatusCode::BAD_REQUEST, "invalid", &what);
+    }
     recorded(&plane, &by, "stats", json!(query)).await;
     answered(look(plane, query.min_seq, move |view, _| view::stats(view, &query)).await.map(Json))
 }
@@ -204,7 +223,7 @@ async fn records(State(plane): Plane, Extension(by): Extension<By>, Params(wante
         drop(plane);
         let (mut at, mut reader) = (from, journal.reader());
         while at < to {
-            let end = journal.next_seq().min(to).min(at + STREAM_PART);
+            let end = journal.next_seq().min(to).min(at.saturating_add(STREAM_PART));
             if at >= end {
                 if !wanted.follow {
                     return;
@@ -254,7 +273,8 @@ struct Span {
 }
 
 /// What an export of that time has, and its proof.
-async fn export(State(plane): Plane, Params(span): Params<Span>) -> Response {
+async fn export(State(plane): Plane, Extension(by): Extension<By>, Params(span): Params<Span>) -> Response {
+    recorded(&plane, &by, "export", json!(span)).await;
     let verifier = plane.notary.verifier().to_string();
     let looked = look(plane.clone(), None, move |view, plane| {
         plane.notary.sign()?;
@@ -345,15 +365,19 @@ struct OfRecord {
     size: Option<u64>,
 }
 
+/// Against a signed checkpoint, unless a size is given.
 async fn inclusion(State(plane): Plane, Params(OfRecord { seq, size }): Params<OfRecord>) -> Response {
+    let notary = plane.notary.clone();
     proved(plane, move |tree| {
-        let size = size.unwrap_or(tree.size());
+        let signed = notary.latest().borrow().clone().filter(|_| size.is_none());
+        let size = size.or(signed.as_ref().map(|signed| signed.checkpoint.size)).unwrap_or(tree.size());
         if seq >= size || size > tree.size() {
             return Ok(None);
         }
         let path = proof::inclusion(tree, seq, size)?;
         let (leaf, root) = (tree.leaf(seq)?, proof::root(tree, size)?);
-        Ok(Some(json!({ "seq": seq, "size": size, "leaf": hex(&leaf), "root": hex(&root), "path": all_hex(&path) })))
+        let note = signed.map(|signed| signed.note.to_string());
+        Ok(Some(json!({ "seq": seq, "size": size, "leaf": hex(&leaf), "root": hex(&root), "path": all_hex(&path), "checkpoint": note })))
     })
     .await
 }
@@ -410,8 +434,18 @@ struct Place {
 }
 
 async fn place_hold(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Place>) -> Response {
-    if body.name.is_empty() || body.name.len() > 128 {
-        return error(StatusCode::BAD_REQUEST, "invalid", "a hold has a name of 1 to 128 bytes");
+    if let Err(what) = crate::identity::fine_name(&body.name) {
+        return error(StatusCode::BAD_REQUEST, "invalid", &format!("`name`: {what}"));
+    }
+    if matches!((body.since, body.until), (Some(since), Some(until)) if since >= until) {
+        return error(StatusCode::BAD_REQUEST, "invalid", "`since` is not before `until`: it would keep nothing");
+    }
+    if plane.gate.ports.journal.head().state.holds.contains_key(&body.name) {
+        return error(
+            StatusCode::CONFLICT,
+            "refused",
+            "there is a hold of that name: release it first, or take another name",
+        );
     }
     let keeps = Hold { since: body.since, until: body.until };
     changed_hold(&plane, HoldChange { name: body.name, keeps: Some(keeps), operator: by.0 }).await
@@ -446,7 +480,7 @@ async fn retain(State(plane): Plane, Extension(by): Extension<By>, Json(body): J
     }
     let keep = Retain {
         age: body.days.map(|days| Duration::from_secs(u64::from(days) * 86_400)),
-        bytes: body.mb.map(|mb| mb << 20),
+        bytes: body.mb.map(|mb| mb.saturating_mul(1 << 20)),
     };
     match plane.drop_old(keep, Some(&by.0)).await {
         Ok(dropped) => Json(json!({ "dropped": dropped })).into_response(),
@@ -468,13 +502,16 @@ async fn erase(State(plane): Plane, Extension(by): Extension<By>, Json(Erase { w
     }
     let keys = &plane.gate.ports.keys;
     let parked = plane.gate.ports.journal.head().state.parked;
-    let own = parked.iter().filter(|(_, parked)| parked.worker == worker);
-    let mut held = 0;
-    for (id, _) in own {
+    let own: Vec<_> = parked.into_iter().filter(|(_, parked)| parked.worker == worker).map(|(id, _)| id).collect();
+    let held = own.len();
+    for id in &own {
         if let Err(e) = keys.destroy(id) {
             return unavailable(&format!("the key of a held proposal could not be destroyed: {e}"));
         }
-        held += 1;
+    }
+    // What nobody can read any more can never run.
+    if let Err(e) = pipeline::expire(&plane.gate, own).await {
+        return unavailable(&e.to_string());
     }
     match keys.destroy_worker(&worker) {
         Ok(sealed) => Json(json!({ "worker": worker, "sealed": sealed, "held": held })).into_response(),

@@ -11,7 +11,7 @@ use crate::view::View;
 use crate::world::{World, now};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -88,7 +88,7 @@ pub struct Ready {
     pub view_lag: u64,
     /// Records of the newest checkpoint.
     pub signed: u64,
-    /// Records that some witness has not seen; nothing without a witness.
+    /// Records that no witness has seen; nothing without a witness.
     pub unwitnessed: Option<u64>,
     /// Held proposals.
     pub held: usize,
@@ -116,6 +116,11 @@ impl OperatorPlane {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .merge(named)
+            .fallback(async || error(StatusCode::NOT_FOUND, "no_such_path", "the operator plane has no such path"))
+            .method_not_allowed_fallback(async || {
+                error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes other methods")
+            })
+            .layer(middleware::map_response(in_one_shape))
             .layer(middleware::from_fn_with_state(self.clone(), peers_only))
             .layer(middleware::from_fn(super::to_its_end))
             .with_state(self)
@@ -158,10 +163,10 @@ impl OperatorPlane {
         records.saturating_sub(self.view.get().map_or(0, View::next))
     }
 
-    /// Records that the slowest witness has not seen; nothing without a witness.
+    /// Records that no witness has seen; nothing without a witness.
     pub fn unwitnessed(&self) -> Option<u64> {
         let records = self.gate.ports.journal.next_seq();
-        self.witnesses.status().iter().map(|witness| records.saturating_sub(witness.size)).max()
+        self.witnesses.status().iter().map(|witness| records.saturating_sub(witness.size)).min()
     }
 
     /// Drops what is not kept any more, from the journal and from the view.
@@ -226,6 +231,17 @@ impl OperatorPlane {
 
 pub(super) type Plane = State<Arc<OperatorPlane>>;
 
+/// What the framework refuses by itself, in the shape of all other errors.
+async fn in_one_shape(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !status.is_client_error() || !kind.starts_with("text/plain") {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), 4096).await.unwrap_or_default();
+    error(status, "invalid", &String::from_utf8_lossy(&text))
+}
+
 async fn peers_only(State(plane): Plane, request: Request, next: Next) -> Response {
     if let Err(response) = guard(request.headers(), &plane.allowed_hosts) {
         return *response;
@@ -253,11 +269,12 @@ async fn named_only(State(plane): Plane, mut request: Request, next: Next) -> Re
             next.run(request).await
         }
         Err(Some(worker)) => plane.refuse_worker(&worker, request.uri().path()).await,
-        Err(None) => error(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "an operator's bearer token is needed: `warden operator add NAME`",
-        ),
+        Err(None) => {
+            let message = "an operator's bearer token is needed: `warden operator add NAME`";
+            let mut response = error(StatusCode::UNAUTHORIZED, "unauthorized", message);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
     }
 }
 
@@ -379,6 +396,10 @@ async fn issue(State(plane): Plane, Extension(by): Extension<By>, Json(body): Js
 }
 
 async fn revoke_token(State(plane): Plane, Extension(by): Extension<By>, Path(id): Path<String>) -> Response {
+    let known = plane.identities.read().unwrap_or_else(PoisonError::into_inner).tokens.iter().any(|t| t.id == id);
+    if !known {
+        return error(StatusCode::NOT_FOUND, "not_found", "no such token");
+    }
     revoked(plane.change(&by, ("token_revoke", &id), |all| Ok(all.revoke_token(&id))).await, "token")
 }
 
@@ -404,6 +425,11 @@ async fn add_operator(State(plane): Plane, Extension(by): Extension<By>, Json(bo
 }
 
 async fn revoke_operator(State(plane): Plane, Extension(by): Extension<By>, Path(name): Path<String>) -> Response {
+    let known =
+        plane.identities.read().unwrap_or_else(PoisonError::into_inner).operators.iter().any(|o| o.name == name);
+    if !known {
+        return error(StatusCode::NOT_FOUND, "not_found", "no such operator");
+    }
     let change = |all: &mut Identities| {
         if all.operators.len() == 1 && all.operators.iter().any(|o| o.name == name) {
             return Err(std::io::Error::other("the last operator stays: add another one first"));

@@ -14,6 +14,9 @@ use warden_core::journal::proof::Hashes;
 use warden_core::journal::tree::{Frontier, Hash};
 
 const HASH: u64 = 32;
+/// Kept free for hashes, so that a full disk can still be made room on: old segments go only after their hashes are safe.
+const RESERVED: &str = "reserved.tmp";
+const RESERVED_BYTES: usize = 1 << 20;
 /// Levels between two files, and the number of hashes that one of the upper file stands for.
 const STRIDE: u32 = 8;
 const FAN: u64 = 1 << STRIDE;
@@ -49,6 +52,24 @@ impl TreeFiles {
             }
         }
         Ok(files)
+    }
+
+    /// Keeps some room, unless it is kept already or there is none.
+    pub(super) fn reserve(&self) {
+        let path = self.dir.join(RESERVED);
+        if std::fs::metadata(&path).is_ok_and(|meta| meta.len() >= RESERVED_BYTES as u64) {
+            return;
+        }
+        let made = self.disk.create(&path).and_then(|file| self.disk.write(&file, &vec![0; RESERVED_BYTES], 0));
+        if let Err(e) = made {
+            let _ = self.disk.remove(&path);
+            tracing::warn!(error = %e, file = %path.display(), "no room is kept for hashes");
+        }
+    }
+
+    /// Gives the kept room up; whether there was some.
+    pub(super) fn give_room(&self) -> bool {
+        self.disk.remove(&self.dir.join(RESERVED)).is_ok()
     }
 
     /// Opens the files for reading alone.

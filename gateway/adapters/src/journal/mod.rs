@@ -195,6 +195,7 @@ impl Journal {
     /// still is what was signed.
     pub fn open(dir: &Path, key: MacKey, options: Options, anchors: &[Anchor]) -> Result<Self, OpenError> {
         let Recovered { segment, head, tree } = recover::open(dir, &options, anchors)?;
+        tree.reserve();
         let (queue, waiting) = sync_channel(options.queue_max);
         let (committed, _) = broadcast::channel(4096);
         let shared = Arc::new(Shared {
@@ -333,7 +334,13 @@ impl Shared {
         }
         let mut fresh = lock(&self.fresh);
         // What is not written now, for want of room, is written to the same place the next time.
-        tree.files.append(&fresh)?;
+        if let Err(e) = tree.files.append(&fresh) {
+            if !tree.files.give_room() {
+                return Err(e);
+            }
+            tracing::warn!(error = %e, "the room that was kept for hashes is used now");
+            tree.files.append(&fresh)?;
+        }
         fresh.clear();
         drop(fresh);
         if durable {
@@ -511,6 +518,7 @@ impl Writer {
                 if was_full {
                     tracing::info!("there is room again: the journal takes all records");
                     segment::reserve(&*self.options.disk, &dir, self.options.reserved_bytes);
+                    lock(&self.shared.tree).files.reserve();
                 }
                 *lock(&self.shared.health) = Health::Good;
             }
@@ -553,7 +561,7 @@ impl Writer {
                 return Ok(());
             }
         };
-        let ts = jiff::Timestamp::now();
+        let ts = crate::world::now();
         let record = Record::new(ts, Body::State(mark));
         let bytes = record.to_bytes(&self.key);
         self.commit(vec![Waiting::new(record, bytes, Room::Reserved, None)])

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use warden_core::catalogue::sha256_hex;
 use warden_core::journal::frame::{self, Damage, SegmentHeader, Tail};
 use warden_core::journal::proof;
-use warden_core::journal::record::{Body, Record};
+use warden_core::journal::record::{Body, Record, Unreadable};
 use warden_core::journal::state::State;
 use warden_core::journal::tree::{Frontier, Hash, leaf};
 
@@ -27,6 +27,14 @@ pub enum OpenError {
         /// Why not.
         #[source]
         cause: io::Error,
+    },
+    /// It was written by a newer Warden.
+    #[error("`{}` was written by a newer Warden, and is as it should be as far as this one can tell: use the newer one ({what})", path.display())]
+    Newer {
+        /// The segment.
+        path: PathBuf,
+        /// Which version, and where.
+        what: String,
     },
     /// The journal was changed by something else than Warden.
     #[error("journal damaged: `{}`: {what}; keep the folder as it is, and restore it from a copy or start with an empty one", path.display())]
@@ -144,7 +152,7 @@ fn whole_tree(
         return Ok(tree);
     }
     let path = dir.join("tree");
-    if before.first().is_some_and(|(first, _)| *first > 0) {
+    if expected.size() > 0 && before.first().is_none_or(|(first, _)| *first > 0) {
         return Err(OpenError::damaged(&path, "it does not hold the hashes of the records that retention has dropped"));
     }
     tracing::warn!(folder = %path.display(), records = expected.size(), "the tree's hashes are made anew from the journal");
@@ -289,8 +297,13 @@ impl Walk {
         // The folder of the journal is what a difference to a checkpoint is about.
         let journal = path.parent().unwrap_or(path);
         let walked = frame::walk(&bytes, first_seq, |frame| {
-            let record = Record::from_bytes(frame.payload)
-                .map_err(|e| Wrong::Record(format!("{e} at byte {}, sequence number {}", frame.offset, frame.seq)))?;
+            let record = Record::from_bytes(frame.payload).map_err(|e| {
+                let what = format!("{e} at byte {}, sequence number {}", frame.offset, frame.seq);
+                match e {
+                    Unreadable::Version(_) => Wrong::Open(OpenError::Newer { path: path.to_owned(), what }),
+                    Unreadable::Json(_) => Wrong::Record(what),
+                }
+            })?;
             self.record(frame.seq, frame.payload, &record, journal).map_err(Wrong::Open)
         });
         match walked {

@@ -64,7 +64,7 @@ impl Journal {
         let sizes: Vec<u64> =
             segments.iter().map(|(_, path)| std::fs::metadata(path).map_or(0, |meta| meta.len())).collect();
         let mut total: u64 = sizes.iter().sum();
-        let (mut files, mut why, mut last) = (Vec::new(), "age", None);
+        let (mut files, mut waiting, mut why, mut last) = (Vec::new(), Vec::new(), "age", None);
         for (number, pair) in segments.windows(2).enumerate().take(segments.len().saturating_sub(STAY)) {
             let [(_, path), (next, next_path)] = pair else { break };
             let span = (time_of(path), time_of(next_path));
@@ -76,13 +76,16 @@ impl Journal {
             }
             // A start must find a snapshot of what it does not find records of.
             let found = recover::snapshot_of(&self.shared.dir, *next, next_path).map_err(io::Error::other)?;
-            let Some(head) = found else { break };
             if !is_old {
                 why = "size";
             }
             total -= sizes[number];
-            files.push(path.clone());
-            last = Some((*next, head.tree.root()));
+            waiting.push(path.clone());
+            // A segment that was begun without room has none; a later one has.
+            if let Some(head) = found {
+                files.append(&mut waiting);
+                last = Some((*next, head.tree.root()));
+            }
         }
         Ok(match (last, segments.first()) {
             (Some((next_seq, root)), Some((first_seq, _))) => {

@@ -119,7 +119,8 @@ impl Task {
                     Ok(()) => {
                         again = AGAIN;
                         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-                        (status.size, status.at, status.error) = (signed.checkpoint.size, Some(Timestamp::now()), None);
+                        (status.size, status.at, status.error) =
+                            (signed.checkpoint.size, Some(crate::world::now()), None);
                     }
                     Err(e) => {
                         let was = {
@@ -266,15 +267,24 @@ pub fn anchors(data_dir: &Path, witnesses: &[Witness], keys: &[VerifierKey]) -> 
     let mut all = Vec::new();
     for witness in witnesses {
         let found = match &witness.target {
-            Target::File(path) => last_note(path, keys)?,
-            Target::Http(_) | Target::Tlog(..) => {
-                let found = super::checkpoint::anchor(&kept(data_dir, &witness.name), keys)?;
-                found.map(|anchor| Anchor { from: format!("what witness `{}` took", witness.name), ..anchor })
-            }
+            Target::File(path) => match last_note(path, keys)? {
+                None if of_kept(data_dir, witness, keys)?.is_some() => {
+                    tracing::warn!(witness = witness.name, "the witness's file is not there; what it had is known");
+                    of_kept(data_dir, witness, keys)?
+                }
+                found => found,
+            },
+            Target::Http(_) | Target::Tlog(..) => of_kept(data_dir, witness, keys)?,
         };
         all.extend(found);
     }
     Ok(all)
+}
+
+/// What a witness was known to have.
+fn of_kept(data_dir: &Path, witness: &Witness, keys: &[VerifierKey]) -> io::Result<Option<Anchor>> {
+    let found = super::checkpoint::anchor(&kept(data_dir, &witness.name), keys)?;
+    Ok(found.map(|anchor| Anchor { from: format!("witness `{}`, as was known,", witness.name), ..anchor }))
 }
 
 /// What a file of somebody's choice holds a journal to: one note, or a witness's file.

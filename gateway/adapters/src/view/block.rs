@@ -1,6 +1,7 @@
 //! A block of the view: what up to 1024 records in a row can be found by.
 
 use std::collections::{BTreeMap, BTreeSet};
+use warden_core::decision::Decision;
 use warden_core::journal::record::{Body, Record};
 
 /// Records a block holds.
@@ -13,8 +14,10 @@ pub enum Index {
     Worker,
     /// Server's name.
     Server,
-    /// The action, and `SERVER/TOOL`.
+    /// `SERVER/TOOL`; where there is no tool, the action.
     Tool,
+    /// The action.
+    Action,
     /// The verdict.
     Verdict,
     /// Who enforces it.
@@ -32,7 +35,8 @@ impl Index {
         match self {
             Index::Worker => b'w',
             Index::Server => b's',
-            Index::Tool => b'a',
+            Index::Tool => b't',
+            Index::Action => b'a',
             Index::Verdict => b'v',
             Index::Enforced => b'e',
             Index::Policy => b'p',
@@ -106,15 +110,21 @@ pub(super) fn hash(value: &str) -> u32 {
     value.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
+/// The tool as people name it.
+pub(super) fn tool(decision: &Decision) -> String {
+    match &decision.tool {
+        Some(tool) => format!("{}/{tool}", decision.server),
+        None => decision.action.clone(),
+    }
+}
+
 fn terms(record: &Record) -> BTreeSet<(Index, String)> {
     let mut terms = BTreeSet::from([(Index::Kind, record.body.kind().to_owned())]);
     if let Body::Decision(decision) = &record.body {
         terms.insert((Index::Worker, decision.worker.clone()));
         terms.insert((Index::Server, decision.server.clone()));
-        terms.insert((Index::Tool, decision.action.clone()));
-        if let Some(tool) = &decision.tool {
-            terms.insert((Index::Tool, format!("{}/{tool}", decision.server)));
-        }
+        terms.insert((Index::Tool, tool(decision)));
+        terms.insert((Index::Action, decision.action.clone()));
         terms.insert((Index::Verdict, decision.verdict.name().into()));
         terms.insert((Index::Enforced, decision.enforced.name().into()));
         terms.insert((Index::Reason, decision.reason.clone()));

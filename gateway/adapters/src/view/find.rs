@@ -6,6 +6,7 @@ use super::{View, block_of, posting_prefix};
 use crate::journal::Reader;
 use std::collections::HashSet;
 use std::io;
+use std::sync::atomic::Ordering;
 use warden_core::journal::record::{Body, Record};
 
 /// A record with its sequence number.
@@ -80,6 +81,12 @@ impl View {
         let key = |prefix: Vec<u8>| [prefix.as_slice(), &first.to_be_bytes()].concat();
         let Some(stored) = self.db.get(key(b"t".to_vec()))? else { return Ok(None) };
         let mut mask = Mask::all(first, stored.len() / 8);
+        let left = self.first.load(Ordering::Relaxed);
+        if left > first {
+            mask.keep(
+                (0..stored.len() / 8).filter_map(|n| u16::try_from(n).ok()).filter(|n| first + u64::from(*n) >= left),
+            );
+        }
         if query.since.is_some() || query.until.is_some() {
             let in_time = times(&stored).map(|time| is_in_time(query, time));
             mask.keep(in_time.enumerate().filter(|(_, fits)| *fits).filter_map(|(n, _)| u16::try_from(n).ok()));

@@ -20,6 +20,7 @@ use block::{BLOCK, Block};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use warden_core::journal::record::Record;
@@ -34,11 +35,13 @@ const LOCK_AGAIN: Duration = Duration::from_millis(5);
 /// number, big endian.
 const NEXT: &[u8] = b"!next";
 const LAYOUT: &[u8] = b"!layout";
-const LAYOUT_NOW: &[u8] = b"2";
+const LAYOUT_NOW: &[u8] = b"3";
 
 /// See the module.
 pub struct View {
     db: sled::Db,
+    /// The first sequence number that retention has left.
+    first: AtomicU64,
     pending: Mutex<Block>,
 }
 
@@ -80,7 +83,7 @@ impl View {
             _ => return Err(io::Error::other("it has another layout")),
         }
         let next = db.get(NEXT)?.and_then(|bytes| number(&bytes)).unwrap_or(first);
-        Ok(Self { db, pending: Mutex::new(Block::starting(next)) })
+        Ok(Self { db, first: AtomicU64::new(first), pending: Mutex::new(Block::starting(next)) })
     }
 
     /// sled lets go of its lock a moment after its last handle is dropped. Whoever does not wait for it takes a good view for one that
@@ -161,6 +164,7 @@ impl View {
     /// Forgets blocks of which retention has left nothing.
     pub fn forget_before(&self, first_seq: u64) -> io::Result<()> {
         let _pending = self.lock();
+        self.first.store(first_seq, Ordering::Relaxed);
         let mut gone = BTreeSet::new();
         for entry in self.db.scan_prefix(b"t") {
             let (key, times) = entry?;

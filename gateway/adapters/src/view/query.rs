@@ -23,7 +23,7 @@ pub struct Query {
     /// Server's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// `SERVER/TOOL`.
+    /// `SERVER/TOOL`; where there is no tool, the action.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
     /// An action's id.
@@ -68,13 +68,32 @@ pub struct Query {
 const HIDDEN: &str = "read";
 
 impl Query {
+    /// Whether its values are such as there are. The error names the one that is not.
+    pub fn check(&self) -> Result<(), String> {
+        let kinds = ["decision", "outcome", "policy", "operator", "state", "read", "retention", "hold", "key"];
+        let all: [(&str, &Option<String>, &[&str]); 3] = [
+            ("verdict", &self.verdict, &["allow", "escalate", "deny"]),
+            ("enforced", &self.enforced, &["gateway", "caller", "shadow"]),
+            ("kind", &self.kind, &kinds),
+        ];
+        for (name, value, known) in all {
+            if let Some(value) = value.as_deref().filter(|value| !known.contains(value)) {
+                return Err(format!("{name} `{}`: one of {}", value.escape_debug(), known.join(", ")));
+            }
+        }
+        if self.limit == Some(0) {
+            return Err("limit `0`: at least 1".into());
+        }
+        Ok(())
+    }
+
     /// Values to find in indexes.
     pub(super) fn postings(&self) -> Vec<(Index, &str)> {
         let all = [
             (Index::Worker, &self.worker),
             (Index::Server, &self.server),
             (Index::Tool, &self.tool),
-            (Index::Tool, &self.action),
+            (Index::Action, &self.action),
             (Index::Verdict, &self.verdict),
             (Index::Enforced, &self.enforced),
             (Index::Policy, &self.policy),
@@ -110,13 +129,13 @@ impl Query {
         };
         let same = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         let optional = |wanted: &Option<String>, value: &Option<String>| wanted.is_none() || wanted == value;
-        let tool = || decision.tool.as_ref().map(|tool| format!("{}/{tool}", decision.server));
+        let tool = || super::block::tool(decision);
         same(&self.worker, &decision.worker)
             && optional(&self.session, &decision.session)
             && optional(&self.task, &decision.task)
             && optional(&self.run, &decision.run)
             && same(&self.server, &decision.server)
-            && self.tool.as_ref().is_none_or(|wanted| *wanted == decision.action || tool().as_ref() == Some(wanted))
+            && self.tool.as_ref().is_none_or(|wanted| *wanted == tool())
             && same(&self.action, &decision.action)
             && same(&self.verdict, decision.verdict.name())
             && same(&self.enforced, decision.enforced.name())

@@ -15,7 +15,7 @@ pub struct Stats {
     pub decisions: u64,
     /// By verdict.
     pub verdicts: BTreeMap<String, u64>,
-    /// By action; a tool is `SERVER/TOOL`.
+    /// By `SERVER/TOOL`; where there is no tool, by action.
     pub tools: BTreeMap<String, u64>,
     /// By deciding policy; a decision may have several.
     pub policies: BTreeMap<String, u64>,

@@ -17,7 +17,7 @@ use warden_core::journal::proof;
 
 /// See the module.
 pub(super) enum Log {
-    Gateway(Client),
+    Gateway(Client, Option<Keys>),
     Folder(Box<Folder>),
 }
 
@@ -37,12 +37,14 @@ impl Folder {
 impl Log {
     pub(super) async fn open(dir: &Path) -> Result<Self, Failure> {
         if let Some(client) = Client::connect(dir)? {
-            return Ok(Self::Gateway(client));
+            // Without the folder's keys what is sealed stays so.
+            return Ok(Self::Gateway(client, Keys::open(dir).ok()));
         }
         let lock = DataDir::open(dir)?;
         let keys = Keys::open(dir)?;
         let verifying = bar("reading the journal");
-        let verified = verify(dir, &anchors(dir, &keys, &[])?, |done, all| verifying.at(done as u64, all as u64))?;
+        let verified =
+            verify(dir, &anchors(dir, &keys.verifiers()?, &[])?, |done, all| verifying.at(done as u64, all as u64))?;
         drop(verifying);
         let view = View::open(&dir.join("view"), verified.first_seq, verified.records)?;
         let indexing = bar("indexing");
@@ -51,12 +53,13 @@ impl Log {
         Ok(Self::Folder(Box::new(Folder { lock, view, keys })))
     }
 
-    pub(super) async fn query(&self, query: &Query) -> Result<Vec<Value>, Failure> {
+    /// What matches, and the first sequence number that was not looked at.
+    pub(super) async fn query(&self, query: &Query) -> Result<(Vec<Value>, u64), Failure> {
         self.page("/v1/decisions", query, view::run).await
     }
 
     pub(super) async fn timeline(&self, query: &Query) -> Result<Vec<Value>, Failure> {
-        self.page("/v1/timeline", query, view::timeline).await
+        Ok(self.page("/v1/timeline", query, view::timeline).await?.0)
     }
 
     async fn page(
@@ -64,21 +67,26 @@ impl Log {
         path: &str,
         query: &Query,
         find: fn(&View, &mut Reader, &Query) -> std::io::Result<Vec<view::Found>>,
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<(Vec<Value>, u64), Failure> {
         match self {
-            Self::Gateway(client) => {
+            Self::Gateway(client, _) => {
                 let page = client.get(&with(path, query)).await?;
-                Ok(page["records"].as_array().cloned().unwrap_or_default())
+                if page["recorded"] == false {
+                    crate::commands::tell("this look was not recorded: the journal takes no ordinary records now");
+                }
+                let records = page["records"].as_array().cloned().unwrap_or_default();
+                Ok((records, page["next_seq"].as_u64().unwrap_or_default()))
             }
             Self::Folder(folder) => {
-                Ok(all_shown(&find(&folder.view, &mut folder.reader(), query)?, Some(&folder.keys)))
+                let found = find(&folder.view, &mut folder.reader(), query)?;
+                Ok((all_shown(&found, Some(&folder.keys)), folder.view.next()))
             }
         }
     }
 
     pub(super) async fn stats(&self, query: &Query) -> Result<Stats, Failure> {
         match self {
-            Self::Gateway(client) => {
+            Self::Gateway(client, _) => {
                 serde_json::from_value(client.get(&with("/v1/stats", query)).await?).map_err(Failure::failed)
             }
             Self::Folder(folder) => Ok(view::stats(&folder.view, query)?),
@@ -87,7 +95,7 @@ impl Log {
 
     pub(super) async fn show(&self, id: &str) -> Result<Option<Shown>, Failure> {
         match self {
-            Self::Gateway(client) => match client.get(&format!("/v1/decisions/{}", percent(id))).await {
+            Self::Gateway(client, _) => match client.get(&format!("/v1/decisions/{}", percent(id))).await {
                 Ok(shown) => serde_json::from_value(shown).map(Some).map_err(Failure::failed),
                 Err(failure) if failure.code == NO => Ok(None),
                 Err(failure) => Err(failure),
@@ -102,7 +110,7 @@ impl Log {
     /// What an export of that time has, and its proof.
     pub(super) async fn manifest(&self, query: &Query) -> Result<Manifest, Failure> {
         match self {
-            Self::Gateway(client) => {
+            Self::Gateway(client, _) => {
                 let query = Query { since: query.since, until: query.until, ..Query::default() };
                 serde_json::from_value(client.get(&with("/v1/exports", &query)).await?).map_err(Failure::failed)
             }
@@ -159,7 +167,7 @@ impl Log {
                 }
                 Ok(())
             }
-            Self::Gateway(client) => {
+            Self::Gateway(client, _) => {
                 let follow = if to.is_none() { "follow=true" } else { "follow=false" };
                 let end = to.map(|to| format!("&to={to}")).unwrap_or_default();
                 let start = from.map(|from| format!("&from={from}")).unwrap_or_default();
@@ -175,12 +183,12 @@ impl Log {
 
     /// Where the log of a running gateway can be followed.
     pub(super) fn is_live(&self) -> bool {
-        matches!(self, Self::Gateway(_))
+        matches!(self, Self::Gateway(..))
     }
 
     pub(super) fn keys(&self) -> Option<&Keys> {
         match self {
-            Self::Gateway(_) => None,
+            Self::Gateway(_, keys) => keys.as_ref(),
             Self::Folder(folder) => Some(&folder.keys),
         }
     }

@@ -51,7 +51,8 @@ pub async fn run(global: &Global, audit: Audit) -> Outcome {
             Ok(0)
         }
         Audit::Stats(flags) => {
-            print::stats(global, &Log::open(&dir).await?.stats(&flags.query()?).await?);
+            let query = Query { before: None, limit: None, ..flags.query()? };
+            print::stats(global, &Log::open(&dir).await?.stats(&query).await?);
             Ok(0)
         }
         Audit::Export { since, until, format, output } => {
@@ -73,8 +74,7 @@ async fn listed(global: &Global, dir: &Path, query: &Query, follow: bool, oldest
     if follow && !log.is_live() {
         return Err(Failure::failed("nothing to follow: no gateway runs on this data folder"));
     }
-    let mut records = log.query(query).await?;
-    let newest = records.first().and_then(|record| record["seq"].as_u64());
+    let (mut records, next_seq) = log.query(query).await?;
     let oldest = records.last().and_then(|record| record["seq"].as_u64());
     if oldest_first {
         records.reverse();
@@ -86,7 +86,7 @@ async fn listed(global: &Global, dir: &Path, query: &Query, follow: bool, oldest
         }
         return Ok(0);
     }
-    let followed = log.records(newest.map(|seq| seq + 1), None, |seq, stored| {
+    let followed = log.records(Some(next_seq), None, |seq, stored| {
         let record = Record::from_bytes(stored).map_err(Failure::failed)?;
         if query.matches(&record) {
             print::record(global, &shown(seq, &record, log.keys()));
@@ -105,20 +105,7 @@ fn time(flag: &str, text: Option<String>) -> Result<Option<jiff::Timestamp>, Fai
 
 impl Flags {
     fn query(self) -> Result<Query, Failure> {
-        let one_of = |flag: &str, value: &Option<String>, all: &[&str]| match value {
-            Some(value) if !all.contains(&value.as_str()) => {
-                Err(Failure::invalid(format!("--{flag} `{value}`: one of {}", all.join(", "))))
-            }
-            _ => Ok(()),
-        };
-        one_of("verdict", &self.verdict, &["allow", "escalate", "deny"])?;
-        one_of("enforced", &self.enforced, &["gateway", "caller", "shadow"])?;
-        one_of(
-            "kind",
-            &self.kind,
-            &["decision", "outcome", "policy", "operator", "state", "read", "retention", "hold", "key"],
-        )?;
-        Ok(Query {
+        let query = Query {
             since: time("since", self.since)?,
             until: time("until", self.until)?,
             worker: self.worker,
@@ -137,7 +124,9 @@ impl Flags {
             before: self.before,
             limit: Some(self.limit),
             min_seq: self.min_seq,
-        })
+        };
+        query.check().map_err(|what| Failure::invalid(format!("--{what}")))?;
+        Ok(query)
     }
 }
 

@@ -87,8 +87,11 @@ pub(super) fn shown(global: &Global, shown: &Shown) {
         let text: Vec<String> = rule.text.lines().map(|line| format!("    {}", plain(line))).collect();
         say(format!("  {} ({})\n{}", plain(&rule.id), plain(&rule.at), text.join("\n")));
     }
-    if shown.rules.is_empty() {
+    let decided = decision["policies"].as_array().map_or(0, Vec::len);
+    if decided == 0 {
         say("  none decided: what no rule permits is denied");
+    } else if shown.rules.len() < decided {
+        say(format!("  {}: the text of that time was not kept", plain(&decision["policies"].to_string())));
     }
     say("\nfacts");
     let facts = serde_json::to_string_pretty(&decision["context"]).unwrap_or_default();

@@ -7,39 +7,44 @@ use crate::exit::{Failure, NO, Outcome};
 use crate::gateway::anchors;
 use std::path::{Path, PathBuf};
 use warden_adapters::export::{self, Wrong};
-use warden_adapters::journal::witness::{self, Witness};
+use warden_adapters::journal::witness::{self, Target};
 use warden_adapters::journal::{Anchor, OpenError, verify};
 use warden_adapters::keys::Keys;
 use warden_core::journal::note::VerifierKey;
 
 /// Checks the journal, or an export.
 pub(super) fn run(global: &Global, file: Option<&Path>, keys: &[String], witnesses: &[PathBuf]) -> Outcome {
-    let given: Vec<VerifierKey> = keys.iter().map(|key| read_key(key)).collect::<Result<_, _>>()?;
+    let given: Vec<Vec<VerifierKey>> = keys.iter().map(|key| read_keys(key)).collect::<Result<_, _>>()?;
+    let given = given.concat();
     match file {
         Some(file) => bundle(global, file, given),
         None => journal(global, &given, witnesses),
     }
 }
 
-/// A key, or a file that holds it.
-fn read_key(text: &str) -> Result<VerifierKey, Failure> {
+/// A key, or a file that holds one a line.
+fn read_keys(text: &str) -> Result<Vec<VerifierKey>, Failure> {
     if let Ok(key) = VerifierKey::parse(text) {
-        return Ok(key);
+        return Ok(vec![key]);
     }
     let held = std::fs::read_to_string(text).map_err(|e| {
         Failure::invalid(format!("--key: neither a key `NAME+ID+BASE64` nor a file that can be read ({e})"))
     })?;
-    VerifierKey::parse(&held).map_err(|e| Failure::invalid(format!("--key: `{text}`: {e}")))
+    let keys = held.lines().filter(|line| !line.trim().is_empty()).map(VerifierKey::parse).collect::<Result<_, _>>();
+    keys.map_err(|e| Failure::invalid(format!("--key: `{text}`: {e}")))
 }
 
 fn journal(global: &Global, given: &[VerifierKey], files: &[PathBuf]) -> Outcome {
     let dir = data_dir(global)?;
     let keys = Keys::open(&dir)?;
     // A folder alone is enough; with its configuration, witnesses are asked as well.
-    let witnesses: Vec<Witness> = config(global).map(|config| config.witnesses).unwrap_or_default();
-    let mut anchors = anchors(&dir, &keys, &witnesses).map_err(|e| tampered(global, &e.to_string()))?;
-    let mut trusted = keys.verifiers()?;
-    trusted.extend_from_slice(given);
+    let witnesses = match global.config.exists() {
+        true => config(global)?.witnesses,
+        false => Vec::new(),
+    };
+    // Whoever brings a key trusts that one alone.
+    let trusted = if given.is_empty() { keys.verifiers()? } else { given.to_vec() };
+    let mut anchors = anchors(&dir, &trusted, &witnesses).map_err(|e| tampered(global, &e.to_string()))?;
     for file in files {
         anchors.push(witness::anchor(file, &trusted).map_err(|e| tampered(global, &e.to_string()))?);
     }
@@ -78,7 +83,16 @@ fn journal(global: &Global, given: &[VerifierKey], files: &[PathBuf]) -> Outcome
     }
     match window {
         Some(window) => say(format!("window  {window} records are newer than what witnesses have")),
-        None => say("window  all of it: no witness is set, so whoever can write here could cut the end off unseen"),
+        None => say(
+            "window  all of it: no witness has seen anything, so whoever can write here could cut the end off unseen",
+        ),
+    }
+    for witness in &witnesses {
+        if let Target::File(path) = &witness.target
+            && !path.exists()
+        {
+            say(format!("missing `{}`: the witness's file is not there", path.display()));
+        }
     }
     if let Some(at) = &verified.torn_at {
         say(format!("torn    {at}: a write was cut off there; nothing in it was acknowledged"));
@@ -115,12 +129,13 @@ fn bundle(global: &Global, file: &Path, mut keys: Vec<VerifierKey>) -> Outcome {
     match checked {
         Ok(checked) if global.json => say(serde_json::json!({ "good": true, "export": checked })),
         Ok(checked) => say(format!(
-            "good: {} records, {} to {}, of the log `{}`\nsigned  {} records, by a key that was given",
+            "good: {} records, {} to {}, of the log `{}`\nsigned  {} records, by {}",
             checked.records,
             checked.from,
             checked.to.saturating_sub(1),
             checked.origin,
             checked.size,
+            checked.verifier,
         )),
         Err(e @ Wrong::Changed { .. }) => return Err(tampered(global, &e.to_string())),
         Err(e @ Wrong::Io { .. }) => return Err(Failure::failed(e)),

@@ -98,10 +98,14 @@ impl Note {
         Ok(Self { text: format!("{text}\n"), signatures })
     }
 
+    /// The one of `keys` that signed it.
+    pub fn signer<'k>(&self, keys: &'k [VerifierKey]) -> Option<&'k VerifierKey> {
+        keys.iter().find(|key| self.signatures.iter().any(|signature| key.verify(&self.text, signature)))
+    }
+
     /// The checkpoint that it is, if one of `keys` signed it.
     pub fn checkpoint(&self, keys: &[VerifierKey]) -> Result<Checkpoint, Untrusted> {
-        let signed = keys.iter().any(|key| self.signatures.iter().any(|signature| key.verify(&self.text, signature)));
-        if signed {
+        if self.signer(keys).is_some() {
             return Ok(Checkpoint::parse(&self.text)?);
         }
         let by = |signature: &Signature| format!("{}+{:08x}", signature.name, signature.id);

@@ -175,7 +175,7 @@ pub enum Unreadable {
     Json(#[from] serde_json::Error),
     /// Written by a newer Warden.
     #[error("record version {0}, and this Warden reads up to {VERSION}")]
-    Version(u8),
+    Version(u64),
 }
 
 impl Body {
@@ -215,7 +215,7 @@ impl Record {
         // What is encrypted shows nothing, and must be read back whole.
         let mut sealed = Vec::new();
         if let Some(members) = value.as_object_mut() {
-            sealed.extend(["sealed", "input_sealed"].into_iter().filter_map(|name| members.remove_entry(name)));
+            sealed.extend(["sealed", "input_sealed"].into_iter().filter_map(|name| members.shift_remove_entry(name)));
         }
         mask(&mut value, key);
         if let Some(members) = value.as_object_mut() {
@@ -226,8 +226,20 @@ impl Record {
 
     /// Reads stored bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let record: Self = serde_json::from_slice(bytes)?;
-        if record.v > VERSION { Err(Unreadable::Version(record.v)) } else { Ok(record) }
+        #[derive(Deserialize)]
+        struct Versioned {
+            v: u64,
+        }
+        let record: Result<Self, _> = serde_json::from_slice(bytes);
+        match record {
+            Ok(record) if record.v <= VERSION => Ok(record),
+            // A newer one may be anything else.
+            read => match (serde_json::from_slice::<Versioned>(bytes), read) {
+                (Ok(Versioned { v }), _) if v > u64::from(VERSION) => Err(Unreadable::Version(v)),
+                (_, Err(e)) => Err(e.into()),
+                (_, Ok(record)) => Err(Unreadable::Version(record.v.into())),
+            },
+        }
     }
 }
 

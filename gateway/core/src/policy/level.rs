@@ -1,6 +1,5 @@
 //! How much of a decision is written down, by action group.
 
-use crate::proposal::Verb;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -39,19 +38,14 @@ impl Level {
 pub struct Levels(BTreeMap<String, Level>);
 
 impl Levels {
-    /// Checks the names. An error names the one that means nothing.
-    pub fn new(levels: BTreeMap<String, Level>) -> Result<Self, String> {
-        let groups = ["*", "call_tool", "server_request", "protocol", "govern", "effect"];
-        let known = |name: &str| {
-            groups.contains(&name) || name.contains('/') || Verb::ALL.iter().any(|verb| verb.action() == name)
-        };
-        match levels.keys().find(|name| !known(name)) {
-            Some(name) => Err(format!(
-                "`{}` is no action and no group of actions: use `SERVER/TOOL`, `SERVER/*`, `call_tool`, `server_request`, an action such as `read_resource`, or `*`",
-                name.escape_debug()
-            )),
-            None => Ok(Self(levels)),
-        }
+    /// Of an operator's configuration. A snapshot refuses names that mean nothing to it.
+    pub fn new(levels: BTreeMap<String, Level>) -> Self {
+        Self(levels)
+    }
+
+    /// The first name that is none of these.
+    pub fn unknown(&self, known: impl Fn(&str) -> bool) -> Option<&str> {
+        self.0.keys().map(String::as_str).find(|name| *name != "*" && !known(name))
     }
 
     /// The level of an action that is in these groups, the narrowest first.
@@ -68,11 +62,12 @@ mod tests {
     #[test]
     fn the_narrowest_level_counts_and_a_name_that_means_nothing_is_refused() {
         let levels = |pairs: &[(&str, Level)]| Levels::new(pairs.iter().map(|(n, l)| ((*n).to_owned(), *l)).collect());
-        let some = levels(&[("*", Level::Metadata), ("mail/*", Level::Sealed), ("mail/list", Level::Facts)]).unwrap();
+        let some = levels(&[("*", Level::Metadata), ("mail/*", Level::Sealed), ("mail/list", Level::Facts)]);
         assert_eq!(some.of("mail/list", ["mail/*", "call_tool"]), Level::Facts);
         assert_eq!(some.of("mail/send", ["mail/*", "call_tool"]), Level::Sealed);
         assert_eq!(some.of("files/read", ["files/*", "call_tool"]), Level::Metadata);
         assert_eq!(Levels::default().of("files/read", []), Level::Facts);
-        assert!(levels(&[("cal_tool", Level::Facts)]).unwrap_err().contains("`cal_tool`"));
+        assert_eq!(some.unknown(|name| name.starts_with("mail/")), None);
+        assert_eq!(levels(&[("cal_tool", Level::Facts)]).unknown(|name| name == "call_tool"), Some("cal_tool"));
     }
 }

@@ -228,6 +228,7 @@ impl Snapshot {
             .map_err(general)?;
         let schema = builder.schema(Footprint::All).map_err(|e| general(e.to_string()))?;
         let (mut targets, servers, operate) = targets(&source).map_err(general)?;
+        levels_known(&source, &targets, &site_schema)?;
         targets.iter_mut().for_each(|target| target.level = target.level_by(&source.levels));
         let entities = entities(&source.workers, &targets, &schema).map_err(general)?;
         let entities = with_site_entities(entities, &source.site, &site_schema, &schema)?;
@@ -582,6 +583,29 @@ fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<E
         all.push(Entity::new(target.resource.clone(), attributes, parents).map_err(|e| e.to_string())?);
     }
     Entities::from_entities(all, Some(schema)).map_err(|e| format!("entities: {e}"))
+}
+
+/// A level for an action that is not there would be one that nobody gets.
+fn levels_known(source: &Source, targets: &[Target], site: &SiteSchema) -> Result<(), Problems> {
+    let known = |name: &str| {
+        let own = |uid: &EntityUid| uid.id().unescaped() == name;
+        // A tool may be listed later; its server is configured.
+        let server = name.split_once('/').is_some_and(|(server, _)| source.servers.iter().any(|known| known == server));
+        let site =
+            site.actions.iter().any(|(action, declared)| action == name || declared.groups.iter().any(|g| g == name));
+        let verb = Verb::ALL.iter().any(|verb| verb.action() == name);
+        let group = ["call_tool", "effect", "server_request", "protocol", "govern"].contains(&name);
+        server || site || verb || group || targets.iter().any(|target| own(&target.action))
+    };
+    match source.levels.unknown(known) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("journal.levels: `{}` is no action and no group of actions", name.escape_debug());
+            let help = "use `SERVER/TOOL`, `SERVER/*`, `call_tool`, `server_request`, an action such as `read_resource`, or `*`";
+            let problem = general_problem(&message);
+            Err(Problems(vec![Problem { file: "warden.yaml".into(), help: Some(help.into()), ..problem }]))
+        }
+    }
 }
 
 fn site_targets(site: SiteSchema, levels: &Levels) -> Result<HashMap<String, SiteTarget>, String> {
