@@ -25,6 +25,7 @@ mod keeping;
 mod oracle;
 mod peers;
 mod review;
+mod schemas;
 mod support;
 mod support_policy;
 mod upstream;
