@@ -487,7 +487,9 @@ fn witness(
         }
         RawWitness { file: None, url: Some(url), tlog: None, key: None, .. } => {
             let http = http("url", url, "")?;
-            Ok(Witness { name: http.place().to_owned(), target: Target::Http(http) })
+            // The path may hold a credential; two endpoints of one host are two witnesses.
+            let hash = warden_core::catalogue::sha256_hex(url.as_bytes());
+            Ok(Witness { name: format!("{}#{}", http.place(), &hash[7..15]), target: Target::Http(http) })
         }
         RawWitness { file: None, url: None, tlog: Some(tlog), key: Some(verifier), .. } => {
             let verifier = VerifierKey::parse(verifier).map_err(|e| format!("{key}.key: {e}"))?;

@@ -5,7 +5,7 @@ use crate::exit::Failure;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -22,7 +22,7 @@ use warden_adapters::journal::witness::{self, Witness, Witnesses};
 use warden_adapters::journal::{Anchor, Journal, Retain};
 use warden_adapters::keys::Keys;
 use warden_adapters::metrics::Metrics;
-use warden_adapters::view::View;
+use warden_adapters::view::{Shelf, View};
 use warden_adapters::world::{World, now};
 use warden_core::journal::note::{SignerKey, VerifierKey};
 use warden_core::journal::record::{Body, KeyChange, PolicyChange, PolicyEvent, Record};
@@ -38,6 +38,8 @@ const RETENTION: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often a long catching up is told of.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How long a queryable log that stopped is left alone.
+const VIEW_AGAIN: Duration = Duration::from_secs(5);
 /// How long the queryable log lets records gather.
 const VIEW_PAUSE: Duration = Duration::from_millis(20);
 
@@ -54,7 +56,7 @@ pub struct Gateway {
     /// Who may speak.
     pub identities: Arc<RwLock<Identities>>,
     workers: Arc<WorkerPlane>,
-    view: Arc<OnceLock<View>>,
+    view: Arc<Shelf>,
     notary: Notary,
     witnesses: Arc<Witnesses>,
     stop: watch::Sender<bool>,
@@ -87,8 +89,13 @@ impl Gateway {
         }
         let setup = config.setup.clone();
         let (source, snapshot) = blocking(move || govern::load(&setup)).await?;
-        govern::write_schema(data_dir.path(), &snapshot)?;
-        archive::keep(data_dir.path(), &snapshot)?;
+        if let Err(e) = govern::write_schema(data_dir.path(), &snapshot) {
+            tracing::warn!(error = %e, "the schema for editors cannot be written");
+        }
+        // On a full disk a gateway starts all the same: an operator makes room through it.
+        if let Err(e) = archive::keep(data_dir.path(), &snapshot) {
+            tracing::warn!(error = %e, "the text of the rules of now cannot be kept for reviewers");
+        }
         let open: Vec<_> = journal.head().state.open.into_keys().collect();
         let world = World { journal: journal.clone(), keys, metrics: Arc::new(Metrics::new()) };
         let gate = Arc::new(Gate::new(world, snapshot));
@@ -108,7 +115,7 @@ impl Gateway {
             gate.ports.append(record, Room::Reserved).await.map_err(Failure::failed)?;
         }
         let identities = Arc::new(RwLock::new(Identities::load(data_dir.path())?));
-        let view = Arc::new(OnceLock::new());
+        let view = Arc::new(Shelf::default());
         open_view(data_dir.path(), &journal, view.clone())?;
         let notary = Notary::start(journal.clone(), signer, config.signing.every)?;
         let witnesses = Arc::new(Witnesses::start(&config.witnesses, &notary, &journal, data_dir.path()));
@@ -223,7 +230,7 @@ impl Gateway {
             if let Err(e) = notary.close() {
                 tracing::error!(error = %e, "the last checkpoint could not be signed");
             }
-            view.get().map(View::close)
+            view.get().map(|view| view.close())
         });
         if let Ok(Some(Err(e))) = closed.await {
             tracing::warn!(error = %e, "the view could not be closed; it will catch up at the next start");
@@ -298,48 +305,52 @@ async fn expire(gate: &Gate<World>, held_for: Duration) {
     let _ = pipeline::expire(gate, ids).await;
 }
 
-/// Opens the view off the hot path, lets it catch up, and then follows the journal.
-fn open_view(data_dir: &Path, journal: &Journal, slot: Arc<OnceLock<View>>) -> Result<(), Failure> {
-    let (dir, journal) = (data_dir.join("view"), journal.clone());
+/// Opens the view, lets it catch up, and follows the journal until that is closed.
+fn follow(dir: &Path, journal: &Journal, shelf: &Shelf) -> std::io::Result<()> {
     let mut committed = journal.committed();
-    let mut follow = move || -> std::io::Result<()> {
-        let mut reader = journal.reader();
-        let view = View::open(&dir, reader.first()?, journal.next_seq())?;
-        let mut told = Instant::now();
-        view.catch_up(&mut reader, journal.next_seq(), |done, all| {
-            if told.elapsed() > TELL_EVERY {
-                told = Instant::now();
-                tracing::info!(done, all, "the queryable log is made from the journal");
-            }
-        })?;
-        let view = slot.get_or_init(|| view);
-        loop {
-            let mut news = committed.blocking_recv();
-            loop {
-                match news {
-                    Ok(record) if record.seq < view.next() => {}
-                    Ok(record) if record.seq == view.next() => view.add(record.seq, &record.record)?,
-                    Ok(_) | Err(RecvError::Lagged(_)) => view.catch_up(&mut reader, journal.next_seq(), |_, _| {})?,
-                    Err(RecvError::Closed) => return Ok(()),
-                }
-                news = match committed.try_recv() {
-                    Ok(record) => Ok(record),
-                    Err(TryRecvError::Lagged(n)) => Err(RecvError::Lagged(n)),
-                    Err(TryRecvError::Closed) => Err(RecvError::Closed),
-                    Err(TryRecvError::Empty) => break,
-                };
-            }
-            // Records come one by one under load: a thread that woke for each would take the time from what decides.
-            std::thread::sleep(VIEW_PAUSE);
+    let mut reader = journal.reader();
+    let view = Arc::new(View::open(dir, reader.first()?, journal.next_seq())?);
+    let mut told = Instant::now();
+    view.catch_up(&mut reader, journal.next_seq(), |done, all| {
+        if told.elapsed() > TELL_EVERY {
+            told = Instant::now();
+            tracing::info!(done, all, "the queryable log is made from the journal");
         }
-    };
+    })?;
+    shelf.put(Some(view.clone()));
+    loop {
+        let mut news = committed.blocking_recv();
+        loop {
+            match news {
+                Ok(record) if record.seq < view.next() => {}
+                Ok(record) if record.seq == view.next() => view.add(record.seq, &record.record)?,
+                Ok(_) | Err(RecvError::Lagged(_)) => view.catch_up(&mut reader, journal.next_seq(), |_, _| {})?,
+                Err(RecvError::Closed) => return Ok(()),
+            }
+            news = match committed.try_recv() {
+                Ok(record) => Ok(record),
+                Err(TryRecvError::Lagged(n)) => Err(RecvError::Lagged(n)),
+                Err(TryRecvError::Closed) => Err(RecvError::Closed),
+                Err(TryRecvError::Empty) => break,
+            };
+        }
+        // Records come one by one under load: a thread that woke for each would take the time from what decides.
+        std::thread::sleep(VIEW_PAUSE);
+    }
+}
+
+/// Keeps the view, off the hot path.
+fn open_view(data_dir: &Path, journal: &Journal, shelf: Arc<Shelf>) -> Result<(), Failure> {
+    let (dir, journal) = (data_dir.join("view"), journal.clone());
     let thread = std::thread::Builder::new().name("view".into()).spawn(move || {
         // What decides goes before what is looked up.
         if let Err(e) = rustix::process::setpriority_process(None, 10) {
             tracing::debug!(error = %e, "the view runs at ordinary priority");
         }
-        if let Err(e) = follow() {
-            tracing::error!(error = %e, "the queryable log stopped; decisions go on, and a restart rebuilds it");
+        while let Err(e) = follow(&dir, &journal, &shelf) {
+            tracing::error!(error = %e, "the queryable log stopped, and is opened again in a moment; decisions go on");
+            shelf.put(None);
+            std::thread::sleep(VIEW_AGAIN);
         }
     });
     thread.map(drop).map_err(Failure::from)

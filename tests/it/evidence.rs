@@ -415,3 +415,54 @@ async fn checkpoints_come_while_there_is_something_new_and_each_continues_the_la
     }
     assert_eq!(seen.last().unwrap().checkpoint.size, journal.next_seq(), "the last one covers everything");
 }
+
+#[test]
+fn w08_a_witness_file_says_the_most_that_was_ever_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("witness");
+    let keys = [signer().verifier().clone()];
+    let note = |size: u64, key: &SignerKey| {
+        let root = [u8::try_from(size % 251).unwrap(); 32];
+        key.note(&Checkpoint { origin: "warden.example/log".into(), size, root }).to_string()
+    };
+    let target = witness::Witness { name: "w".into(), target: witness::Target::File(file.clone()) };
+    let anchors = || witness::anchors(dir.path(), std::slice::from_ref(&target), &keys).map(|all| all.first().map(|a| a.size));
+    assert_eq!(anchors().unwrap(), None, "no file yet");
+    for nothing in ["", "warden.example/log\n12\n", "\n"] {
+        std::fs::write(&file, nothing).unwrap();
+        assert_eq!(anchors().unwrap(), None, "a file that was made, and nothing whole in it: {nothing:?}");
+        assert!(witness::anchor(&file, &keys).is_err(), "whoever names one means it");
+    }
+    let other = SignerKey::new("warden.example/log", &[4; 32]).unwrap();
+    let (small, large, forged) = (note(52, &signer()), note(553, &signer()), note(9999, &other));
+    // Somebody who can only append appends an older one, one of their own, and half a one.
+    std::fs::write(&file, format!("{small}\n{large}\n{small}\n{forged}\n{}", &large[..30])).unwrap();
+    assert_eq!(anchors().unwrap(), Some(553));
+    assert_eq!(witness::anchor(&file, &keys).unwrap().size, 553);
+    std::fs::write(&file, format!("{forged}\n")).unwrap();
+    assert!(anchors().unwrap_err().to_string().contains("no signature by a known key holds"));
+}
+
+#[tokio::test]
+async fn wrong_hashes_do_not_accuse_the_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path(), key(), options(), &[]).unwrap();
+    let mut early = None;
+    for n in 0..1000 {
+        let decision = plain_decision(Verdict::Allow, &format!("w{n}"));
+        journal.append(Record::new(now(), Body::Decision(decision.into())), Room::Ordinary).await.unwrap();
+        if n == 300 {
+            let (size, root) = journal.tip();
+            early = Some(Anchor { size, root, from: "a slow witness".into() });
+        }
+    }
+    journal.close();
+    drop(journal);
+    let early = early.unwrap();
+    let leaves = dir.path().join("tree/0");
+    let mut bytes = std::fs::read(&leaves).unwrap();
+    bytes[32 * 299] ^= 1;
+    std::fs::write(&leaves, &bytes).unwrap();
+    Journal::open(dir.path(), key(), options(), std::slice::from_ref(&early)).expect("the records are as they were").close();
+    verify(dir.path(), &[early], |_, _| {}).expect("and the hashes are again");
+}

@@ -394,3 +394,141 @@ async fn x09_what_must_not_be_kept_is_in_no_file_of_the_gateway() {
 fn worker_with(site: &Site, token: &str) -> crate::support::Worker {
     crate::support::Worker::new(site.port, "odd", token)
 }
+
+#[tokio::test]
+async fn what_somebody_else_took_away_is_never_called_retention() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    fill(&journal, 1500, Verdict::Deny).await;
+    for path in &segments(dir.path())[..2] {
+        std::fs::remove_file(path).unwrap();
+    }
+    let said = journal.retain(LITTLE, now(), None).await.unwrap_err().to_string();
+    assert!(said.contains("no record says that retention dropped it"), "{said}");
+    journal.close();
+    let said = Journal::open(dir.path(), MacKey::new("test", [1; 32]), options(), &[]).err().unwrap().to_string();
+    assert!(said.contains("no record says that retention dropped them"), "{said}");
+}
+
+#[tokio::test]
+async fn a_drop_that_a_crash_broke_off_is_finished_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    fill(&journal, 1500, Verdict::Deny).await;
+    let all = segments(dir.path());
+    let copies: Vec<_> = all.iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    let dropped = journal.retain(LITTLE, now(), None).await.unwrap().unwrap();
+    journal.close();
+    // As if only the first file had been removed.
+    for (path, bytes) in &copies[1..usize::try_from(dropped.segments).unwrap()] {
+        std::fs::write(path, bytes).unwrap();
+    }
+    verify(dir.path(), &[], |_, _| {}).unwrap();
+    open(dir.path()).close();
+    let first: u64 = segments(dir.path())[0].file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    assert_eq!(first, dropped.next_seq);
+    verify(dir.path(), &[], |_, _| {}).unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_dropped_whose_hashes_are_wrong_and_a_start_mends_what_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    fill(&journal, 1500, Verdict::Deny).await;
+    let upper = dir.path().join("tree/8");
+    let mut bytes = std::fs::read(&upper).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&upper, &bytes).unwrap();
+    let said = journal.retain(LITTLE, now(), None).await.unwrap_err().to_string();
+    assert!(said.contains("nothing is dropped"), "{said}");
+    journal.close();
+    let journal = open(dir.path());
+    journal.retain(LITTLE, now(), None).await.unwrap().unwrap();
+    journal.close();
+    // Now the leaves are all that is left of what was dropped; the files above them follow from these.
+    bytes[40] ^= 3;
+    std::fs::write(&upper, &bytes).unwrap();
+    open(dir.path()).close();
+    verify(dir.path(), &[], |_, _| {}).unwrap();
+}
+
+#[tokio::test]
+async fn a_hold_keeps_what_a_clock_that_was_set_back_put_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let early = now() - jiff::SignedDuration::from_hours(2);
+    fill(&journal, 300, Verdict::Deny).await;
+    let decision = plain_decision(Verdict::Deny, "w");
+    journal.append(Record::new(early, Body::Decision(decision.into())), Room::Ordinary).await.unwrap();
+    fill(&journal, 1200, Verdict::Deny).await;
+    let keeps = Some(Hold { since: Some(early), until: Some(early + jiff::SignedDuration::from_mins(1)) });
+    let hold = HoldChange { name: "case".into(), keeps, operator: "o".into() };
+    journal.append(Record::new(now(), Body::Hold(hold)), Room::Reserved).await.unwrap();
+    assert_eq!(journal.retain(LITTLE, now(), None).await.unwrap(), None);
+    journal.close();
+}
+
+#[test]
+fn an_export_that_was_made_to_stop_its_reader_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let signer = SignerKey::new("warden.example/log", &[3; 32]).unwrap();
+    let checkpoint = warden_core::journal::note::Checkpoint { origin: "warden.example/log".into(), size: 10, root: [0; 32] };
+    let check = |name: &str, manifest: &Value, content: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::write(dir.path().join(format!("{name}.proof")), manifest.to_string()).unwrap();
+        warden_adapters::export::check(&path, &[signer.verifier().clone()], |_, _| {}).unwrap_err().to_string()
+    };
+    let manifest = |from: u64, to: u64, format: &str| {
+        json!({ "v": 1, "origin": "warden.example/log", "from": from, "to": to, "checkpoint": signer.note(&checkpoint).to_string(),
+            "verifier": "", "range": { "before": [], "after": [] }, "format": format })
+    };
+    let said = check("wrong-way", &manifest(8, 3, "ndjson"), b"");
+    assert!(said.contains("8 to 3 is no part of a log of 10 records"), "{said}");
+    assert!(check("beyond", &manifest(0, u64::MAX, "ndjson"), b"").contains("is no part of"));
+    let mut zeros = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    zeros.write_all(&vec![0; 64 << 20]).unwrap();
+    let said = check("bomb.csv.gz", &manifest(0, 3, "csv"), &zeros.finish().unwrap());
+    assert!(said.contains("line 1: the columns are others"), "{said}");
+    let quotes = "seq,".to_owned() + &"\"a\n".repeat(300_000);
+    assert!(check("quotes.csv", &manifest(0, 3, "csv"), quotes.as_bytes()).contains("line 1"));
+    let said = check("bytes", &manifest(0, 3, "ndjson"), b"\xff\xfe\n");
+    assert!(said.contains("its content is damaged"), "{said}");
+}
+
+#[tokio::test]
+async fn a_full_disk_can_be_made_room_on_and_started_on() {
+    let Some(mount) = crate::journal::Tmpfs::mount(2_600 << 10) else { return };
+    let journal = open(mount.dir.path());
+    fill(&journal, 1200, Verdict::Deny).await;
+    let filler = mount.dir.path().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 1024]).is_ok() {}
+    // Until the journal itself has no room either.
+    let mut refused = false;
+    for _ in 0..3000 {
+        let decision = plain_decision(Verdict::Allow, "w");
+        let record = Record::new(now(), Body::Decision(decision.into()));
+        refused |= journal.append(record, Room::Ordinary).await.is_err();
+        if refused {
+            break;
+        }
+    }
+    assert!(refused);
+    // Denials without end leave room for operators.
+    for _ in 0..200 {
+        let record = Record::new(now(), Body::Decision(plain_decision(Verdict::Deny, "w").into()));
+        let _ = journal.append(record, Room::Reserved).await;
+    }
+    journal.close();
+    drop(journal);
+    let journal = Journal::open(mount.dir.path(), MacKey::new("test", [1; 32]), options(), &[]).expect("starts on a full disk");
+    let dropped = journal.retain(LITTLE, now(), Some("a person")).await.unwrap().unwrap();
+    assert!(dropped.segments > 0);
+    std::fs::remove_file(&filler).unwrap();
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let _ = journal.append(Record::new(now(), Body::Decision(plain_decision(Verdict::Deny, "w").into())), Room::Ordinary).await;
+    fill(&journal, 5, Verdict::Deny).await;
+    journal.close();
+    verify(mount.dir.path(), &[], |_, _| {}).unwrap();
+}

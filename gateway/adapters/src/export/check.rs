@@ -80,11 +80,15 @@ pub fn check(path: &Path, keys: &[VerifierKey], mut progress: impl FnMut(u64, u6
         return Err(bad(&proof, what));
     }
     let run = RangeCheck::new(manifest.from, checkpoint.size, manifest.range.clone());
+    if manifest.to < manifest.from || manifest.to > checkpoint.size {
+        let what = format!("{} to {} is no part of a log of {} records", manifest.from, manifest.to, checkpoint.size);
+        return Err(bad(&proof, what));
+    }
     let mut run = run.ok_or_else(|| bad(&proof, "its hashes are not those of such a place in the log".into()))?;
     let mut lines = lines(path).map_err(io(path))?;
     let (mut line, mut number) = (String::new(), 0u64);
     if manifest.format == Format::Csv {
-        lines.read_line(&mut line).map_err(io(path))?;
+        (&mut lines).take(HEAD_MAX).read_line(&mut line).map_err(io(path))?;
         number += 1;
         if line != manifest.format.head() {
             return Err(bad(path, "line 1: the columns are others".into()));
@@ -115,7 +119,10 @@ pub fn check(path: &Path, keys: &[VerifierKey], mut progress: impl FnMut(u64, u6
     }
     let to = run.next();
     if to != manifest.to {
-        return Err(bad(path, format!("it ends before sequence number {to}, and {} belongs to it", manifest.to - 1)));
+        return Err(bad(
+            path,
+            format!("it ends before sequence number {to}, and {} belongs to it", manifest.to.saturating_sub(1)),
+        ));
     }
     if run.root() != Some(checkpoint.root) {
         let (from, last) = (manifest.from, to.saturating_sub(1));
@@ -138,15 +145,19 @@ pub fn check(path: &Path, keys: &[VerifierKey], mut progress: impl FnMut(u64, u6
 
 /// The longest line: a record of the journal, escaped.
 const LINE_MAX: u64 = 256 << 20;
+/// The longest line of columns.
+const HEAD_MAX: u64 = 4096;
 
 /// One line, or for CSV one row, whose cells may hold line breaks.
 fn next_line(lines: &mut dyn BufRead, line: &mut String, format: Format) -> io::Result<bool> {
+    let mut quotes = 0;
     loop {
+        let start = line.len();
         if lines.take(LINE_MAX).read_line(line)? == 0 {
             return Ok(!line.is_empty());
         }
-        let whole = format != Format::Csv || line.bytes().filter(|b| *b == b'"').count().is_multiple_of(2);
-        if whole {
+        quotes += line[start..].bytes().filter(|b| *b == b'"').count();
+        if format != Format::Csv || quotes.is_multiple_of(2) {
             return Ok(true);
         }
         if line.len() as u64 > LINE_MAX {

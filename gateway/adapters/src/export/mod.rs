@@ -66,6 +66,8 @@ struct Progress {
 
 /// Records that become durable at once; an export that is broken off goes on behind them.
 const CHUNK: u64 = 8192;
+/// Or so many bytes.
+const CHUNK_BYTES: usize = 64 << 20;
 
 /// Writes an export. One that was broken off goes on where it was.
 pub struct Exporter {
@@ -124,12 +126,18 @@ impl Exporter {
     /// Takes the next record.
     pub fn push(&mut self, seq: u64, stored: &[u8]) -> io::Result<()> {
         if seq != self.next() {
-            return Err(io::Error::other(format!("record {} is missing: {seq} came instead", self.next())));
+            let state = with(&self.path, "part.json");
+            return Err(io::Error::other(format!(
+                "record {} is missing ({seq} came instead): retention may have dropped it; remove `{}` to begin anew",
+                self.next(),
+                state.display()
+            )));
         }
         let Manifest { format, origin, .. } = &self.progress.manifest;
         self.chunk.extend_from_slice(format.line(seq, stored, origin)?.as_bytes());
         self.progress.next += 1;
-        if self.progress.next.is_multiple_of(CHUNK) { self.settle() } else { Ok(()) }
+        let is_much = self.chunk.len() >= CHUNK_BYTES;
+        if self.progress.next.is_multiple_of(CHUNK) || is_much { self.settle() } else { Ok(()) }
     }
 
     /// Makes durable what there is. Each such piece is a gzip member of its own.

@@ -7,7 +7,7 @@ use crate::identity::{Identities, Role};
 use crate::journal::checkpoint::Notary;
 use crate::journal::witness::Witnesses;
 use crate::journal::{Health, Retain};
-use crate::view::View;
+use crate::view::Shelf;
 use crate::world::{World, now};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Path, Request, State};
@@ -20,7 +20,7 @@ use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::UnixListener;
 use warden_core::catalogue::{Catalogue, Tool};
 use warden_core::journal::record::Retention;
@@ -38,7 +38,7 @@ pub struct OperatorPlane {
     /// Who may speak.
     pub identities: Arc<RwLock<Identities>>,
     /// The queryable log, once it is open.
-    pub view: Arc<OnceLock<View>>,
+    pub view: Arc<Shelf>,
     /// User ids of workers, with their names: peers that are turned away.
     pub worker_uids: HashMap<u32, String>,
     /// Whether a worker may have the gateway's own user id.
@@ -131,6 +131,9 @@ impl OperatorPlane {
         let journal = &self.gate.ports.journal;
         let (health, head) = (journal.health(), journal.head());
         let mut warnings = Vec::new();
+        if self.view.get().is_none() {
+            warnings.push("the queryable log is being opened: queries wait, decisions do not".to_owned());
+        }
         for witness in self.witnesses.status() {
             warnings
                 .extend(witness.error.map(|e| format!("witness `{}` did not take the checkpoint: {e}", witness.name)));
@@ -160,7 +163,7 @@ impl OperatorPlane {
     /// Records that the view has not taken in yet.
     pub fn view_lag(&self) -> u64 {
         let records = self.gate.ports.journal.next_seq();
-        records.saturating_sub(self.view.get().map_or(0, View::next))
+        records.saturating_sub(self.view.get().map_or(0, |view| view.next()))
     }
 
     /// Records that no witness has seen; nothing without a witness.
@@ -180,10 +183,14 @@ impl OperatorPlane {
                 why = dropped.why,
                 "retention dropped segments"
             );
-            let (view, first) = (self.view.clone(), dropped.next_seq);
+            let (view, first) = (self.view.get(), dropped.next_seq);
+            let forget = move || view.map_or(Ok(()), |view| view.forget_before(first));
             let forgotten =
-                tokio::task::spawn_blocking(move || view.get().map_or(Ok(()), |view| view.forget_before(first)));
-            forgotten.await.map_err(std::io::Error::other)??;
+                tokio::task::spawn_blocking(forget).await.map_err(std::io::Error::other).and_then(|done| done);
+            if let Err(e) = forgotten {
+                // The segments are gone all the same, and their records with them.
+                tracing::warn!(error = %e, "the queryable log still knows what was dropped");
+            }
         }
         Ok(dropped)
     }

@@ -32,7 +32,8 @@ pub struct Notary {
 struct Inner {
     journal: Journal,
     path: PathBuf,
-    signer: Mutex<SignerKey>,
+    /// The key of now; behind it one that it replaces, until both have signed.
+    signers: Mutex<Vec<SignerKey>>,
     /// The newest one; signing holds the place of one another.
     latest: watch::Sender<Option<Signed>>,
     signing: Mutex<()>,
@@ -47,13 +48,15 @@ impl Notary {
         let inner = Inner {
             journal,
             path,
-            signer: Mutex::new(signer),
+            signers: Mutex::new(vec![signer]),
             latest,
             signing: Mutex::default(),
             end: Mutex::default(),
         };
         let notary = Self { inner: Arc::new(inner) };
-        notary.sign()?;
+        if let Err(e) = notary.sign() {
+            tracing::error!(error = %e, "no checkpoint could be signed");
+        }
         let (end, ended) = channel();
         let inner = notary.clone();
         let mut told = false;
@@ -76,23 +79,21 @@ impl Notary {
 
     /// Signs what the journal is now, unless that is signed already.
     pub fn sign(&self) -> io::Result<()> {
-        let signer = lock(&self.inner.signer).clone();
-        self.sign_with(&[signer], false)
-    }
-
-    fn sign_with(&self, signers: &[SignerKey], again: bool) -> io::Result<()> {
         let inner = &*self.inner;
         let _one_at_a_time = lock(&inner.signing);
-        let head = inner.journal.head();
-        let (size, root) = (head.tree.size(), head.tree.root());
+        let signers = lock(&inner.signers).clone();
+        let (size, root) = inner.journal.tip();
         let is_new = inner.latest.borrow().as_ref().is_none_or(|last| last.checkpoint.size < size);
-        let Some(signer) = signers.first().filter(|_| is_new || again) else { return Ok(()) };
+        let Some(signer) = signers.first().filter(|_| is_new || signers.len() > 1) else { return Ok(()) };
         // So that a later look can say which record differs from what was signed.
-        inner.journal.shared.flush_tree(false)?;
+        if let Err(e) = inner.journal.shared.flush_tree(false) {
+            tracing::debug!(error = %e, "the tree's files are behind");
+        }
         let checkpoint = Checkpoint { origin: signer.verifier().name().to_owned(), size, root };
         let text = checkpoint.text();
         let note = Note { signatures: signers.iter().map(|signer| signer.sign(&text)).collect(), text };
         disk::replace(&*inner.journal.shared.disk, &inner.path, note.to_string().as_bytes())?;
+        lock(&inner.signers).truncate(1);
         inner.latest.send_replace(Some(Signed { checkpoint, note }));
         Ok(())
     }
@@ -100,13 +101,17 @@ impl Notary {
     /// Signs with another key from here on. The first checkpoint has both signatures, so whoever trusts the old one finds the
     /// new one.
     pub fn rotate(&self, signer: SignerKey) -> io::Result<()> {
-        let old = std::mem::replace(&mut *lock(&self.inner.signer), signer.clone());
-        self.sign_with(&[signer, old], true)
+        {
+            let _one_at_a_time = lock(&self.inner.signing);
+            lock(&self.inner.signers).insert(0, signer);
+        }
+        self.sign()
     }
 
     /// What signatures of now are checked with.
     pub fn verifier(&self) -> VerifierKey {
-        lock(&self.inner.signer).verifier().clone()
+        // There is always one.
+        lock(&self.inner.signers)[0].verifier().clone()
     }
 
     /// The newest checkpoint, and those that follow.

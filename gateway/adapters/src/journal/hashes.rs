@@ -99,10 +99,9 @@ impl TreeFiles {
     /// Appends leaves. They are not synced yet.
     pub(super) fn append(&mut self, leaves: &[Hash]) -> io::Result<()> {
         self.disk.write(&self.levels[0], leaves.as_flattened(), self.size * HASH)?;
-        let before = self.size;
-        self.size += leaves.len() as u64;
+        let (before, after) = (self.size, self.size + leaves.len() as u64);
         for level in 1.. {
-            let (have, due) = (before >> (STRIDE * level), self.size >> (STRIDE * level));
+            let (have, due) = (before >> (STRIDE * level), after >> (STRIDE * level));
             if due == 0 {
                 break;
             }
@@ -113,6 +112,17 @@ impl TreeFiles {
             for index in have..due {
                 self.fold(level, index)?;
             }
+        }
+        // Only now: what failed half way is written to the same places the next time.
+        self.size = after;
+        Ok(())
+    }
+
+    /// Makes the upper files anew from the leaves.
+    pub(super) fn refold(&mut self) -> io::Result<()> {
+        for level in 1..self.levels.len() {
+            let level = u32::try_from(level).map_err(io::Error::other)?;
+            (0..self.size >> (STRIDE * level)).try_for_each(|index| self.fold(level, index))?;
         }
         Ok(())
     }

@@ -56,6 +56,8 @@ impl Default for Options {
 
 /// A batch is closed at this many bytes, so that nobody waits for a very long write.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// The end of the reserved segment is for operators.
+const OPERATORS_ROOM: u64 = 64 << 10;
 /// How long a full disk is left alone before room is looked for again.
 const FULL_RETRY: Duration = Duration::from_secs(2);
 
@@ -194,7 +196,7 @@ impl Journal {
     /// Opens the journal in `dir` (`journal/`, `tree/` and `state/` below it), verifying what is needed to go on, and that it
     /// still is what was signed.
     pub fn open(dir: &Path, key: MacKey, options: Options, anchors: &[Anchor]) -> Result<Self, OpenError> {
-        let Recovered { segment, head, tree } = recover::open(dir, &options, anchors)?;
+        let Recovered { segment, head, tree, leaves } = recover::open(dir, &options, anchors)?;
         tree.reserve();
         let (queue, waiting) = sync_channel(options.queue_max);
         let (committed, _) = broadcast::channel(4096);
@@ -205,7 +207,7 @@ impl Journal {
             notes_max: options.queue_max,
             next_seq: AtomicU64::new(segment.next_seq),
             head: Mutex::new(head),
-            fresh: Mutex::default(),
+            fresh: Mutex::new(leaves),
             tree: Mutex::new(Tree { files: tree, failed: false }),
             disk: options.disk.clone(),
             committed,
@@ -292,6 +294,12 @@ impl Journal {
         self.shared.next_seq.load(Ordering::Acquire)
     }
 
+    /// Number of records, and the Merkle root over them.
+    pub fn tip(&self) -> (u64, Hash) {
+        let head = lock(&self.shared.head);
+        (head.tree.size(), head.tree.root())
+    }
+
     /// The tree and hot state of now.
     pub fn head(&self) -> Head {
         lock(&self.shared.head).clone()
@@ -332,17 +340,20 @@ impl Shared {
                 "the tree's files failed before, and are left alone until the next start",
             ));
         }
-        let mut fresh = lock(&self.fresh);
-        // What is not written now, for want of room, is written to the same place the next time.
-        if let Err(e) = tree.files.append(&fresh) {
-            if !tree.files.give_room() {
-                return Err(e);
-            }
+        // The writer puts more there meanwhile, and must not wait for the disk here.
+        let taken = std::mem::take(&mut *lock(&self.fresh));
+        let mut written = tree.files.append(&taken);
+        if let Err(e) = &written
+            && tree.files.give_room()
+        {
             tracing::warn!(error = %e, "the room that was kept for hashes is used now");
-            tree.files.append(&fresh)?;
+            written = tree.files.append(&taken);
         }
-        fresh.clear();
-        drop(fresh);
+        if let Err(e) = written {
+            // What is not written now, for want of room, is written to the same place the next time.
+            lock(&self.fresh).splice(..0, taken);
+            return Err(e);
+        }
         if durable {
             let synced = tree.files.sync();
             tree.failed = synced.is_err();
@@ -454,12 +465,15 @@ impl Writer {
         Ok(())
     }
 
-    /// While the disk is full only denials, outcomes and operators' records go on.
+    /// While the disk is full only denials, outcomes and operators' records go on; at last only those of operators, who can make room.
     fn admit(&mut self, part: Vec<Waiting>) -> std::io::Result<Vec<Waiting>> {
         if self.full.is_none() {
             return Ok(part);
         }
-        let (reserved, ordinary): (Vec<_>, Vec<_>) = part.into_iter().partition(|w| w.room == Room::Reserved);
+        let left = self.segment.size.saturating_sub(self.segment.end);
+        let little = left < OPERATORS_ROOM.min(self.options.reserved_bytes / 8);
+        let goes_on = |w: &Waiting| w.room == Room::Reserved && (!little || w.record.body.is_of_operators());
+        let (reserved, ordinary): (Vec<_>, Vec<_>) = part.into_iter().partition(goes_on);
         for waiting in ordinary {
             waiting.tell(Err(JournalError::Full));
         }

@@ -71,6 +71,8 @@ pub(super) struct Recovered {
     pub(super) segment: Segment,
     pub(super) head: Head,
     pub(super) tree: TreeFiles,
+    /// Hashes that are not in the tree's files yet.
+    pub(super) leaves: Vec<Hash>,
 }
 
 /// A hot-state snapshot's file.
@@ -96,13 +98,14 @@ pub(super) fn open(dir: &Path, options: &Options, anchors: &[Anchor]) -> Result<
         let segment = begun.map_err(|e| OpenError::io("create a segment in", &journal, e))?;
         segment::reserve(&**disk, &journal, options.reserved_bytes);
         let tree = open_tree(dir, disk, 0)?;
-        return Ok(Recovered { segment, head: Head::default(), tree });
+        return Ok(Recovered { segment, head: Head::default(), tree, leaves: Vec::new() });
     }
     let (start, head) = newest_snapshot(dir, &segments)?;
     let mut tree = whole_tree(dir, disk, &segments[..start], &head.tree)?;
-    for anchor in anchors.iter().filter(|anchor| anchor.size <= head.tree.size()) {
-        let root = proof::root(&mut tree, anchor.size).map_err(|e| OpenError::io("read", &dir.join("tree"), e))?;
-        if root != anchor.root {
+    if first_differing(&mut tree, head.tree.size(), anchors).is_some() {
+        // Are the hashes wrong, or what they are of?
+        tree = mend_tree(dir, disk, tree, &segments[..start], &head.tree)?;
+        if let Some(anchor) = first_differing(&mut tree, head.tree.size(), anchors) {
             return Err(OpenError::damaged(&journal, differs(anchor, None)));
         }
     }
@@ -130,8 +133,9 @@ pub(super) fn open(dir: &Path, options: &Options, anchors: &[Anchor]) -> Result<
         segment.clear_tail().map_err(|e| OpenError::io("clear the tail of", path, e))?;
     }
     segment::reserve(&**disk, &journal, options.reserved_bytes);
-    tree.append(&leaves).map_err(|e| OpenError::io("write", &dir.join("tree"), e))?;
-    Ok(Recovered { segment, head, tree })
+    all_there(&journal, segments[0].0, head.state.first_seq)?;
+    drop_rest(&**disk, &journal, &segments[..=start], head.state.first_seq);
+    Ok(Recovered { segment, head, tree, leaves })
 }
 
 fn open_tree(dir: &Path, disk: &std::sync::Arc<dyn Disk>, size: u64) -> Result<TreeFiles, OpenError> {
@@ -146,9 +150,53 @@ fn whole_tree(
     expected: &Frontier,
 ) -> Result<TreeFiles, OpenError> {
     let mut tree = open_tree(dir, disk, expected.size())?;
-    if tree.size() == expected.size()
-        && proof::root(&mut tree, expected.size()).is_ok_and(|root| root == expected.root())
-    {
+    let is_whole = proof::root(&mut tree, expected.size()).is_ok_and(|root| root == expected.root());
+    if tree.size() == expected.size() && is_whole { Ok(tree) } else { mend_tree(dir, disk, tree, before, expected) }
+}
+
+/// The anchor up to `size` that the tree's files do not agree with.
+fn first_differing<'a>(tree: &mut TreeFiles, size: u64, anchors: &'a [Anchor]) -> Option<&'a Anchor> {
+    let mut below = anchors.iter().filter(|anchor| anchor.size <= size);
+    below.find(|anchor| proof::root(tree, anchor.size).map_or(true, |root| root != anchor.root))
+}
+
+/// Nothing is missing at the front but what retention dropped.
+fn all_there(journal: &Path, first: u64, dropped: u64) -> Result<(), OpenError> {
+    if first <= dropped {
+        return Ok(());
+    }
+    let what = format!(
+        "the segments before sequence number {first} are missing, and no record says that retention dropped them"
+    );
+    Err(OpenError::damaged(journal, what))
+}
+
+/// Finishes a drop that was broken off after it was recorded.
+fn drop_rest(disk: &dyn Disk, journal: &Path, segments: &[(u64, PathBuf)], dropped: u64) {
+    let over = segments.windows(2).take_while(|pair| pair[1].0 <= dropped);
+    for pair in over {
+        if let Err(e) = disk.remove(&pair[0].1) {
+            tracing::warn!(error = %e, file = %pair[0].1.display(), "what retention dropped is still there");
+            return;
+        }
+    }
+    if let Err(e) = disk.sync_dir(journal) {
+        tracing::warn!(error = %e, "what retention dropped may come back after a power cut");
+    }
+}
+
+/// Makes the tree's upper files anew from its leaves and, where these are wrong, all of it from the records.
+fn mend_tree(
+    dir: &Path,
+    disk: &std::sync::Arc<dyn Disk>,
+    mut tree: TreeFiles,
+    before: &[(u64, PathBuf)],
+    expected: &Frontier,
+) -> Result<TreeFiles, OpenError> {
+    let size = expected.size();
+    if tree.size() == size && tree.frontier(size).is_ok_and(|leaves| leaves.root() == expected.root()) {
+        let mended = tree.refold().and_then(|()| tree.sync());
+        mended.map_err(|e| OpenError::io("write", &dir.join("tree"), e))?;
         return Ok(tree);
     }
     let path = dir.join("tree");
@@ -325,6 +373,15 @@ impl Walk {
         {
             self.differing = Some(seq);
         }
+        if let Body::Retention(dropped) = &record.body
+            && dropped.first_seq > self.head.state.first_seq
+        {
+            let what = format!(
+                "sequence number {seq} says that {} was the first record then, and retention had left {}: what is between was taken away by somebody else",
+                dropped.first_seq, self.head.state.first_seq
+            );
+            return Err(OpenError::damaged(journal, what));
+        }
         self.head.tree.push(leaf);
         self.head.state.apply(seq, record);
         self.leaves.push(leaf);
@@ -395,8 +452,32 @@ pub struct Signed {
 
 /// Reads every record of the journal in `dir` from the first, changing nothing, and holds it against what was signed of it.
 pub fn verify(dir: &Path, anchors: &[Anchor], mut progress: impl FnMut(usize, usize)) -> Result<Verified, OpenError> {
+    let mut tries = 0;
+    loop {
+        match verify_once(dir, anchors, &mut progress) {
+            // A running gateway may have dropped a segment meanwhile.
+            Err(OpenError::Io { cause, .. })
+                if cause.kind() == io::ErrorKind::NotFound && tries < 10 && dir.join("journal").exists() =>
+            {
+                tries += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn verify_once(dir: &Path, anchors: &[Anchor], progress: &mut impl FnMut(usize, usize)) -> Result<Verified, OpenError> {
     let journal = dir.join("journal");
     let segments = segment::list(&journal).map_err(|e| OpenError::io("list", &journal, e))?;
+    // Where a drop was broken off, what is left in front of the first snapshot belongs to it.
+    let mut segments = segments;
+    if segments.first().is_some_and(|(first, _)| *first > 0) {
+        let mut front = 0;
+        while front < segments.len() && snapshot_of(dir, segments[front].0, &segments[front].1)?.is_none() {
+            front += 1;
+        }
+        segments.drain(..if front == segments.len() { 0 } else { front });
+    }
     let first_seq = segments.first().map_or(0, |(first, _)| *first);
     let mut torn_at = None;
     let mut stored = TreeFiles::read_only(dir).ok();
@@ -410,7 +491,14 @@ pub fn verify(dir: &Path, anchors: &[Anchor], mut progress: impl FnMut(usize, us
             }
         }
     }
-    let sealed = segments.last().map_or(0, |(first, _)| *first);
+    // The tree's files are synced with each snapshot.
+    let mut sealed = 0;
+    for (first, path) in segments.iter().rev() {
+        if snapshot_of(dir, *first, path)?.is_some() {
+            sealed = *first;
+            break;
+        }
+    }
     let mut walk = Walk { stored: stored.map(Stored::new), ..Walk::new(head, anchors) };
     for (number, (first_seq, path)) in segments.iter().enumerate() {
         progress(number, segments.len());
@@ -421,14 +509,7 @@ pub fn verify(dir: &Path, anchors: &[Anchor], mut progress: impl FnMut(usize, us
     }
     walk.end(&journal)?;
     let head = walk.head;
-    if head.state.first_seq < first_seq {
-        return Err(OpenError::damaged(
-            &journal,
-            format!(
-                "the segments before sequence number {first_seq} are missing, and no record says that retention dropped them"
-            ),
-        ));
-    }
+    all_there(&journal, first_seq, head.state.first_seq)?;
     // Behind the last seal the tree's files are not synced, and a crash may leave anything there.
     if let Some(seq) = walk.differing.filter(|seq| *seq < sealed) {
         return Err(OpenError::damaged(

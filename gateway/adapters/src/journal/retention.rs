@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use warden_core::journal::proof;
 use warden_core::journal::record::{Body, Record, Retention};
 use warden_core::journal::state::State;
 use warden_core::journal::tree::Hash;
@@ -32,6 +33,8 @@ struct Plan {
 
 /// Segments that always stay: the one that is written, and the one before it.
 const STAY: usize = 2;
+/// Times within a segment may lie before its first one: by what was in flight, or by a clock that was set back.
+const CROSSING: jiff::SignedDuration = jiff::SignedDuration::from_hours(26);
 /// Snapshots that stay.
 const SNAPSHOTS: usize = 3;
 
@@ -42,6 +45,7 @@ impl Journal {
         let planned =
             tokio::task::spawn_blocking(move || journal.plan(keep, now)).await.map_err(io::Error::other)??;
         let Some(plan) = planned else { return Ok(None) };
+        self.hashes_are_safe(&plan)?;
         let dropped = Retention {
             segments: plan.files.len() as u64,
             first_seq: plan.first_seq,
@@ -61,6 +65,12 @@ impl Journal {
         let dir = &self.shared.dir;
         let segments = segment::list(&dir.join("journal"))?;
         let state = self.head().state;
+        if let Some((first, path)) = segments.first().filter(|(first, _)| *first > state.first_seq) {
+            return Err(io::Error::other(format!(
+                "`{}`: what was before sequence number {first} is missing, and no record says that retention dropped it: nothing is dropped; run `warden audit verify`",
+                path.display()
+            )));
+        }
         let sizes: Vec<u64> =
             segments.iter().map(|(_, path)| std::fs::metadata(path).map_or(0, |meta| meta.len())).collect();
         let mut total: u64 = sizes.iter().sum();
@@ -95,11 +105,20 @@ impl Journal {
         })
     }
 
-    /// Removes segments, the oldest first, after their hashes are on the disk.
+    /// The hashes of what goes were synced with the snapshot behind it. If they are wrong, nothing could ever prove it again.
+    fn hashes_are_safe(&self, plan: &Plan) -> io::Result<()> {
+        let root = proof::root(&mut lock(&self.shared.tree).files, plan.next_seq)?;
+        if root == plan.root {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "the tree's files do not have the hashes of what would be dropped: nothing is dropped; a restart mends them",
+        ))
+    }
+
+    /// Removes segments, the oldest first.
     fn remove(&self, files: &[PathBuf]) -> io::Result<()> {
-        self.shared.flush_tree(true)?;
         let disk = &self.shared.disk;
-        let _no_seal_meanwhile = lock(&self.shared.tree);
         files.iter().try_for_each(|path| disk.remove(path))?;
         disk.sync_dir(&self.shared.dir.join("journal"))?;
         for old in recover::old_snapshots(&self.shared.dir, SNAPSHOTS)? {
@@ -126,8 +145,9 @@ fn older(than: Timestamp, now: Timestamp, age: Duration) -> bool {
 /// Whether a hold keeps records of that time. What has no readable time is kept by any.
 fn is_held(state: &State, (start, end): (Option<Timestamp>, Option<Timestamp>)) -> bool {
     state.holds.values().any(|hold| {
-        let ends_before = matches!((hold.since, end), (Some(since), Some(end)) if end < since);
-        let starts_after = matches!((hold.until, start), (Some(until), Some(start)) if start >= until);
+        let ends_before = matches!((hold.since, end), (Some(since), Some(end)) if since.duration_since(end) > CROSSING);
+        let starts_after =
+            matches!((hold.until, start), (Some(until), Some(start)) if start.duration_since(until) > CROSSING);
         !(ends_before || starts_after)
     })
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use warden_core::journal::note::{Note, Signature, VerifierKey};
+use warden_core::journal::note::{Checkpoint, Note, Signature, VerifierKey};
 use warden_core::journal::proof;
 
 /// Where checkpoints go.
@@ -66,8 +66,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries of a witness that did not take a checkpoint; doubled each time up to a minute.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
-/// A file's last note stands in its last bytes.
-const NOTE_MAX: u64 = 64 << 10;
+/// As much of a file's end is read: hundreds of thousands of notes.
+const NOTES_MAX: u64 = 64 << 20;
 
 impl Witnesses {
     /// Gives each target each checkpoint, the newest one when it is slower than they come.
@@ -145,7 +145,10 @@ impl Task {
 
     async fn give(&self, signed: &Signed) -> Result<(), String> {
         let given = match &self.witness.target {
-            Target::File(path) => append(path, &signed.note).map_err(|e| e.to_string()),
+            Target::File(path) => {
+                let (path, note) = (path.clone(), signed.note.clone());
+                apart(move || append(&path, &note).map_err(|e| e.to_string())).await
+            }
             Target::Http(http) => {
                 let (status, answer) = post(http, signed.note.to_string()).await?;
                 status.is_success().then_some(()).ok_or_else(|| refused(status, &answer))
@@ -153,15 +156,18 @@ impl Task {
             Target::Tlog(http, key) => return self.cosigned(http, key, signed).await,
         };
         given?;
-        self.keep(&signed.note)
+        self.keep(&signed.note).await
     }
 
     /// What a witness is known to have is kept, so that a look offline finds it.
-    fn keep(&self, note: &Note) -> Result<(), String> {
-        let dir = self.kept.parent().unwrap_or(Path::new("."));
-        let kept = crate::files::create_private_dir(dir)
-            .and_then(|()| crate::files::write_private(&self.kept, note.to_string().as_bytes()));
-        kept.map_err(|e| format!("`{}`: {e}", self.kept.display()))
+    async fn keep(&self, note: &Note) -> Result<(), String> {
+        let (path, text) = (self.kept.clone(), note.to_string());
+        apart(move || {
+            let kept = crate::files::create_private_dir(path.parent().unwrap_or(Path::new(".")))
+                .and_then(|()| crate::files::write_private(&path, text.as_bytes()));
+            kept.map_err(|e| format!("`{}`: {e}", path.display()))
+        })
+        .await
     }
 
     async fn cosigned(&self, http: &HttpServer, key: &VerifierKey, signed: &Signed) -> Result<(), String> {
@@ -169,7 +175,9 @@ impl Task {
         // The second time with the size that the witness itself says it has.
         for _ in 0..2 {
             let new = signed.checkpoint.size;
-            let path = self.journal.prove(|tree| proof::consistency(tree, old, new)).map_err(|e| e.to_string())?;
+            let journal = self.journal.clone();
+            let proof = move || journal.prove(|tree| proof::consistency(tree, old, new)).map_err(|e| e.to_string());
+            let path = apart(proof).await?;
             let lines: String = path.iter().map(|hash| format!("{}\n", base64(hash))).collect();
             let (status, answer) = post(http, format!("old {old}\n{lines}\n{}", signed.note)).await?;
             if status == StatusCode::CONFLICT {
@@ -189,10 +197,15 @@ impl Task {
             let own = own.ok_or("its answer has no signature by its key")?;
             let mut note = signed.note.clone();
             note.signatures.push(own);
-            return self.keep(&note);
+            return self.keep(&note).await;
         }
         Err("it names another size each time".to_owned())
     }
+}
+
+/// Does what may block where it blocks nobody. What hangs, on a mount that is gone, is waited for by this witness alone.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(e.to_string()))
 }
 
 fn refused(status: StatusCode, answer: &str) -> String {
@@ -225,30 +238,41 @@ fn append(path: &Path, note: &Note) -> io::Result<()> {
 }
 
 /// Where the last checkpoint that a witness took is kept.
-fn kept(data_dir: &Path, name: &str) -> PathBuf {
+fn kept(data_dir: &Path, whole: &str) -> PathBuf {
     let name: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
-    data_dir.join("witnessed").join(format!("{}.note", name.trim_matches('.')))
+        whole.chars().map(|c| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' }).collect();
+    // Two names may look the same like this.
+    let hash = warden_core::catalogue::sha256_hex(whole.as_bytes());
+    data_dir.join("witnessed").join(format!("{}-{}.note", name.trim_matches('.'), &hash[7..15]))
 }
 
-/// The last whole note of a file that grows. A crash may have cut its end off.
-fn last_note(path: &Path, keys: &[VerifierKey]) -> io::Result<Option<Anchor>> {
+/// The largest checkpoint in a file that grows: whoever can append to it can append an older one. What no key signed counts
+/// for nothing, and a crash may have cut the end off. Nothing when there is no file, or no whole note in it.
+fn largest_note(path: &Path, keys: &[VerifierKey]) -> io::Result<Option<Anchor>> {
     let mut file = match std::fs::File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| at(path, e))?,
     };
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(NOTE_MAX)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(NOTES_MAX)))?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
+    file.take(NOTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     // A note is its text, a blank line, its signatures; another blank line parts it from the next.
     let parts: Vec<&str> = text.split("\n\n").collect();
+    let mut notes: Vec<(u64, Note)> = parts
+        .windows(2)
+        .filter(|pair| pair[1].starts_with("— "))
+        .filter_map(|pair| {
+            let (text, signatures) = (pair[0].trim_start_matches('\n'), pair[1].trim_end_matches('\n'));
+            let note = Note::parse(&format!("{text}\n\n{signatures}\n")).ok()?;
+            Some((Checkpoint::parse(&note.text).ok()?.size, note))
+        })
+        .collect();
+    notes.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let mut wrong = None;
-    for pair in parts.windows(2).rev().filter(|pair| pair[1].starts_with("— ")) {
-        let note =
-            Note::parse(&format!("{}\n\n{}\n", pair[0].trim_start_matches('\n'), pair[1].trim_end_matches('\n')));
-        match note.map_err(Into::into).and_then(|note| note.checkpoint(keys)) {
+    for (_, note) in notes {
+        match note.checkpoint(keys) {
             Ok(checkpoint) => {
                 let from = format!("`{}`", path.display());
                 return Ok(Some(Anchor { size: checkpoint.size, root: checkpoint.root, from }));
@@ -258,7 +282,7 @@ fn last_note(path: &Path, keys: &[VerifierKey]) -> io::Result<Option<Anchor>> {
     }
     match wrong {
         Some(e) => Err(at(path, e)),
-        None => Err(at(path, "holds no signed checkpoint")),
+        None => Ok(None),
     }
 }
 
@@ -267,13 +291,20 @@ pub fn anchors(data_dir: &Path, witnesses: &[Witness], keys: &[VerifierKey]) -> 
     let mut all = Vec::new();
     for witness in witnesses {
         let found = match &witness.target {
-            Target::File(path) => match last_note(path, keys)? {
-                None if of_kept(data_dir, witness, keys)?.is_some() => {
-                    tracing::warn!(witness = witness.name, "the witness's file is not there; what it had is known");
-                    of_kept(data_dir, witness, keys)?
+            Target::File(path) => {
+                let (found, known) = (largest_note(path, keys)?, of_kept(data_dir, witness, keys)?);
+                if found.is_none() && known.is_some() {
+                    tracing::warn!(
+                        witness = witness.name,
+                        "the witness's file has no checkpoint; what it had is known"
+                    );
                 }
-                found => found,
-            },
+                // Whichever says more; the file's own word where they agree.
+                match (found, known) {
+                    (Some(found), Some(known)) if known.size > found.size => Some(known),
+                    (found, known) => found.or(known),
+                }
+            }
             Target::Http(_) | Target::Tlog(..) => of_kept(data_dir, witness, keys)?,
         };
         all.extend(found);
@@ -289,7 +320,7 @@ fn of_kept(data_dir: &Path, witness: &Witness, keys: &[VerifierKey]) -> io::Resu
 
 /// What a file of somebody's choice holds a journal to: one note, or a witness's file.
 pub fn anchor(path: &Path, keys: &[VerifierKey]) -> io::Result<Anchor> {
-    last_note(path, keys)?.ok_or_else(|| at(path, "no such file"))
+    largest_note(path, keys)?.ok_or_else(|| at(path, "no such file, or no signed checkpoint in it"))
 }
 
 /// A checkpoint in words.

@@ -237,16 +237,13 @@ impl View {
     }
 }
 
-/// Times of neighbours may cross by what was in flight, and a clock may be set back; more than this is not expected.
-const CROSSING: jiff::SignedDuration = jiff::SignedDuration::from_hours(26);
-
 impl View {
-    /// Whether a stored block is so much older than `since` that nothing before it can be of that time.
+    /// Whether neither a stored block nor any before it has records since then. Times of neighbours may cross, and a clock
+    /// may be set back, so their own order says nothing.
     fn ends_before(&self, first: u64, since: jiff::Timestamp) -> bool {
-        let newest = self.db.get([b"t", &first.to_be_bytes()[..]].concat()).ok().flatten();
-        let newest = newest.and_then(|stored| times(&stored).max());
-        let limit = since.saturating_sub(CROSSING).unwrap_or(since).as_microsecond();
-        newest.is_some_and(|newest| newest < limit)
+        let latest = self.db.get([b"m", &first.to_be_bytes()[..]].concat()).ok().flatten();
+        let latest = latest.and_then(|stored| times(&stored).next());
+        latest.is_some_and(|latest| latest < since.as_microsecond())
     }
 }
 

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use warden_core::journal::record::Record;
 
@@ -32,10 +32,10 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Between two tries.
 const LOCK_AGAIN: Duration = Duration::from_millis(5);
 /// Keys of sled: `!NAME`, `t` + block, `p` + index + value + 0 + block, `c` + column + block; a block is its first sequence
-/// number, big endian.
+/// number, big endian. `m` + block is the latest time of that block and all before it.
 const NEXT: &[u8] = b"!next";
 const LAYOUT: &[u8] = b"!layout";
-const LAYOUT_NOW: &[u8] = b"3";
+const LAYOUT_NOW: &[u8] = b"4";
 
 /// See the module.
 pub struct View {
@@ -43,6 +43,29 @@ pub struct View {
     /// The first sequence number that retention has left.
     first: AtomicU64,
     pending: Mutex<Block>,
+}
+
+/// Where the running gateway keeps its view: empty while it is opened, or opened anew.
+#[derive(Default)]
+pub struct Shelf(RwLock<Option<Arc<View>>>);
+
+impl Shelf {
+    /// The view, once it is open.
+    pub fn get(&self) -> Option<Arc<View>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts it there, or takes it away.
+    pub fn put(&self, view: Option<Arc<View>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+}
+
+/// The latest time before a block.
+fn latest_before(db: &sled::Db, block: u64) -> io::Result<i64> {
+    let end = [b"m", &block.to_be_bytes()[..]].concat();
+    let entry = db.range(b"m".to_vec()..end).next_back().transpose()?;
+    Ok(entry.and_then(|(_, time)| find::times(&time).next()).unwrap_or(i64::MIN))
 }
 
 impl View {
@@ -154,6 +177,9 @@ impl View {
             batch.insert([&[b'c', *column], &first[..]].concat(), hashes.collect::<Vec<u8>>());
         }
         let times: Vec<u8> = pending.times.iter().flat_map(|time| time.to_le_bytes()).collect();
+        let own = pending.times.iter().copied().max().unwrap_or(i64::MIN);
+        let latest = own.max(latest_before(&self.db, pending.first)?);
+        batch.insert([b"m", &first[..]].concat(), latest.to_le_bytes().to_vec());
         batch.insert([b"t", &first[..]].concat(), times);
         batch.insert(NEXT, &next.to_be_bytes());
         self.db.apply_batch(batch)?;
@@ -234,6 +260,8 @@ pub fn contents(view: &View) -> io::Result<BTreeMap<String, BTreeSet<u64>>> {
         let (Some(first), false) = (block_of(&key), key[0] == b'!') else { continue };
         let name = String::from_utf8_lossy(&key[..key.len() - 8]).into_owned();
         match key[0] {
+            // Follows from the times.
+            b'm' => {}
             b'p' => all.entry(name).or_default().extend(find::offsets(&value).map(|offset| first + u64::from(offset))),
             b'c' => find::hashes(&value).for_each(|(offset, hash)| {
                 all.entry(format!("{name} {hash:08x}")).or_default().insert(first + u64::from(offset));

@@ -179,6 +179,14 @@ pub enum Unreadable {
 }
 
 impl Body {
+    /// Whether it says what an operator did, or what follows from it.
+    pub fn is_of_operators(&self) -> bool {
+        matches!(
+            self,
+            Body::Operator(_) | Body::Policy(_) | Body::Retention(_) | Body::Hold(_) | Body::Key(_) | Body::State(_)
+        )
+    }
+
     /// The kind, as it is written.
     pub fn kind(&self) -> &'static str {
         match self {
