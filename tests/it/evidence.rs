@@ -426,7 +426,8 @@ fn w08_a_witness_file_says_the_most_that_was_ever_signed() {
         key.note(&Checkpoint { origin: "warden.example/log".into(), size, root }).to_string()
     };
     let target = witness::Witness { name: "w".into(), target: witness::Target::File(file.clone()) };
-    let anchors = || witness::anchors(dir.path(), std::slice::from_ref(&target), &keys).map(|all| all.first().map(|a| a.size));
+    let anchors =
+        || witness::anchors(dir.path(), std::slice::from_ref(&target), &keys).map(|all| all.first().map(|a| a.size));
     assert_eq!(anchors().unwrap(), None, "no file yet");
     for nothing in ["", "warden.example/log\n12\n", "\n"] {
         std::fs::write(&file, nothing).unwrap();
@@ -463,6 +464,8 @@ async fn wrong_hashes_do_not_accuse_the_records() {
     let mut bytes = std::fs::read(&leaves).unwrap();
     bytes[32 * 299] ^= 1;
     std::fs::write(&leaves, &bytes).unwrap();
-    Journal::open(dir.path(), key(), options(), std::slice::from_ref(&early)).expect("the records are as they were").close();
+    Journal::open(dir.path(), key(), options(), std::slice::from_ref(&early))
+        .expect("the records are as they were")
+        .close();
     verify(dir.path(), &[early], |_, _| {}).expect("and the hashes are again");
 }

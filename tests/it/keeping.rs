@@ -472,7 +472,8 @@ async fn a_hold_keeps_what_a_clock_that_was_set_back_put_elsewhere() {
 fn an_export_that_was_made_to_stop_its_reader_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let signer = SignerKey::new("warden.example/log", &[3; 32]).unwrap();
-    let checkpoint = warden_core::journal::note::Checkpoint { origin: "warden.example/log".into(), size: 10, root: [0; 32] };
+    let checkpoint =
+        warden_core::journal::note::Checkpoint { origin: "warden.example/log".into(), size: 10, root: [0; 32] };
     let check = |name: &str, manifest: &Value, content: &[u8]| {
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
@@ -522,12 +523,15 @@ async fn a_full_disk_can_be_made_room_on_and_started_on() {
     }
     journal.close();
     drop(journal);
-    let journal = Journal::open(mount.dir.path(), MacKey::new("test", [1; 32]), options(), &[]).expect("starts on a full disk");
+    let journal =
+        Journal::open(mount.dir.path(), MacKey::new("test", [1; 32]), options(), &[]).expect("starts on a full disk");
     let dropped = journal.retain(LITTLE, now(), Some("a person")).await.unwrap().unwrap();
     assert!(dropped.segments > 0);
     std::fs::remove_file(&filler).unwrap();
     tokio::time::sleep(Duration::from_millis(2100)).await;
-    let _ = journal.append(Record::new(now(), Body::Decision(plain_decision(Verdict::Deny, "w").into())), Room::Ordinary).await;
+    let _ = journal
+        .append(Record::new(now(), Body::Decision(plain_decision(Verdict::Deny, "w").into())), Room::Ordinary)
+        .await;
     fill(&journal, 5, Verdict::Deny).await;
     journal.close();
     verify(mount.dir.path(), &[], |_, _| {}).unwrap();
