@@ -469,3 +469,35 @@ async fn wrong_hashes_do_not_accuse_the_records() {
         .close();
     verify(dir.path(), &[early], |_, _| {}).expect("and the hashes are again");
 }
+
+#[tokio::test]
+async fn an_empty_segment_a_torn_snapshot_and_a_disk_that_takes_nothing_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    journal_of(dir.path(), 600).await;
+    let last = segments(dir.path()).pop().unwrap();
+    let whole = std::fs::read(&last).unwrap();
+    std::fs::write(&last, b"").unwrap();
+    let refused = Journal::open(dir.path(), key(), options(), &[]).err().unwrap().to_string();
+    assert!(refused.contains(last.to_str().unwrap()) && refused.contains("the file is empty"), "{refused}");
+    std::fs::write(&last, &whole).unwrap();
+    for entry in std::fs::read_dir(dir.path().join("state")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    Journal::open(dir.path(), key(), options(), &anchors(dir.path())).expect("older ones, or none, do as well").close();
+
+    let Some(mount) = crate::journal::Tmpfs::mount(4 << 20) else { return };
+    journal_of(mount.dir.path(), 50).await;
+    let remount = |how: &str| {
+        let done = std::process::Command::new("mount").args(["-o", how]).arg(mount.dir.path()).status();
+        assert!(done.unwrap().success());
+    };
+    remount("remount,ro");
+    let refused = Journal::open(mount.dir.path(), key(), options(), &anchors(mount.dir.path())).err().unwrap();
+    let said =
+        format!("{refused}: {}", std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default());
+    assert!(said.contains(mount.dir.path().to_str().unwrap()) && said.contains("Read-only"), "{said}");
+    verify(mount.dir.path(), &anchors(mount.dir.path()), |_, _| {}).expect("reading needs no writing");
+    remount("remount,rw");
+}
