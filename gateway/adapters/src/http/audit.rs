@@ -78,8 +78,9 @@ async fn look<T: Send + 'static>(
     min_seq: Option<u64>,
     look: impl FnOnce(&View, &OperatorPlane) -> io::Result<T> + Send + 'static,
 ) -> Result<T, Box<Response>> {
-    // What was decided before somebody asked is there, unless the view is far behind.
-    let newest = plane.gate.ports.journal.next_seq().checked_sub(1);
+    // What was decided before somebody asked is there, unless the view is far behind. Their own look, the last record, is not
+    // waited for.
+    let newest = plane.gate.ports.journal.next_seq().checked_sub(2);
     let wanted = min_seq.or(newest);
     let patience = if min_seq.is_some() { VIEW_PATIENCE } else { VIEW_LAG };
     let waited = async {
