@@ -84,7 +84,7 @@ async fn look<T: Send + 'static>(
     let wanted = min_seq.or(newest);
     let patience = if min_seq.is_some() { VIEW_PATIENCE } else { VIEW_LAG };
     let waited = async {
-        while !plane.view.get().is_some_and(|view| wanted.is_none_or(|seq| view.next() > seq)) {
+        while plane.view.get().is_none_or(|view| wanted.is_some_and(|seq| view.next() <= seq)) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
