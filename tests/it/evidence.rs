@@ -336,10 +336,16 @@ async fn w08_witnesses_get_each_checkpoint_and_know_when_the_log_was_cut() {
     std::fs::remove_dir_all(site.data().join("witnessed")).unwrap();
     std::fs::remove_dir_all(site.data().join("tree")).unwrap();
     let running = site.serve();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let shown: Value = serde_json::from_str(&site.ok(&["--json", "audit", "checkpoint"])).unwrap();
-    let error = shown["witnesses"][1]["error"].as_str().unwrap_or_default();
-    assert!(error.contains("somebody cut this log"), "{shown}");
+    let mut error = String::new();
+    for _ in 0..200 {
+        let shown: Value = serde_json::from_str(&site.ok(&["--json", "audit", "checkpoint"])).unwrap();
+        error = shown["witnesses"][1]["error"].as_str().unwrap_or_default().to_owned();
+        if !error.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(error.contains("somebody cut this log"), "{error}");
     running.stop();
 }
 
