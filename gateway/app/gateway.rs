@@ -31,6 +31,8 @@ use warden_core::port::{Journal as _, Room};
 
 /// How long in-flight proposals may take at a shutdown.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the files of witnesses may take to be read at a start.
+const WITNESS_READ: Duration = Duration::from_secs(30);
 /// How long witnesses may take for the last checkpoint.
 const WITNESS_PATIENCE: Duration = Duration::from_secs(3);
 /// How often old segments are looked for.
@@ -78,7 +80,11 @@ impl Gateway {
         let data_dir = DataDir::open(&config.setup.data_dir)?;
         let keys = Keys::open(data_dir.path())?;
         let signer = keys.signer(config.signing.key.as_deref(), config.signing.origin.as_deref())?;
-        let anchors = anchors(data_dir.path(), &keys.verifiers()?, &config.witnesses)?;
+        let (dir, verifiers, witnesses) = (data_dir.path().to_owned(), keys.verifiers()?, config.witnesses.clone());
+        let read = blocking(move || anchors(&dir, &verifiers, &witnesses));
+        let anchors = tokio::time::timeout(WITNESS_READ, read).await.map_err(|_| {
+            Failure::failed("the checkpoints of `witness:` cannot be read: is the mount of a witness's file there?")
+        })??;
         let (path, mac, options) = (data_dir.path().to_owned(), keys.mac().clone(), config.journal.clone());
         let journal = blocking(move || Journal::open(&path, mac, options, &anchors)).await?;
         signs_on(&journal, &keys, &signer, new_checkpoint_key).await?;

@@ -446,6 +446,10 @@ fn w08_a_witness_file_says_the_most_that_was_ever_signed() {
     std::fs::write(&file, format!("{small}\n{large}\n{small}\n{forged}\n{}", &large[..30])).unwrap();
     assert_eq!(anchors().unwrap(), Some(553));
     assert_eq!(witness::anchor(&file, &keys).unwrap().size, 553);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    assert!(anchors().unwrap_err().to_string().contains("is no regular file"));
+    std::fs::remove_dir(&file).unwrap();
     std::fs::write(&file, format!("{forged}\n")).unwrap();
     assert!(anchors().unwrap_err().to_string().contains("no signature by a known key holds"));
 }

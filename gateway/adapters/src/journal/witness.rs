@@ -230,8 +230,17 @@ async fn post(http: &HttpServer, body: String) -> Result<(StatusCode, String), S
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err("it does not answer".to_owned()))
 }
 
+/// A pipe or a device would be waited for without end, and keeps nothing.
+fn is_regular(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => Err(at(path, "is no regular file, so it cannot keep checkpoints")),
+        _ => Ok(()),
+    }
+}
+
 /// Appends a note, durably, a blank line between two.
 fn append(path: &Path, note: &Note) -> io::Result<()> {
+    is_regular(path)?;
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     file.write_all(format!("{note}\n").as_bytes())?;
     file.sync_data()
@@ -249,6 +258,7 @@ fn kept(data_dir: &Path, whole: &str) -> PathBuf {
 /// The largest checkpoint in a file that grows: whoever can append to it can append an older one. What no key signed counts
 /// for nothing, and a crash may have cut the end off. Nothing when there is no file, or no whole note in it.
 fn largest_note(path: &Path, keys: &[VerifierKey]) -> io::Result<Option<Anchor>> {
+    is_regular(path)?;
     let mut file = match std::fs::File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| at(path, e))?,
