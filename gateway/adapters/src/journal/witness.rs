@@ -3,9 +3,9 @@
 //! A file on another mount gets each checkpoint appended, an HTTP endpoint gets each posted, and a witness of
 //! [C2SP tlog-witness](https://c2sp.org/tlog-witness) checks that each continues the last one, and signs it.
 
+use super::Journal;
 use super::checkpoint::{Notary, Signed, at};
 use super::recover::Anchor;
-use super::{Journal, root_text};
 use crate::mcp::server::HttpServer;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
@@ -331,9 +331,4 @@ fn of_kept(data_dir: &Path, witness: &Witness, keys: &[VerifierKey]) -> io::Resu
 /// What a file of somebody's choice holds a journal to: one note, or a witness's file.
 pub fn anchor(path: &Path, keys: &[VerifierKey]) -> io::Result<Anchor> {
     largest_note(path, keys)?.ok_or_else(|| at(path, "no such file, or no signed checkpoint in it"))
-}
-
-/// A checkpoint in words.
-pub fn shown(signed: &Signed) -> String {
-    format!("{} records, {}", signed.checkpoint.size, root_text(&signed.checkpoint.root))
 }

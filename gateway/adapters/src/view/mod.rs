@@ -224,11 +224,6 @@ impl View {
         Ok(())
     }
 
-    /// Bytes that it takes on the disk.
-    pub fn bytes(&self) -> io::Result<u64> {
-        Ok(self.db.size_on_disk()?)
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Block> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }

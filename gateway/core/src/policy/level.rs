@@ -17,15 +17,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// As it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Facts => "facts",
-            Level::Sealed => "sealed",
-            Level::Metadata => "metadata",
-        }
-    }
-
     /// Whether this is the default, which is not written.
     pub fn is_facts(&self) -> bool {
         *self == Level::Facts
