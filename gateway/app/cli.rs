@@ -118,6 +118,9 @@ pub enum Command {
     /// Policies
     #[command(subcommand)]
     Policy(Policy),
+    /// Secret values: find, register, allow, measure
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// The decision log
     #[command(subcommand)]
     Audit(Audit),
@@ -213,6 +216,93 @@ pub enum Policy {
         /// From `warden policy list`; its first characters are enough
         digest: String,
     },
+}
+
+/// Secret values.
+#[derive(Debug, Subcommand)]
+pub enum Secrets {
+    /// Look for secret values in a file, as a proposal would be looked at
+    ///
+    /// JSON is read as JSON, anything else as text. Exit code 0 nothing, 2 a secret value, 4 something that looks like one.
+    Scan {
+        /// A file, or `-` for stdin
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// List the published formats that are found
+    Formats,
+    /// List registered values, by name and fingerprint, and what may pass
+    List,
+    /// What is known of a fingerprint: whose it is, whether it may pass, where it was seen
+    Explain {
+        /// From a finding, for example `k1a2b3c4:5d6e…`
+        fingerprint: String,
+    },
+    /// Register one of your secret values, so that it is found in every encoding
+    ///
+    /// The value is read from stdin unless --env or --file names a place; it is never an argument, since others could see that. It
+    /// is kept sealed in the data folder. Values that live elsewhere are better named under `secrets.registered` in warden.yaml.
+    Register(RegisterArgs),
+    /// Forget a value that was registered here
+    Forget {
+        /// Its name
+        name: String,
+    },
+    /// Let one value pass although it looks like a secret
+    ///
+    /// For test values and examples. A registered value never passes.
+    Allow(AllowArgs),
+    /// Let it pass no longer
+    Disallow {
+        /// Its fingerprint
+        fingerprint: String,
+    },
+    /// Measure what is found of labelled texts
+    ///
+    /// Each line of the file is JSON: `source`, `label` (secret, near_miss, identifier, real) and `text_b64`. `refused` counts texts with a
+    /// finding, `suspected` those with suspicions only.
+    Eval {
+        /// JSON lines, gzipped if it ends in `.gz`
+        file: PathBuf,
+        /// A pack of rules in gitleaks' TOML format, used as well
+        #[arg(long = "pack", value_name = "FILE")]
+        packs: Vec<PathBuf>,
+        /// Use the packs and not the shipped catalogue
+        #[arg(long, requires = "packs")]
+        packs_only: bool,
+    },
+}
+
+/// What to register.
+#[derive(Debug, Args)]
+pub struct RegisterArgs {
+    /// What findings call it
+    pub name: String,
+    /// Take the value from an environment variable
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "file")]
+    pub env: Option<String>,
+    /// Take the value from a file
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// It is a canary: nobody uses it, so seeing it is an alarm
+    #[arg(long)]
+    pub canary: bool,
+}
+
+/// What may pass.
+#[derive(Debug, Args)]
+pub struct AllowArgs {
+    /// The value's fingerprint, from a finding
+    pub fingerprint: String,
+    /// Who answers for it
+    #[arg(long)]
+    pub owner: String,
+    /// Why it may pass
+    #[arg(long)]
+    pub reason: String,
+    /// Until when (RFC 3339)
+    #[arg(long)]
+    pub until: Option<String>,
 }
 
 /// How problems are shown.

@@ -58,6 +58,12 @@ impl Client {
         self.send(self.http.post(url(path)).json(body)).await
     }
 
+    /// `POST path` with a JSON body that was made already.
+    pub async fn post_text(&self, path: &str, body: &str) -> Result<Value, Failure> {
+        let request = self.http.post(url(path)).header("content-type", "application/json");
+        self.send(request.body(body.to_owned())).await
+    }
+
     /// `DELETE path`.
     pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
         self.send(self.http.delete(url(path))).await

@@ -13,10 +13,13 @@ use warden_adapters::journal::{Options, Retain};
 use warden_adapters::mcp::Settings;
 use warden_adapters::mcp::child::ServerCommand;
 use warden_adapters::mcp::server::{HttpServer, Reach, Server};
+use warden_adapters::secrets::Sources;
+use warden_adapters::secrets::packs::Pack;
+use warden_adapters::secrets::sources::{From as Place, Source};
 use warden_core::catalogue::server_name;
 use warden_core::journal::note::VerifierKey;
 use warden_core::json::Limits;
-use warden_core::policy::level::{Level, Levels};
+use warden_core::policy::level::{ByAction, Inbound, Level, Levels};
 use warden_core::policy::snapshot::Worker;
 
 /// The configuration file. Unknown keys are refused. In values, `${NAME}` stands for an environment variable.
@@ -69,6 +72,9 @@ pub struct RawConfig {
     /// Who keeps signed checkpoints of the log where nobody can change them together with it.
     #[serde(default)]
     pub witness: Vec<RawWitness>,
+    /// What is a secret here, beside the published formats, and what becomes of answers that hold one.
+    #[serde(default)]
+    pub secrets: RawSecrets,
     /// Hours after which a held proposal that nobody acknowledged expires.
     #[serde(default = "default_held_for_h")]
     pub held_for_h: u32,
@@ -227,6 +233,69 @@ impl Default for RawJournal {
     }
 }
 
+/// Secrets.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawSecrets {
+    /// Where this site's secret values are. They are read at each start, found in every encoding, and never written down.
+    pub registered: Vec<RawRegistered>,
+    /// Files of rules in gitleaks' TOML format, besides the shipped catalogue.
+    pub packs: Vec<RawPack>,
+    /// What becomes of an answer with a secret value in it, by action or group: `withhold` (the default) or `redact` (it is
+    /// handed on with `[secret:FORMAT:FINGERPRINT]` in place of the value).
+    pub results: BTreeMap<String, RawInbound>,
+}
+
+/// Where a value is: in an environment variable (`env`), a `file`, or what a `command` prints.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawRegistered {
+    /// What findings call it. The variable's, file's or program's name when absent.
+    pub name: Option<String>,
+    /// An environment variable of the gateway.
+    pub env: Option<String>,
+    /// A file that holds the value.
+    pub file: Option<PathBuf>,
+    /// A program and its arguments.
+    pub command: Vec<String>,
+    /// Whether each line is a value of its own.
+    pub lines: bool,
+    /// Whether it is a canary: nobody uses it, so seeing it is an alarm.
+    pub canary: bool,
+}
+
+/// A file of rules.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawPack {
+    /// The file.
+    pub file: PathBuf,
+    /// Whether what it finds is a `finding`, which the charter forbids, or a `suspicion`, for the site's policies.
+    #[serde(default)]
+    pub tier: RawTier,
+}
+
+/// How sure a pack is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawTier {
+    /// It is a secret value.
+    #[default]
+    Finding,
+    /// It may be one.
+    Suspicion,
+}
+
+/// What becomes of an answer with a secret value in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawInbound {
+    /// Nobody is given it.
+    Withhold,
+    /// It is handed on with the value replaced.
+    Redact,
+}
+
 fn default_listen() -> String {
     "127.0.0.1:7171".into()
 }
@@ -270,6 +339,8 @@ pub struct Config {
     pub retain: Retain,
     /// How long proposals are held.
     pub held_for: Duration,
+    /// Where registered values and packs of rules are.
+    pub secrets: Sources,
 }
 
 /// How the log is signed.
@@ -408,6 +479,18 @@ impl Config {
         };
         let levels = raw.journal.levels.iter().map(|(name, of)| (name.clone(), level(*of))).collect();
         let levels = Levels::new(levels);
+        let inbound = |inbound: RawInbound| match inbound {
+            RawInbound::Withhold => Inbound::Withhold,
+            RawInbound::Redact => Inbound::Redact,
+        };
+        let results =
+            ByAction::new(raw.secrets.results.iter().map(|(name, of)| (name.clone(), inbound(*of))).collect());
+        let packs = raw.secrets.packs.iter();
+        let packs = packs.map(|pack| Pack { file: base.join(&pack.file), is_weak: pack.tier == RawTier::Suspicion });
+        let mut secrets = Sources { packs: packs.collect(), ..Sources::default() };
+        for (number, source) in raw.secrets.registered.iter().enumerate() {
+            secrets.registered.push(registered(&format!("secrets.registered[{number}]"), source, base)?);
+        }
         Ok(Self {
             listen: address("listen", &raw.listen)?,
             operator_listen,
@@ -431,7 +514,9 @@ impl Config {
                     ..Settings::default()
                 },
                 levels,
+                results,
             },
+            secrets,
             journal: Options {
                 segment_bytes: u64::from(raw.journal.segment_mb) << 20,
                 reserved_bytes: u64::from(raw.journal.reserved_mb) << 20,
@@ -620,4 +705,19 @@ mod tests {
         assert_eq!(config.setup.data_dir, Path::new("/etc/warden/data"));
         assert!(!format!("{config:?}").contains("t0p"));
     }
+}
+
+fn registered(key: &str, raw: &RawRegistered, base: &Path) -> Result<Source, String> {
+    let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let (from, default) = match (&raw.env, &raw.file, raw.command.first()) {
+        (Some(env), None, None) => (Place::Env(env.clone()), env.clone()),
+        (None, Some(file), None) => (Place::File(base.join(file)), name_of(file)),
+        (None, None, Some(program)) => (Place::Command(raw.command.clone()), name_of(Path::new(program))),
+        _ => return Err(format!("{key}: one of `env`, `file` and `command` says where the value is")),
+    };
+    let name = raw.name.clone().unwrap_or(default);
+    if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(format!("{key}: `name`: use 1 to 64 characters without spaces"));
+    }
+    Ok(Source { name, from, lines: raw.lines, canary: raw.canary })
 }

@@ -79,6 +79,13 @@ impl From<warden_adapters::journal::OpenError> for Failure {
     }
 }
 
+impl From<warden_adapters::secrets::Error> for Failure {
+    fn from(error: warden_adapters::secrets::Error) -> Self {
+        let code = if matches!(error, warden_adapters::secrets::Error::Io(_)) { FAILED } else { INVALID };
+        Self { code, message: error.to_string() }
+    }
+}
+
 impl From<warden_adapters::govern::Error> for Failure {
     fn from(error: warden_adapters::govern::Error) -> Self {
         let code = match error {

@@ -22,12 +22,14 @@ use warden_adapters::journal::witness::{self, Witness, Witnesses};
 use warden_adapters::journal::{Anchor, Journal, Retain};
 use warden_adapters::keys::Keys;
 use warden_adapters::metrics::Metrics;
+use warden_adapters::secrets;
 use warden_adapters::view::{Shelf, View};
 use warden_adapters::world::{World, now};
 use warden_core::journal::note::{SignerKey, VerifierKey};
 use warden_core::journal::record::{Body, KeyChange, PolicyChange, PolicyEvent, Record};
 use warden_core::pipeline::{self, Gate};
 use warden_core::port::{Journal as _, Room};
+use warden_core::secrets::Scanner;
 
 /// How long in-flight proposals may take at a shutdown.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,7 +77,6 @@ impl Gateway {
                 shared.join("`, `")
             )));
         }
-        warden_core::secrets::prepare();
         raise_file_limit();
         let data_dir = DataDir::open(&config.setup.data_dir)?;
         let keys = Keys::open(data_dir.path())?;
@@ -85,11 +86,15 @@ impl Gateway {
         let anchors = tokio::time::timeout(WITNESS_READ, read).await.map_err(|_| {
             Failure::failed("the checkpoints of `witness:` cannot be read: is the mount of a witness's file there?")
         })??;
-        let (path, mac, options) = (data_dir.path().to_owned(), keys.mac().clone(), config.journal.clone());
-        let journal = blocking(move || Journal::open(&path, mac, options, &anchors)).await?;
+        let (dir, key, sources) = (data_dir.path().to_owned(), keys.clone(), config.secrets.clone());
+        let engine = blocking(move || secrets::load(&dir, &key, &sources)).await?;
+        let scanner = Arc::new(Scanner::new(engine, keys.mac().clone()));
+        scanner.tick(now());
+        let (path, sees, options) = (data_dir.path().to_owned(), scanner.clone(), config.journal.clone());
+        let journal = blocking(move || Journal::open(&path, sees, options, &anchors)).await?;
         signs_on(&journal, &keys, &signer, new_checkpoint_key).await?;
         let mut catalogue = govern::load_catalogue(data_dir.path())?;
-        let added = govern::discover(&config.setup, &mut catalogue).await;
+        let added = govern::discover(&config.setup, &mut catalogue, &scanner).await;
         if !added.is_empty() {
             govern::save_catalogue(data_dir.path(), &catalogue)?;
         }
@@ -103,7 +108,7 @@ impl Gateway {
             tracing::warn!(error = %e, "the text of the rules of now cannot be kept for reviewers");
         }
         let open: Vec<_> = journal.head().state.open.into_keys().collect();
-        let world = World { journal: journal.clone(), keys, metrics: Arc::new(Metrics::new()) };
+        let world = World { journal: journal.clone(), keys, metrics: Arc::new(Metrics::new()), scanner };
         let gate = Arc::new(Gate::new(world, snapshot));
         if !open.is_empty() {
             tracing::warn!(
@@ -146,6 +151,7 @@ impl Gateway {
             signer_is_given: config.signing.key.is_some(),
             witnesses: witnesses.clone(),
             changing: tokio::sync::Mutex::default(),
+            secrets: config.secrets.clone(),
         });
         let socket = data_dir.path().join("operator.sock");
         serve_socket(&socket, operators.clone(), stopped.clone())?;
@@ -174,6 +180,7 @@ impl Gateway {
                     _ = stopped.wait_for(|stop| *stop) => return,
                 }
                 workers.sweep();
+                gate.ports.scanner.tick(now());
                 gate.sweep(false).await;
                 expire(&gate, held_for).await;
                 if watch_policies {

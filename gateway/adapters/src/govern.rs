@@ -20,8 +20,9 @@ use warden_core::journal::record::{Body, OperatorAct, PolicyChange, PolicyEvent,
 use warden_core::pipeline::Gate;
 use warden_core::policy::Problems;
 use warden_core::policy::layer::{SourceFile, digest};
-use warden_core::policy::level::Levels;
+use warden_core::policy::level::{ByAction, Inbound, Levels};
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
+use warden_core::secrets::Scanner;
 use warden_core::port::{Journal, JournalError, Room};
 
 /// What a snapshot is built from besides policies and catalogue.
@@ -43,6 +44,8 @@ pub struct Setup {
     pub settings: Settings,
     /// How much of decisions is written down.
     pub levels: Levels,
+    /// What becomes of answers with a secret value in them.
+    pub results: ByAction<Inbound>,
 }
 
 /// See the module.
@@ -169,18 +172,19 @@ pub fn source(setup: &Setup, site: &[SourceFile], catalogue: &Catalogue) -> Sour
         servers: setup.servers.keys().cloned().collect(),
         catalogue: catalogue.clone(),
         levels: setup.levels.clone(),
+        results: setup.results.clone(),
     }
 }
 
 /// Asks servers that were never listed for their tools. What goes wrong is told and does not keep Warden from starting:
 /// such a server's tools stay unlisted.
-pub async fn discover(setup: &Setup, catalogue: &mut Catalogue) -> Vec<String> {
+pub async fn discover(setup: &Setup, catalogue: &mut Catalogue, scanner: &Arc<Scanner>) -> Vec<String> {
     let mut added = Vec::new();
     for (name, server) in &setup.servers {
         if catalogue.servers.get(name).is_some_and(|tools| !tools.is_empty()) {
             continue;
         }
-        match discover::tools(name, server, setup.settings).await {
+        match discover::tools(name, server, setup.settings, scanner).await {
             Ok(tools) => {
                 let learnt = catalogue.learn(name, &tools, true);
                 for why in learnt.refused {
@@ -235,7 +239,7 @@ impl Governor {
         setup.servers.retain(|name, _| name == server);
         // Operators' changes go on meanwhile.
         let mut found = Catalogue::default();
-        let added = discover(&setup, &mut found).await;
+        let added = discover(&setup, &mut found, &self.gate.ports.scanner).await;
         let mut state = self.state.lock().await;
         if added.is_empty() || known(&state) {
             return;

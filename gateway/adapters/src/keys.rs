@@ -108,6 +108,30 @@ impl Keys {
         (kid == sealed.kid).then(|| decrypt(&key, id, sealed)).flatten()
     }
 
+    /// Encrypts a registered value with the folder's own key, which is made when there is none.
+    pub fn seal_registered(&self, name: &str, value: &[u8]) -> io::Result<Sealed> {
+        let path = self.dir.join("registered.json");
+        let (kid, key) = match read_key(&path)? {
+            Some(known) => known,
+            None => {
+                let (kid, key) = (format!("registered/{}", &hex(&random()?)[..16]), Zeroizing::new(random()?));
+                let stored =
+                    Zeroizing::new(serde_json::to_vec(&Stored { kid: kid.clone(), key: hex(key.as_slice()) })?);
+                write_private(&path, &stored)?;
+                (kid, key)
+            }
+        };
+        encrypt(kid, &key, &DecisionId::new(name), value)
+    }
+
+    /// Decrypts that.
+    pub fn unseal_registered(&self, name: &str, sealed: &Sealed) -> io::Result<Vec<u8>> {
+        let (_, key) = read_key(&self.dir.join("registered.json"))?
+            .ok_or_else(|| io::Error::other("the key of registered values is not there"))?;
+        decrypt(&key, &DecisionId::new(name), sealed)
+            .ok_or_else(|| io::Error::other(format!("the registered value `{name}` cannot be decrypted")))
+    }
+
     /// Destroys a worker's key: its sealed arguments can never be read again. Whether there was one.
     pub fn destroy_worker(&self, worker: &str) -> io::Result<bool> {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,15 +165,7 @@ impl Keys {
     }
 
     fn read_worker_key(&self, worker: &str) -> io::Result<Option<WorkerKey>> {
-        let path = self.worker_file(worker);
-        let text = match std::fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => Zeroizing::new(other?),
-        };
-        let bad = || io::Error::other(format!("`{}` is not a key file", path.display()));
-        let stored: Stored = serde_json::from_slice(&text).map_err(|_| bad())?;
-        let key = Zeroizing::new(unhex::<32>(&stored.key).ok_or_else(bad)?);
-        Ok(Some(WorkerKey { kid: stored.kid, key }))
+        Ok(read_key(&self.worker_file(worker))?.map(|(kid, key)| WorkerKey { kid, key }))
     }
 
     fn worker_file(&self, worker: &str) -> PathBuf {
@@ -230,6 +246,18 @@ impl Keys {
         let name: String = id.as_str().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
         self.dir.join("parked").join(format!("{name}.key"))
     }
+}
+
+/// A key file: its id and the key; nothing when it is not there.
+fn read_key(path: &Path) -> io::Result<Option<(String, Zeroizing<[u8; 32]>)>> {
+    let text = match std::fs::read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => Zeroizing::new(other?),
+    };
+    let bad = || io::Error::other(format!("`{}` is not a key file", path.display()));
+    let stored: Stored = serde_json::from_slice(&text).map_err(|_| bad())?;
+    let key = Zeroizing::new(unhex::<32>(&stored.key).ok_or_else(bad)?);
+    Ok(Some((stored.kid, key)))
 }
 
 fn encrypt(kid: String, key: &[u8; 32], id: &DecisionId, payload: &[u8]) -> io::Result<Sealed> {

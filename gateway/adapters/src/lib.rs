@@ -14,6 +14,7 @@ pub mod mcp;
 pub mod metrics;
 pub mod policy_folder;
 pub mod review;
+pub mod secrets;
 pub mod view;
 pub mod world;
 

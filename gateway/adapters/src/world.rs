@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use warden_core::decision::Sealed;
 use warden_core::journal::record::{Body, Record};
-use warden_core::mac::MacKey;
 use warden_core::port::{self, JournalError, Receipt, Room, SealFailed};
 use warden_core::proposal::DecisionId;
+use warden_core::secrets::Scanner;
 use warden_core::verdict::Verdict;
 
 /// See the module.
@@ -22,6 +22,8 @@ pub struct World {
     pub keys: Keys,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What looks for secret values.
+    pub scanner: Arc<Scanner>,
 }
 
 impl port::Journal for World {
@@ -109,8 +111,8 @@ impl port::Vault for World {
         self.keys.seal_input(worker, id, input)
     }
 
-    fn mac(&self) -> &MacKey {
-        self.keys.mac()
+    fn scanner(&self) -> &Arc<Scanner> {
+        &self.scanner
     }
 }
 

@@ -6,12 +6,16 @@ use crate::exit::{ESCALATE, Failure, NO, Outcome};
 use std::io::Read;
 use std::path::Path;
 use warden_adapters::govern;
+use warden_adapters::keys::Keys;
 use warden_adapters::policy_folder;
+use warden_adapters::secrets;
+use warden_adapters::world::now;
 use warden_core::json::{self, Json, Limits};
 use warden_core::mcp::{self, Class, From};
 use warden_core::pipeline;
 use warden_core::policy::snapshot::Snapshot;
 use warden_core::proposal::{Ask, Correlation, Door, Proposal, Verb};
+use warden_core::secrets::Scanner;
 use warden_core::verdict::Verdict;
 
 /// Evaluates one proposal by what decides (or would, at a first start). Records nothing.
@@ -30,7 +34,11 @@ pub fn run(global: &Global, file: &Path) -> Outcome {
     };
     let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
     let snapshot = Snapshot::build(govern::source(&config.setup, &site, &catalogue)).map_err(Failure::invalid)?;
-    let evaluation = pipeline::preview(&snapshot, &proposal);
+    let keys = Keys::open(&config.setup.data_dir)?;
+    let engine = secrets::load(&config.setup.data_dir, &keys, &config.secrets)?;
+    let scanner = Scanner::new(engine, keys.mac().clone());
+    scanner.tick(now());
+    let evaluation = pipeline::preview(&snapshot, &proposal, &scanner);
     if global.json {
         say(
             serde_json::json!({ "verdict": evaluation.verdict, "reason": evaluation.reason, "advice": evaluation.advice,

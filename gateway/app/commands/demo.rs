@@ -147,7 +147,7 @@ async fn show(as_json: bool, gateway: &Gateway, prepared: &Prepared) -> Result<(
     ));
     print_next(as_json, gateway, &mut records).await?;
     for (what, tool, arguments) in script() {
-        talk(&format!("The worker {what}: {tool} {}", plain(&warden_core::secrets::hide(&arguments.to_string()))));
+        talk(&format!("The worker {what}: {tool} {}", plain(&gateway.gate.ports.scanner.hide(&arguments.to_string()))));
         let mut call = CallToolRequestParams::new(tool);
         call.arguments = arguments.as_object().cloned();
         let answer = worker.call_tool(call).await.map_err(Failure::failed)?;

@@ -8,6 +8,7 @@ pub mod init;
 pub mod mcp;
 pub mod operator;
 pub mod policy;
+pub mod secrets;
 pub mod serve;
 pub mod token;
 pub mod tools;

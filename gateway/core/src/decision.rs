@@ -1,11 +1,10 @@
 //! A decision: one evaluated verdict with everything Cedar saw, as it is written down.
 
 use crate::facts::Mode;
-use crate::mac::MacKey;
 use crate::policy::level::Level;
 use crate::policy::snapshot::Digests;
 use crate::proposal::{DecisionId, Door};
-use crate::secrets::{self, Finding};
+use crate::secrets::{Finding, Scanner};
 use crate::verdict::Verdict;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,8 +45,11 @@ pub struct Context {
     pub mode: Mode,
     /// Secret values, by format and place.
     pub secret_findings: Vec<Finding>,
-    /// Strings that could not be scanned.
+    /// How many values look like secrets and prove nothing.
     pub secret_suspicions: i64,
+    /// Those, by format and place. Absent in records of version 2 and before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspicions: Vec<Finding>,
     /// JSON pointers of arguments that policy could not see.
     pub unseen: Vec<String>,
     /// Whether a path argument had a `..` segment.
@@ -150,28 +152,28 @@ fn is_zero(n: &u64) -> bool {
 
 /// `value` as it may be written down: every string and member name masked, and long strings cut to
 /// `{"cut": HEAD, "bytes": LENGTH, "tag": HMAC}`.
-pub fn presentable(value: &Value, key: &MacKey) -> Value {
+pub fn presentable(value: &Value, scanner: &Scanner) -> Value {
     match value {
         Value::String(text) => {
-            let masked = secrets::mask(text, key);
+            let masked = scanner.mask(text);
             match head(&masked) {
                 Some(head) => {
-                    serde_json::json!({ "cut": head, "bytes": text.len(), "tag": key.tag(text.as_bytes()) })
+                    serde_json::json!({ "cut": head, "bytes": text.len(), "tag": scanner.key().tag(text.as_bytes()) })
                 }
                 None => Value::from(masked.into_owned()),
             }
         }
-        Value::Array(items) => items.iter().map(|item| presentable(item, key)).collect(),
-        Value::Object(members) => members.iter().map(|(name, v)| (short(name, key), presentable(v, key))).collect(),
+        Value::Array(items) => items.iter().map(|item| presentable(item, scanner)).collect(),
+        Value::Object(members) => members.iter().map(|(name, v)| (short(name, scanner), presentable(v, scanner))).collect(),
         other => other.clone(),
     }
 }
 
 /// `text` masked, and cut when it is long.
-pub fn short(text: &str, key: &MacKey) -> String {
-    let masked = secrets::mask(text, key);
+pub fn short(text: &str, scanner: &Scanner) -> String {
+    let masked = scanner.mask(text);
     match head(&masked) {
-        Some(head) => format!("{head}… [{} bytes, {}]", text.len(), key.tag(text.as_bytes())),
+        Some(head) => format!("{head}… [{} bytes, {}]", text.len(), scanner.key().tag(text.as_bytes())),
         None => masked.into_owned(),
     }
 }
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn x09_records_hold_heads_tags_and_no_secret() {
-        let key = MacKey::new("k1", [1; 32]);
+        let key = Scanner::shipped(crate::mac::MacKey::new("k1", [1; 32]));
         let token = format!("ghp_{}", "aB3d".repeat(9));
         let long = format!("{}{token}", "é".repeat(300));
         let shown = presentable(&serde_json::json!({ "a": [token, long], &token: 1 }), &key).to_string();

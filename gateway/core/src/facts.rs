@@ -5,7 +5,7 @@ use crate::catalogue::is_path_name;
 use crate::catalogue::ty::Ty;
 use crate::json::Json;
 use crate::proposal::Proposal;
-use crate::secrets::{self, Finding};
+use crate::secrets::{Finding, Scan, Scanner};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -42,8 +42,8 @@ pub struct Facts {
     pub mode: Mode,
     /// Secret values in what would be forwarded.
     pub findings: Vec<Finding>,
-    /// Strings that could not be scanned.
-    pub suspicions: i64,
+    /// What looks like a secret value there and proves nothing.
+    pub suspicions: Vec<Finding>,
     /// Whether a path argument has a `..` segment.
     pub dot_segments: bool,
     /// The arguments.
@@ -55,21 +55,26 @@ pub struct Facts {
 pub struct Refused {
     /// Why.
     pub refusal: Refusal,
-    /// Secret values in what would have been forwarded.
-    pub findings: Vec<Finding>,
+    /// What was found in what would have been forwarded.
+    pub scan: Scan,
 }
 
-/// Gathers the facts of `proposal`, whose arguments have the type `ty`. `paths` are further names of path arguments.
-pub fn gather(proposal: &Proposal, ty: &Ty, paths: &[String]) -> Result<Facts, Refused> {
-    let mut findings = secrets::scan(&proposal.envelope, "");
-    findings.extend(secrets::scan(&proposal.arguments, "/params/arguments"));
+/// What is found in everything that would be forwarded.
+pub fn scan(proposal: &Proposal, scanner: &Scanner) -> Scan {
+    let envelope = scanner.scan(&proposal.envelope, "").outbound("");
+    envelope.and(scanner.scan(&proposal.arguments, "/params/arguments").outbound("/params/arguments"))
+}
+
+/// Gathers the facts of `proposal`, whose arguments have the type `ty`. `paths` are further names of path arguments,
+/// `scan` is what [`scan`] found.
+pub fn gather(proposal: &Proposal, ty: &Ty, paths: &[String], scan: Scan) -> Result<Facts, Refused> {
     match input::read(ty, &proposal.arguments) {
-        Err(refusal) => Err(Refused { refusal, findings }),
+        Err(refusal) => Err(Refused { refusal, scan }),
         Ok(input) => Ok(Facts {
             acknowledged: false,
             mode: Mode::default(),
-            findings,
-            suspicions: 0,
+            findings: scan.findings,
+            suspicions: scan.suspicions,
             dot_segments: has_dot_segments(&proposal.arguments, paths, false),
             input,
         }),

@@ -27,6 +27,15 @@ impl MacKey {
         }
         text
     }
+
+    /// Eight bytes of the tag, to be compared in memory only.
+    pub(crate) fn short(&self, bytes: &[u8]) -> u64 {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.as_slice()) else { return 0 };
+        mac.update(bytes);
+        let mut head = [0; 8];
+        head.copy_from_slice(&mac.finalize().into_bytes()[..8]);
+        u64::from_le_bytes(head)
+    }
 }
 
 impl std::fmt::Debug for MacKey {

@@ -2,7 +2,7 @@
 
 use crate::json::Json;
 use crate::proposal::DecisionId;
-use crate::secrets::{self, Finding};
+use crate::secrets::{Finding, Scan};
 use serde::{Deserialize, Serialize};
 
 /// What a peer answered, or why it did not.
@@ -60,6 +60,8 @@ pub enum Happened {
     Failed,
     /// Answered, and the answer held a secret value, so that nobody was given it.
     Withheld,
+    /// Answered, and handed on with every secret value in it replaced.
+    Redacted,
     /// Taken back.
     Cancelled,
     /// Sent, and nobody knows.
@@ -87,11 +89,19 @@ pub struct Outcome {
     /// Secret values in the answer, by format and place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secret_findings: Vec<Finding>,
+    /// How many values in it look like secrets and prove nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub secret_suspicions: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Outcome {
-    /// The outcome that a reply is. Scans it.
-    pub fn of(decision: DecisionId, reply: &Reply, took_ms: u64) -> Self {
+    /// The outcome that a reply is. `found` is what its answer holds.
+    pub fn of(decision: DecisionId, reply: &Reply, found: Scan, took_ms: u64) -> Self {
         let plain = |happened, lost| Self {
             decision: decision.clone(),
             happened,
@@ -99,7 +109,9 @@ impl Outcome {
             bytes: 0,
             took_ms,
             secret_findings: Vec::new(),
+            secret_suspicions: 0,
         };
+        let suspicions = found.suspicions.len() as u64;
         match reply {
             Reply::Cancelled => plain(Happened::Cancelled, None),
             Reply::Lost(lost) => plain(Happened::Unknown, Some(*lost)),
@@ -114,14 +126,15 @@ impl Outcome {
                 Self { bytes: *bytes, secret_findings, ..plain(happened, None) }
             }
             Reply::Answered { raw, body, is_error } => {
-                let secret_findings = secrets::scan(body, if *is_error { "/error" } else { "/result" });
+                let secret_findings = found.outbound(if *is_error { "/error" } else { "/result" }).findings;
+                let secret_suspicions = suspicions;
                 let failed = *is_error || body.get("isError") == Some(&Json::Bool(true));
                 let happened = match (secret_findings.is_empty(), failed) {
                     (false, _) => Happened::Withheld,
                     (true, true) => Happened::Failed,
                     (true, false) => Happened::Done,
                 };
-                Self { bytes: raw.len() as u64, secret_findings, ..plain(happened, None) }
+                Self { bytes: raw.len() as u64, secret_findings, secret_suspicions, ..plain(happened, None) }
             }
         }
     }

@@ -5,7 +5,8 @@
 //! What is read of the JSON is what the gate needs: which request it answers, and whether it says that it failed.
 
 use crate::rpc::Id;
-use crate::secrets::{self, Finding};
+use crate::secrets::{Finding, Scanner};
+use std::sync::Arc;
 
 /// Bytes of a block.
 const BLOCK: usize = 64 << 10;
@@ -37,8 +38,9 @@ pub struct End {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Passing {
+    scanner: Arc<Scanner>,
     /// Bytes that were scanned; what follows them is not yet.
     scanned: Vec<u8>,
     /// Bytes that were read since.
@@ -48,6 +50,11 @@ pub struct Passing {
 }
 
 impl Passing {
+    /// Nothing of it has come yet.
+    pub fn new(scanner: Arc<Scanner>) -> Self {
+        Self { scanner, scanned: Vec::new(), block: Vec::new(), reader: Reader::default(), bytes: 0 }
+    }
+
     /// Takes the next bytes. What is returned may go on.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<Vec<u8>, Stop> {
         let mut free = Vec::new();
@@ -75,8 +82,12 @@ impl Passing {
     /// Scans the block with the end of what came before it, and sets that free.
     fn turn(&mut self) -> Result<Vec<u8>, Stop> {
         let text = &mut self.reader.text;
-        if let Some(format) = secrets::first(&String::from_utf8_lossy(text)) {
-            return Err(Stop::Secret(Finding { format: format.to_owned(), at: self.reader.place() }));
+        let found = self.scanner.scan_text(&String::from_utf8_lossy(text), "");
+        if let Some(finding) = found.findings.into_iter().next() {
+            return Err(Stop::Secret(Finding { at: self.reader.place(&self.scanner), ..finding }));
+        }
+        if found.unscannable {
+            return Err(Stop::Secret(Finding::unscannable(&self.reader.place(&self.scanner))));
         }
         text.drain(..text.len().saturating_sub(OVERLAP));
         Ok(std::mem::replace(&mut self.scanned, std::mem::take(&mut self.block)))
@@ -273,8 +284,8 @@ impl Reader {
         }
     }
 
-    fn place(&self) -> String {
-        format!("/{}", secrets::hide(&self.names[0]))
+    fn place(&self, scanner: &Scanner) -> String {
+        format!("/{}", scanner.hide(&self.names[0]))
     }
 
     fn end(self) -> Result<End, Stop> {
@@ -293,8 +304,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn scanner() -> Arc<Scanner> {
+        Arc::new(Scanner::shipped(crate::mac::MacKey::new("t", [7; 32])))
+    }
+
     fn pass(text: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, End), (Stop, Vec<u8>)> {
-        let (mut passing, mut out, mut at) = (Passing::default(), Vec::new(), 0);
+        let (mut passing, mut out, mut at) = (Passing::new(scanner()), Vec::new(), 0);
         for cut in cuts.iter().copied().chain([text.len()]) {
             let cut = cut.clamp(at, text.len());
             match passing.push(&text[at..cut]) {

@@ -11,12 +11,13 @@ use crate::journal::record::{Body, Record};
 use crate::json::Json;
 use crate::mcp::{self, Class, From};
 use crate::outcome::{Happened, Lost, Outcome, Reply};
-use crate::policy::level::Level;
+use crate::policy::level::{Inbound, Level};
 use crate::policy::snapshot::{Case, NoCase, Snapshot};
 use crate::port::{Clock, Ids, Journal, JournalError, Receipt, Room, SealFailed, Vault};
 use crate::proposal::{Ask, DecisionId, Door, Proposal, Verb};
 use crate::rpc::{Kind, Message};
-use crate::secrets::{self, Finding};
+use crate::secrets::tail::Tails;
+use crate::secrets::{Scan, Scanner, redact};
 use crate::verdict::{Evaluation, Verdict, evaluate};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -42,6 +43,8 @@ pub struct Permit {
     proposal: Proposal,
     decision: DecisionId,
     receipt: Receipt,
+    inbound: Inbound,
+    scanner: Arc<Scanner>,
 }
 
 impl Permit {
@@ -68,7 +71,8 @@ impl Permit {
     /// For a permitted connection: the right to pass its chatter.
     pub fn into_passage(self) -> Option<Passage> {
         let Proposal { ask, worker, connection, server, .. } = self.proposal;
-        (ask == Ask::Verb(Verb::Connect)).then_some(Passage { worker, connection, server })
+        let scanner = self.scanner;
+        (ask == Ask::Verb(Verb::Connect)).then_some(Passage { worker, connection, server, scanner })
     }
 }
 
@@ -99,6 +103,7 @@ pub struct Passage {
     worker: String,
     connection: String,
     server: String,
+    scanner: Arc<Scanner>,
 }
 
 /// What chatter turned out to be.
@@ -126,10 +131,15 @@ impl Passage {
         &self.server
     }
 
+    /// What looks for secret values.
+    pub fn scanner(&self) -> &Arc<Scanner> {
+        &self.scanner
+    }
+
     /// A reply to chatter, if it holds no secret value.
     pub fn release(&self, reply: Reply) -> Option<Payload> {
         match reply {
-            Reply::Answered { raw, body, .. } if secrets::scan(&body, "").is_empty() => Some(Payload(raw)),
+            Reply::Answered { raw, body, .. } if self.scanner.scan(&body, "").is_clean() => Some(Payload(raw)),
             _ => None,
         }
     }
@@ -143,8 +153,8 @@ impl Passage {
         };
         let id = id.map(crate::rpc::Id::decoded).unwrap_or_default();
         let clean = || {
-            secrets::scan(params, "/params").is_empty()
-                && [method.as_str(), id].into_iter().all(|text| secrets::first(text).is_none())
+            self.scanner.scan(params, "/params").is_clean()
+                && [method.as_str(), id].into_iter().all(|text| self.scanner.scan_text(text, "").is_clean())
         };
         if mcp::class(from, method) == Class::Chatter && clean() {
             Cleared::Pass(Payload(message.raw))
@@ -200,6 +210,7 @@ pub struct Gate<P> {
     // A std mutex: nothing awaits while it is held.
     denials: Mutex<Denials>,
     active: AtomicUsize,
+    tails: Tails,
 }
 
 /// Counts a proposal for as long as it is on its way.
@@ -219,6 +230,7 @@ impl<P: Ports> Gate<P> {
             snapshot: RwLock::new(Arc::new(snapshot)),
             denials: Mutex::default(),
             active: AtomicUsize::new(0),
+            tails: Tails::default(),
         }
     }
 
@@ -297,9 +309,9 @@ pub async fn handle<P: Ports, U: Upstream>(gate: &Gate<P>, proposal: Proposal, u
     let since = gate.ports.now();
     match decide(gate, proposal, since).await {
         Ok(permit) => {
-            let id = permit.decision.clone();
+            let (id, inbound) = (permit.decision.clone(), permit.inbound);
             let reply = upstream.forward(permit).await;
-            complete(gate, id, reply, since).await
+            complete(gate, id, reply, inbound, since).await
         }
         Err(refusal) => Answer::Refused(refusal),
     }
@@ -317,9 +329,11 @@ pub async fn advise<P: Ports>(gate: &Gate<P>, proposal: Proposal) -> Result<Deci
 async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) -> Result<Permit, Refusal> {
     let id = gate.ports.decision(now);
     let snapshot = gate.snapshot();
-    let (evaluation, seen) = judge(&snapshot, &proposal);
+    let scanner = gate.ports.scanner();
+    let (evaluation, seen) = judge(&snapshot, &proposal, scanner, &gate.tails);
+    let inbound = seen.inbound;
     let verdict = evaluation.verdict;
-    let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, gate.ports.mac());
+    let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, scanner);
     if let Err(e) = level(&mut decision, &gate.ports) {
         return Err(gate.deny(denied_unsealed(decision, &e), now).await);
     }
@@ -345,7 +359,7 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
             let decision = Arc::new(decision);
             let record = Record::new(now, Body::Decision(decision.clone()));
             match gate.ports.append(record, Room::Ordinary).await {
-                Ok(receipt) => Ok(Permit { proposal, decision: id, receipt }),
+                Ok(receipt) => Ok(Permit { proposal, decision: id, receipt, inbound, scanner: Arc::clone(scanner) }),
                 Err(error) => Err(gate.deny_unrecorded(decision, error, now).await),
             }
         }
@@ -378,10 +392,35 @@ fn denied_unsealed(decision: Decision, error: &SealFailed) -> Decision {
 
 /// Records what came of a permit. Nobody waits for that record: the effect has happened, and whether its outcome survives
 /// a power cut changes nothing of the answer. Lost, it reads as unknown.
-async fn complete<P: Ports>(gate: &Gate<P>, id: DecisionId, reply: Reply, since: Timestamp) -> Answer {
+async fn complete<P: Ports>(
+    gate: &Gate<P>,
+    id: DecisionId,
+    reply: Reply,
+    inbound: Inbound,
+    since: Timestamp,
+) -> Answer {
     let now = gate.ports.now();
     let took_ms = u64::try_from(now.duration_since(since).as_millis()).unwrap_or_default();
-    let outcome = Outcome::of(id.clone(), &reply, took_ms);
+    let scanner = gate.ports.scanner();
+    let found = match &reply {
+        Reply::Answered { body, is_error, .. } => scanner.scan(body, if *is_error { "/error" } else { "/result" }),
+        _ => Scan::default(),
+    };
+    let redacted = match &reply {
+        Reply::Answered { raw, is_error, .. } if inbound == Inbound::Redact && !found.findings.is_empty() => {
+            redact::answer(scanner, raw, *is_error)
+        }
+        _ => None,
+    };
+    let mut outcome = Outcome::of(id.clone(), &reply, found, took_ms);
+    let reply = match redacted {
+        Some((raw, body)) => {
+            outcome.happened = Happened::Redacted;
+            let is_error = matches!(reply, Reply::Answered { is_error: true, .. });
+            Reply::Answered { raw, body, is_error }
+        }
+        None => reply,
+    };
     let happened = outcome.happened;
     gate.ports.note(Record::new(now, Body::Outcome(outcome))).await;
     match reply {
@@ -401,36 +440,36 @@ async fn complete<P: Ports>(gate: &Gate<P>, id: DecisionId, reply: Reply, since:
 
 /// What was seen of a proposal, for the record.
 struct Seen {
-    findings: Vec<Finding>,
+    scan: Scan,
+    inbound: Inbound,
     unseen: Vec<String>,
     dot_segments: bool,
     input: Value,
 }
 
-fn judge(snapshot: &Snapshot, proposal: &Proposal) -> (Evaluation, Seen) {
-    let blind = |evaluation| {
-        let mut findings = secrets::scan(&proposal.envelope, "");
-        findings.extend(secrets::scan(&proposal.arguments, "/params/arguments"));
-        (evaluation, Seen { findings, unseen: Vec::new(), dot_segments: false, input: Value::Null })
+fn judge(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner, tails: &Tails) -> (Evaluation, Seen) {
+    let scan = facts::scan(proposal, scanner).and(tails.scan(proposal, scanner));
+    let blind = |evaluation, scan| {
+        let inbound = Inbound::default();
+        (evaluation, Seen { scan, inbound, unseen: Vec::new(), dot_segments: false, input: Value::Null })
     };
     if let Some(reason) = proposal.barred {
-        return blind(Evaluation::deny(reason, None));
+        return blind(Evaluation::deny(reason, None), scan);
     }
     let case = match snapshot.case(&proposal.worker, &proposal.server, &proposal.ask) {
         Ok(case) => case,
-        Err(no_case) => return blind(Evaluation::deny(no_case.reason(), None)),
+        Err(no_case) => return blind(Evaluation::deny(no_case.reason(), None), scan),
     };
-    match facts::gather(proposal, &case.target.input, &case.target.paths) {
+    match facts::gather(proposal, &case.target.input, &case.target.paths, scan) {
         Err(refused) => {
-            let refusal = refused.refusal.with_pointer(secrets::hide_pointer);
-            let mut judged = blind(Evaluation::deny(refusal.code(), Some(refusal.to_string())));
-            judged.1.findings = refused.findings;
-            judged
+            let refusal = refused.refusal.with_pointer(|pointer| scanner.hide_pointer(pointer));
+            blind(Evaluation::deny(refusal.code(), Some(refusal.to_string())), refused.scan)
         }
         Ok(facts) => {
             let evaluation = evaluate(snapshot, &case, &facts);
             let seen = Seen {
-                findings: facts.findings,
+                scan: Scan { findings: facts.findings, suspicions: facts.suspicions, unscannable: false },
+                inbound: case.target.inbound,
                 unseen: facts.input.unseen,
                 dot_segments: facts.dot_segments,
                 input: facts.input.record,
@@ -441,8 +480,8 @@ fn judge(snapshot: &Snapshot, proposal: &Proposal) -> (Evaluation, Seen) {
 }
 
 /// A verdict on a proposal, recorded nowhere: what `warden decide` shows.
-pub fn preview(snapshot: &Snapshot, proposal: &Proposal) -> Evaluation {
-    judge(snapshot, proposal).0
+pub fn preview(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner) -> Evaluation {
+    judge(snapshot, proposal, scanner, &Tails::default()).0
 }
 
 impl NoCase {
@@ -463,76 +502,77 @@ fn write_up(
     proposal: &Proposal,
     evaluation: Evaluation,
     seen: Seen,
-    key: &crate::mac::MacKey,
+    scanner: &Scanner,
 ) -> Decision {
     let case = snapshot.case(&proposal.worker, &proposal.server, &proposal.ask).ok();
-    let named = |ty: &str, id: &str| Arc::new(serde_json::json!({ "type": short(ty, key), "id": short(id, key) }));
+    let named = |ty: &str, id: &str| Arc::new(serde_json::json!({ "type": short(ty, scanner), "id": short(id, scanner) }));
     let action = |case: &Case<'_>| {
         let id: &str = case.target.action.id().as_ref();
         id.to_owned()
     };
-    let correlated = |name: &Option<String>| name.as_ref().map(|name| short(name, key));
+    let correlated = |name: &Option<String>| name.as_ref().map(|name| short(name, scanner));
     let tool = match &proposal.ask {
-        Ask::Tool { name } => Some(short(name, key)),
+        Ask::Tool { name } => Some(short(name, scanner)),
         _ => None,
     };
     Decision {
         id,
         door: proposal.door,
         enforced: enforced_by(proposal.door),
-        worker: short(&proposal.worker, key),
+        worker: short(&proposal.worker, scanner),
         connection: proposal.connection.clone(),
         session: correlated(&proposal.correlation.session),
         task: correlated(&proposal.correlation.task),
         run: correlated(&proposal.correlation.run),
         level: case.as_ref().map_or_else(Level::default, |case| case.target.level),
         input_sealed: None,
-        server: short(&proposal.server, key),
-        method: short(&proposal.method, key),
+        server: short(&proposal.server, scanner),
+        method: short(&proposal.method, scanner),
         tool,
-        caller: proposal.caller.as_ref().map(|caller| short(caller, key)),
-        action: case.as_ref().map_or_else(|| short(&proposal.method, key), action),
+        caller: proposal.caller.as_ref().map(|caller| short(caller, scanner)),
+        action: case.as_ref().map_or_else(|| short(&proposal.method, scanner), action),
         resource: case.as_ref().map_or_else(
             || match &proposal.ask {
                 Ask::Site(ask) => named(&ask.resource.ty, &ask.resource.id),
                 _ => named("Server", &proposal.server),
             },
-            |c| shown(&c.resource_record, key),
+            |c| shown(&c.resource_record, scanner),
         ),
         principal: case.map_or_else(
             || match &proposal.ask {
                 Ask::Site(ask) => named(&ask.principal.ty, &ask.principal.id),
                 _ => named("Worker", &proposal.worker),
             },
-            |c| shown(&c.principal_record, key),
+            |c| shown(&c.principal_record, scanner),
         ),
         context: Context {
             acknowledged: false,
             mode: Mode::default(),
-            secret_findings: seen.findings,
-            secret_suspicions: 0,
-            unseen: seen.unseen.iter().map(|pointer| short(&secrets::hide_pointer(pointer), key)).collect(),
+            secret_suspicions: i64::try_from(seen.scan.suspicions.len()).unwrap_or(i64::MAX),
+            secret_findings: seen.scan.findings,
+            suspicions: seen.scan.suspicions,
+            unseen: seen.unseen.iter().map(|pointer| short(&scanner.hide_pointer(pointer), scanner)).collect(),
             dot_segments: seen.dot_segments,
-            input: presentable(&seen.input, key),
+            input: presentable(&seen.input, scanner),
         },
         verdict: evaluation.verdict,
         reason: evaluation.reason,
         advice: evaluation.advice,
         policies: evaluation.policies,
-        errors: evaluation.errors.iter().map(|error| short(error, key)).collect(),
+        errors: evaluation.errors.iter().map(|error| short(error, scanner)).collect(),
         digests: snapshot.digests.clone(),
-        payload_tag: key.tag(proposal.payload.as_bytes()),
+        payload_tag: scanner.key().tag(proposal.payload.as_bytes()),
         sealed: None,
         repeated: 0,
     }
 }
 
 /// An entity as it may be written down.
-fn shown(record: &crate::policy::snapshot::Record<'_>, key: &crate::mac::MacKey) -> Arc<Value> {
+fn shown(record: &crate::policy::snapshot::Record<'_>, scanner: &Scanner) -> Arc<Value> {
     use crate::policy::snapshot::Record;
     match record {
         Record::Known(value) => Arc::clone(value),
-        Record::Named(value) => Arc::new(presentable(value, key)),
+        Record::Named(value) => Arc::new(presentable(value, scanner)),
     }
 }
 
@@ -546,7 +586,7 @@ fn enforced_by(door: Door) -> Enforced {
 /// Held proposals that nobody acknowledged in time. Their keys must be destroyed first.
 pub async fn expire<P: Ports>(gate: &Gate<P>, held: Vec<DecisionId>) -> Result<(), JournalError> {
     for decision in held {
-        let outcome = Outcome { happened: Happened::Expired, ..Outcome::of(decision, &Reply::NotSent, 0) };
+        let outcome = Outcome { happened: Happened::Expired, ..Outcome::of(decision, &Reply::NotSent, Scan::default(), 0) };
         gate.ports.append(Record::new(gate.ports.now(), Body::Outcome(outcome)), Room::Reserved).await?;
     }
     Ok(())
@@ -556,7 +596,7 @@ pub async fn expire<P: Ports>(gate: &Gate<P>, held: Vec<DecisionId>) -> Result<(
 pub async fn settle_crashed<P: Ports>(gate: &Gate<P>, open: Vec<DecisionId>) -> Result<(), JournalError> {
     for decision in open {
         let now = gate.ports.now();
-        let outcome = Outcome::of(decision, &Reply::Lost(Lost::Crashed), 0);
+        let outcome = Outcome::of(decision, &Reply::Lost(Lost::Crashed), Scan::default(), 0);
         gate.ports.append(Record::new(now, Body::Outcome(outcome)), Room::Reserved).await?;
     }
     Ok(())

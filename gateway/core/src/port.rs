@@ -2,10 +2,11 @@
 
 use crate::decision::Sealed;
 use crate::journal::record::Record;
-use crate::mac::MacKey;
 use crate::proposal::DecisionId;
+use crate::secrets::Scanner;
 use jiff::Timestamp;
 use std::future::Future;
+use std::sync::Arc;
 
 /// Proof that a record is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +79,8 @@ pub trait Vault: Send + Sync {
     /// Encrypts what a record says of a worker's arguments, with a key of that worker.
     fn seal_input(&self, worker: &str, id: &DecisionId, input: &[u8]) -> Result<Sealed, SealFailed>;
 
-    /// The key of tags.
-    fn mac(&self) -> &MacKey;
+    /// What looks for secret values, with the key of their fingerprints.
+    fn scanner(&self) -> &Arc<Scanner>;
 }
 
 /// Sealing failed; the proposal cannot be held.

@@ -5,6 +5,7 @@ mod audit;
 pub mod authzen;
 pub mod listener;
 pub mod operator;
+mod secrets;
 pub mod worker;
 
 use axum::http::{HeaderMap, header};

@@ -8,6 +8,7 @@ use crate::journal::checkpoint::Notary;
 use crate::journal::witness::Witnesses;
 use crate::journal::{Health, Retain};
 use crate::view::Shelf;
+use crate::secrets::Sources;
 use crate::world::{World, now};
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Path, Request, State};
@@ -53,6 +54,8 @@ pub struct OperatorPlane {
     pub witnesses: Arc<Witnesses>,
     /// One change of who may speak, of keys and of what is kept at a time.
     pub changing: tokio::sync::Mutex<()>,
+    /// Where registered values and packs of rules are.
+    pub secrets: Sources,
 }
 
 /// The user at the other end of the socket.
@@ -103,6 +106,7 @@ impl OperatorPlane {
     pub fn router(self: Arc<Self>) -> Router {
         let named = Router::new()
             .merge(audit::routes())
+            .merge(super::secrets::routes())
             .route("/v1/policies", get(policies))
             .route("/v1/policies/apply", post(apply))
             .route("/v1/tools", get(tools))
@@ -215,7 +219,7 @@ impl OperatorPlane {
         error(StatusCode::FORBIDDEN, "operators_only", "this plane is for operators; the attempt is recorded")
     }
 
-    async fn act(&self, by: &By, act: &str, object: &str) -> Result<(), Box<Response>> {
+    pub(super) async fn act(&self, by: &By, act: &str, object: &str) -> Result<(), Box<Response>> {
         self.governor.act(&by.0, act, object).await.map_err(|e: JournalError| Box::new(unavailable(&e.to_string())))
     }
 

@@ -29,10 +29,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use warden_core::journal::frame::{self, PAYLOAD_MAX, SEGMENT_HEADER, SegmentHeader};
+use warden_core::secrets::Scanner;
 use warden_core::journal::record::{Body, Record, StateMark};
 use warden_core::journal::state::State;
 use warden_core::journal::tree::{Frontier, Hash, leaf};
-use warden_core::mac::MacKey;
 use warden_core::port::{JournalError, Receipt, Room};
 
 /// How the journal is kept.
@@ -88,7 +88,7 @@ pub struct Head {
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
-    key: MacKey,
+    scanner: Arc<Scanner>,
 }
 
 struct Shared {
@@ -195,7 +195,7 @@ impl Herald {
 impl Journal {
     /// Opens the journal in `dir` (`journal/`, `tree/` and `state/` below it), verifying what is needed to go on, and that it
     /// still is what was signed.
-    pub fn open(dir: &Path, key: MacKey, options: Options, anchors: &[Anchor]) -> Result<Self, OpenError> {
+    pub fn open(dir: &Path, scanner: Arc<Scanner>, options: Options, anchors: &[Anchor]) -> Result<Self, OpenError> {
         let Recovered { segment, head, tree, leaves } = recover::open(dir, &options, anchors)?;
         tree.reserve();
         let (queue, waiting) = sync_channel(options.queue_max);
@@ -222,7 +222,7 @@ impl Journal {
             segment,
             spare,
             full: None,
-            key: key.clone(),
+            scanner: scanner.clone(),
             buffer: Vec::new(),
             herald: Herald::start(),
         };
@@ -231,12 +231,12 @@ impl Journal {
             .spawn(move || writer.run(&waiting))
             .map_err(|e| OpenError::io("start the writer of", dir, e))?;
         *lock(&shared.thread) = Some(thread);
-        Ok(Self { shared, key })
+        Ok(Self { shared, scanner })
     }
 
     /// Writes a record and waits until it would survive a power cut.
     pub async fn append(&self, record: Record, room: Room) -> Result<Receipt, JournalError> {
-        let bytes = record.to_bytes(&self.key);
+        let bytes = record.to_bytes(&self.scanner);
         if bytes.len() > PAYLOAD_MAX {
             return Err(JournalError::Full);
         }
@@ -258,7 +258,7 @@ impl Journal {
     /// Puts a record in line and does not wait for the disk. It wakes nobody either: it goes with the next record that somebody
     /// waits for, or soon by itself. A full line is waited for: what happened is told.
     pub async fn note(&self, record: Record) {
-        let bytes = record.to_bytes(&self.key);
+        let bytes = record.to_bytes(&self.scanner);
         let mut waiting = Some(Waiting::new(record, bytes, Room::Reserved, None));
         while waiting.is_some() {
             {
@@ -375,7 +375,7 @@ struct Writer {
     spare: Spare,
     /// Since when only the reserved segment is left.
     full: Option<Instant>,
-    key: MacKey,
+    scanner: Arc<Scanner>,
     buffer: Vec<u8>,
     herald: Herald,
 }
@@ -577,7 +577,7 @@ impl Writer {
         };
         let ts = crate::world::now();
         let record = Record::new(ts, Body::State(mark));
-        let bytes = record.to_bytes(&self.key);
+        let bytes = record.to_bytes(&self.scanner);
         self.commit(vec![Waiting::new(record, bytes, Room::Reserved, None)])
     }
 }

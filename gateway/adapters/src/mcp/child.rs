@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::{mpsc, watch};
 use warden_core::pipeline::Payload;
 use warden_core::rpc::one_line;
+use warden_core::secrets::Scanner;
 
 /// How a server is started. Comes from the configuration, never from a worker.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,7 +58,12 @@ pub struct Child {
 
 impl Child {
     /// Starts a server. The receiver ends when the server does.
-    pub fn spawn(name: &str, command: &ServerCommand, line_max: usize) -> io::Result<(Self, mpsc::Receiver<Line>)> {
+    pub fn spawn(
+        name: &str,
+        command: &ServerCommand,
+        line_max: usize,
+        scanner: &Arc<Scanner>,
+    ) -> io::Result<(Self, mpsc::Receiver<Line>)> {
         let mut process = Command::new(&command.program);
         process.args(&command.args).env_clear().kill_on_drop(true).process_group(0);
         process.envs(INHERITED.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
@@ -75,7 +82,7 @@ impl Child {
         let (input, mut inputs) = mpsc::channel::<Payload>(IN_FLIGHT);
         let (output, outputs) = mpsc::channel(IN_FLIGHT);
         let (stop, mut stopped) = watch::channel(false);
-        tokio::spawn(tell(name.to_owned(), stderr));
+        tokio::spawn(tell(name.to_owned(), stderr, Arc::clone(scanner)));
         tokio::spawn(read_lines(stdout, line_max, output));
         let name = name.to_owned();
         tokio::spawn(async move {
@@ -163,7 +170,7 @@ async fn read_lines(stdout: impl AsyncRead + Unpin, line_max: usize, output: mps
 }
 
 /// What a server says on its error stream goes to the log, without secrets.
-async fn tell(name: String, stderr: impl AsyncRead + Unpin) {
+async fn tell(name: String, stderr: impl AsyncRead + Unpin, scanner: Arc<Scanner>) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -174,7 +181,7 @@ async fn tell(name: String, stderr: impl AsyncRead + Unpin) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line);
-                tracing::debug!(server = name, "{}", warden_core::secrets::hide(text.trim_end()).escape_debug());
+                tracing::debug!(server = name, "{}", scanner.hide(text.trim_end()).escape_debug());
             }
         }
     }

@@ -9,10 +9,12 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use warden_core::mcp::{META_CAPABILITIES, META_VERSION, MODERN};
 use warden_core::pipeline::Payload;
+use warden_core::secrets::Scanner;
 
 /// The newest generation with a handshake.
 pub const PROTOCOL_VERSION: &str = "2025-11-25";
@@ -30,9 +32,9 @@ fn client() -> Value {
 }
 
 /// All tools of a server, or a sentence that says why not.
-pub async fn tools(name: &str, server: &Server, settings: Settings) -> Result<Vec<Value>, String> {
+pub async fn tools(name: &str, server: &Server, settings: Settings, scanner: &Arc<Scanner>) -> Result<Vec<Value>, String> {
     let mut peer = match &server.reach {
-        Reach::Command(command) => Peer::child(name, command, settings)?,
+        Reach::Command(command) => Peer::child(name, command, settings, scanner)?,
         Reach::Url(server) => Peer::Http { server, headers: HeaderMap::new(), bytes_max: settings.server.bytes_max },
     };
     let tools = peer.both().await.map_err(|e| format!("server `{name}`: {e}"));
@@ -51,8 +53,8 @@ enum Peer<'a> {
 }
 
 impl Peer<'_> {
-    fn child(name: &str, command: &ServerCommand, settings: Settings) -> Result<Self, String> {
-        let (child, lines) = Child::spawn(name, command, settings.server.bytes_max)
+    fn child(name: &str, command: &ServerCommand, settings: Settings, scanner: &Arc<Scanner>) -> Result<Self, String> {
+        let (child, lines) = Child::spawn(name, command, settings.server.bytes_max, scanner)
             .map_err(|e| format!("server `{name}`: cannot start `{}`: {e}", command.program))?;
         Ok(Self::Child { child, lines })
     }

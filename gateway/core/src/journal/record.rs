@@ -2,17 +2,16 @@
 //! decision `session`, `task`, `run`, `level` and `input_sealed`; it is read as it stands.
 
 use crate::decision::Decision;
-use crate::mac::MacKey;
 use crate::outcome::Outcome;
 use crate::policy::snapshot::Digests;
-use crate::secrets;
+use crate::secrets::Scanner;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
 /// The version that is written. Readers accept this and every older one.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// One record. Its sequence number is its frame's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -211,11 +210,11 @@ impl Record {
 
     /// The bytes that are stored and hashed. The one place where anything becomes part of the journal, so the last
     /// look for secrets is here (W4).
-    pub fn to_bytes(&self, key: &MacKey) -> Vec<u8> {
+    pub fn to_bytes(&self, scanner: &Scanner) -> Vec<u8> {
         if let Ok(text) = serde_json::to_string(self)
             // An escape hides what stands beside it; with one, every string is looked at on its own.
             && !text.contains('\\')
-            && secrets::first(&text).is_none()
+            && scanner.is_plain(&text)
         {
             return text.into_bytes();
         }
@@ -225,7 +224,7 @@ impl Record {
         if let Some(members) = value.as_object_mut() {
             sealed.extend(["sealed", "input_sealed"].into_iter().filter_map(|name| members.shift_remove_entry(name)));
         }
-        mask(&mut value, key);
+        mask(&mut value, scanner);
         if let Some(members) = value.as_object_mut() {
             members.extend(sealed);
         }
@@ -251,20 +250,20 @@ impl Record {
     }
 }
 
-fn mask(value: &mut Value, key: &MacKey) {
+fn mask(value: &mut Value, scanner: &Scanner) {
     match value {
         Value::String(text) => {
-            if let std::borrow::Cow::Owned(masked) = secrets::mask(text, key) {
+            if let std::borrow::Cow::Owned(masked) = scanner.mask(text) {
                 *text = masked;
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| mask(item, key)),
+        Value::Array(items) => items.iter_mut().for_each(|item| mask(item, scanner)),
         Value::Object(members) => {
-            if members.keys().any(|name| matches!(secrets::mask(name, key), std::borrow::Cow::Owned(_))) {
+            if members.keys().any(|name| matches!(scanner.mask(name), std::borrow::Cow::Owned(_))) {
                 let old = std::mem::take(members);
-                members.extend(old.into_iter().map(|(name, v)| (secrets::mask(&name, key).into_owned(), v)));
+                members.extend(old.into_iter().map(|(name, v)| (scanner.mask(&name).into_owned(), v)));
             }
-            members.values_mut().for_each(|value| mask(value, key));
+            members.values_mut().for_each(|value| mask(value, scanner));
         }
         _ => {}
     }

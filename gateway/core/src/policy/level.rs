@@ -1,4 +1,5 @@
-//! How much of a decision is written down, by action group.
+//! What operators set by action or group of actions: how much of a decision is written down, and what becomes of an answer
+//! with a secret value in it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,15 +24,29 @@ impl Level {
     }
 }
 
-/// Levels by action (`files/read_file`, `read_resource`) or group (`files/*`, `call_tool`, `server_request`, `*`). The
+/// What becomes of an answer that holds a secret value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inbound {
+    /// Nobody is given it.
+    #[default]
+    Withhold,
+    /// It is handed on with `[secret:FORMAT:FINGERPRINT]` in place of the value.
+    Redact,
+}
+
+/// How much of each decision is written down.
+pub type Levels = ByAction<Level>;
+
+/// Settings by action (`files/read_file`, `read_resource`) or group (`files/*`, `call_tool`, `server_request`, `*`). The
 /// narrowest one counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Levels(BTreeMap<String, Level>);
+pub struct ByAction<T>(BTreeMap<String, T>);
 
-impl Levels {
+impl<T: Copy + Default> ByAction<T> {
     /// Of an operator's configuration. A snapshot refuses names that mean nothing to it.
-    pub fn new(levels: BTreeMap<String, Level>) -> Self {
-        Self(levels)
+    pub fn new(settings: BTreeMap<String, T>) -> Self {
+        Self(settings)
     }
 
     /// The first name that is none of these.
@@ -39,8 +54,8 @@ impl Levels {
         self.0.keys().map(String::as_str).find(|name| *name != "*" && !known(name))
     }
 
-    /// The level of an action that is in these groups, the narrowest first.
-    pub fn of<'n>(&self, action: &'n str, groups: impl IntoIterator<Item = &'n str>) -> Level {
+    /// What is set for an action that is in these groups, the narrowest first.
+    pub fn of<'n>(&self, action: &'n str, groups: impl IntoIterator<Item = &'n str>) -> T {
         let mut names = std::iter::once(action).chain(groups).chain(["*"]);
         names.find_map(|name| self.0.get(name).copied()).unwrap_or_default()
     }

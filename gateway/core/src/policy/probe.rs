@@ -44,7 +44,7 @@ fn probes(case: &Case<'_>) -> Vec<(&'static str, Facts, Verdict)> {
     let plain = || facts(&case.target.input);
     let mut probes = vec![(
         "a secret passes",
-        Facts { acknowledged: true, findings: vec![Finding { format: "probe".into(), at: String::new() }], ..plain() },
+        Facts { acknowledged: true, findings: vec![Finding { format: "probe".into(), at: String::new(), fingerprint: None, via: Vec::new() }], ..plain() },
         Verdict::Deny,
     )];
     probes.push(("`..` in a path, unattended", Facts { dot_segments: true, ..plain() }, Verdict::Escalate));
@@ -70,7 +70,7 @@ fn facts(input: &Ty) -> Facts {
         acknowledged: false,
         mode: Mode::Execute,
         findings: Vec::new(),
-        suspicions: 0,
+        suspicions: Vec::new(),
         dot_segments: false,
         input: Input { cedar: sample(input), record: serde_json::Value::Null, unseen },
     }

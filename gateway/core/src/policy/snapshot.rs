@@ -2,7 +2,7 @@
 //! last evaluation.
 
 use super::layer::{self, Layer, LayerName, Rule, SourceFile};
-use super::level::{Level, Levels};
+use super::level::{ByAction, Inbound, Level, Levels};
 use super::schema::{self, Builder, Footprint, verb_input};
 use super::site::{self, SiteSchema};
 use super::slice::{Index, Lineage, Slice};
@@ -53,6 +53,8 @@ pub struct Source {
     pub catalogue: Catalogue,
     /// How much is written down.
     pub levels: Levels,
+    /// What becomes of answers with a secret value in them.
+    pub results: ByAction<Inbound>,
 }
 
 /// What a snapshot was made of, for the record. Each is `sha256:` and hex.
@@ -85,6 +87,8 @@ pub struct Target {
     pub header_params: Vec<HeaderParam>,
     /// How much of a decision about it is written down.
     pub level: Level,
+    /// What becomes of an answer with a secret value in it.
+    pub inbound: Inbound,
     action_lineage: Vec<EntityUid>,
     resource_parents: Vec<EntityUid>,
 }
@@ -228,8 +232,8 @@ impl Snapshot {
             .map_err(general)?;
         let schema = builder.schema(Footprint::All).map_err(|e| general(e.to_string()))?;
         let (mut targets, servers, operate) = targets(&source).map_err(general)?;
-        levels_known(&source, &targets, &site_schema)?;
-        targets.iter_mut().for_each(|target| target.level = target.level_by(&source.levels));
+        settings_known(&source, &targets, &site_schema)?;
+        targets.iter_mut().for_each(|target| target.set(&source));
         let entities = entities(&source.workers, &targets, &schema).map_err(general)?;
         let entities = with_site_entities(entities, &source.site, &site_schema, &schema)?;
         let unpreparable = |e: super::slice::Unpreparable| general(format!("policy `{}` cannot be prepared", e.0));
@@ -280,7 +284,7 @@ impl Snapshot {
             targets,
             servers,
             operate,
-            site: Site { actions: site_targets(site_schema, &source.levels).map_err(general)?, index: plain },
+            site: Site { actions: site_targets(site_schema, &source).map_err(general)?, index: plain },
             workers,
             rules,
             modes,
@@ -383,7 +387,7 @@ impl Snapshot {
             ("acknowledged".to_owned(), Expression::new_bool(facts.acknowledged)),
             ("mode".to_owned(), Expression::new_entity_uid(mode)),
             ("secret_findings".to_owned(), Expression::new_long(count(facts.findings.len()))),
-            ("secret_suspicions".to_owned(), Expression::new_long(facts.suspicions)),
+            ("secret_suspicions".to_owned(), Expression::new_long(i64::try_from(facts.suspicions.len()).unwrap_or(i64::MAX))),
             (
                 "unseen".to_owned(),
                 Expression::new_set(facts.input.unseen.iter().map(|p| Expression::new_string(p.clone()))),
@@ -430,11 +434,15 @@ impl Snapshot {
 }
 
 impl Target {
-    fn level_by(&self, levels: &Levels) -> Level {
+    /// What operators have set for it.
+    fn set(&mut self, source: &Source) {
         // Tools are in their server's group and in `call_tool`; the narrower one comes first.
         let mut groups: Vec<&str> = self.action_lineage.iter().map(|group| group.id().as_ref()).collect();
         groups.sort_by_key(|group| (!group.contains('/'), *group == "effect"));
-        levels.of(self.action.id().as_ref(), groups)
+        let action = self.action.id().as_ref();
+        let (level, inbound) =
+            (source.levels.of(action, groups.iter().copied()), source.results.of(action, groups.iter().copied()));
+        (self.level, self.inbound) = (level, inbound);
     }
 }
 
@@ -505,6 +513,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
                 paths: tool.paths.clone(),
                 header_params: tool.header_params(),
                 level: Level::default(),
+            inbound: Inbound::default(),
                 action_lineage: actions(&format!("{name}/*"))?,
                 resource_parents: vec![server.clone()],
             });
@@ -519,6 +528,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
             paths: Vec::new(),
             header_params: Vec::new(),
             level: Level::default(),
+            inbound: Inbound::default(),
             action_lineage: vec![uid("Action", "call_tool")?, uid("Action", "effect")?],
             resource_parents: vec![server.clone()],
         });
@@ -537,6 +547,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
                 paths: Vec::new(),
                 header_params: Vec::new(),
                 level: Level::default(),
+            inbound: Inbound::default(),
                 action_lineage: groups.iter().map(|g| uid("Action", g)).collect::<Result<_, _>>()?,
                 resource_parents: Vec::new(),
             });
@@ -552,6 +563,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
         paths: Vec::new(),
         header_params: Vec::new(),
         level: Level::default(),
+            inbound: Inbound::default(),
         action_lineage: vec![uid("Action", "govern")?, uid("Action", "effect")?],
         resource_parents: Vec::new(),
     });
@@ -585,8 +597,8 @@ fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<E
     Entities::from_entities(all, Some(schema)).map_err(|e| format!("entities: {e}"))
 }
 
-/// A level for an action that is not there would be one that nobody gets.
-fn levels_known(source: &Source, targets: &[Target], site: &SiteSchema) -> Result<(), Problems> {
+/// A setting for an action that is not there would be one that nobody gets.
+fn settings_known(source: &Source, targets: &[Target], site: &SiteSchema) -> Result<(), Problems> {
     let known = |name: &str| {
         let own = |uid: &EntityUid| uid.id().unescaped() == name;
         // A tool may be listed later; its server is configured.
@@ -597,10 +609,11 @@ fn levels_known(source: &Source, targets: &[Target], site: &SiteSchema) -> Resul
         let group = ["call_tool", "effect", "server_request", "protocol", "govern"].contains(&name);
         server || site || verb || group || targets.iter().any(|target| own(&target.action))
     };
-    match source.levels.unknown(known) {
+    let unknown = source.levels.unknown(known).map(|name| ("journal.levels", name));
+    match unknown.or_else(|| source.results.unknown(known).map(|name| ("secrets.results", name))) {
         None => Ok(()),
-        Some(name) => {
-            let message = format!("journal.levels: `{}` is no action and no group of actions", name.escape_debug());
+        Some((place, name)) => {
+            let message = format!("{place}: `{}` is no action and no group of actions", name.escape_debug());
             let help = "use `SERVER/TOOL`, `SERVER/*`, `call_tool`, `server_request`, an action such as `read_resource`, or `*`";
             let problem = general_problem(&message);
             Err(Problems(vec![Problem { file: "warden.yaml".into(), help: Some(help.into()), ..problem }]))
@@ -608,7 +621,7 @@ fn levels_known(source: &Source, targets: &[Target], site: &SiteSchema) -> Resul
     }
 }
 
-fn site_targets(site: SiteSchema, levels: &Levels) -> Result<HashMap<String, SiteTarget>, String> {
+fn site_targets(site: SiteSchema, source: &Source) -> Result<HashMap<String, SiteTarget>, String> {
     let mut all = HashMap::new();
     let groups: BTreeMap<String, Vec<String>> =
         site.actions.iter().map(|(name, action)| (name.clone(), action.groups.clone())).collect();
@@ -625,10 +638,11 @@ fn site_targets(site: SiteSchema, levels: &Levels) -> Result<HashMap<String, Sit
             paths: Vec::new(),
             header_params: Vec::new(),
             level: Level::default(),
+            inbound: Inbound::default(),
             action_lineage: ancestors(&name, &groups).iter().map(|g| uid("Action", g)).collect::<Result<_, _>>()?,
             resource_parents: Vec::new(),
         };
-        target.level = target.level_by(levels);
+        target.set(source);
         all.insert(name, SiteTarget { target, principals: action.principals, resources: action.resources });
     }
     Ok(all)

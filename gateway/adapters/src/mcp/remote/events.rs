@@ -13,7 +13,7 @@ impl<P: Ports + 'static> Remote<P> {
         modern: bool,
     ) -> Flow {
         let mut event = event;
-        if secrets::first(&event.fields()).is_some() {
+        if !self.is_clean(event.fields().as_bytes()) {
             // Ids, names and comments are nobody's content: without them the message says the same.
             self.link.metrics.dropped("secret_in_an_event");
             let Some(data) = &event.data else { return Flow::On };

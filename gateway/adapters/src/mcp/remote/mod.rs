@@ -35,7 +35,6 @@ use warden_core::passing::{Passing, Stop};
 use warden_core::pipeline::{self, Answer, Cleared, Payload, Permit, Ports, Upstream};
 use warden_core::proposal::{Ask, Proposal, Verb};
 use warden_core::rpc::{self, Id, Kind, Message};
-use warden_core::secrets;
 
 /// Answers up to this are held whole, so that they can be refused in words. Larger ones are scanned as they pass.
 const HOLD_MAX: usize = 1 << 20;
@@ -152,6 +151,11 @@ enum Flow {
 }
 
 impl<P: Ports + 'static> Remote<P> {
+    /// Whether what stands beside a message holds no secret value.
+    fn is_clean(&self, text: &[u8]) -> bool {
+        self.link.passage.scanner().scan_text(&String::from_utf8_lossy(text), "").is_clean()
+    }
+
     /// A connection that was allowed.
     pub fn new(link: Link<P>, server: Server, http: Arc<HttpServer>) -> Self {
         link.metrics.connections.inc();
@@ -201,7 +205,7 @@ impl<P: Ports + 'static> Remote<P> {
             return json(StatusCode::TOO_MANY_REQUESTS, HeaderMap::new(), told);
         }
         // What is found there goes into the proposal, which is denied for it.
-        let found = headers::to_scan(&headers).filter(|texts| !secrets::scan(texts, "").is_empty());
+        let found = headers::to_scan(&headers).filter(|texts| !self.link.passage.scanner().scan(texts, "").is_clean());
         let cleared = match &found {
             None => self.link.passage.clear(From::Worker, message),
             Some(_) => Cleared::Decide(message),
@@ -323,7 +327,7 @@ impl<P: Ports + 'static> Remote<P> {
     pub async fn listen(self: &Arc<Self>, headers: &HeaderMap) -> Response {
         self.touch();
         let headers = headers::for_server(headers, false);
-        if headers::to_scan(&headers).is_some_and(|texts| !secrets::scan(&texts, "/headers").is_empty()) {
+        if headers::to_scan(&headers).is_some_and(|texts| !self.link.passage.scanner().scan(&texts, "/headers").is_clean()) {
             return StatusCode::BAD_REQUEST.into_response();
         }
         if self.listening.load(Ordering::Acquire) >= LISTENING_MAX {
@@ -378,7 +382,7 @@ impl<P: Ports + 'static> Remote<P> {
     /// Ends the session, if the server lets it.
     pub async fn end(&self, headers: &HeaderMap) -> Response {
         let headers = headers::for_server(headers, false);
-        if headers::to_scan(&headers).is_some_and(|texts| !secrets::scan(&texts, "/headers").is_empty()) {
+        if headers::to_scan(&headers).is_some_and(|texts| !self.link.passage.scanner().scan(&texts, "/headers").is_clean()) {
             return StatusCode::BAD_REQUEST.into_response();
         }
         let sent = self.http.send(Method::DELETE, &headers, String::new());

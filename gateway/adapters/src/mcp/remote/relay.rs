@@ -87,7 +87,7 @@ impl<P: Ports + 'static> Remote<P> {
     /// A large answer: on it goes, scanned a block behind.
     async fn pass_body(&self, call: &Call<'_>, head: &response::Parts, first: &[u8], mut body: Incoming) -> Reply {
         call.exchange.begin(head.status, headers::for_worker(&head.headers));
-        let mut passing = Passing::default();
+        let mut passing = Passing::new(self.link.passage.scanner().clone());
         let mut next = Ok(bytes::Bytes::copy_from_slice(first));
         loop {
             match next {
@@ -180,7 +180,7 @@ impl<P: Ports + 'static> Remote<P> {
 
     /// A large final message in a stream of events.
     async fn pass_event(&self, call: &Call<'_>, first: Vec<u8>, mut stream: Stream) -> Reply {
-        let (mut large, mut passing, mut begun) = (Large::default(), Passing::default(), false);
+        let (mut large, mut passing, mut begun) = (Large::default(), Passing::new(self.link.passage.scanner().clone()), false);
         let mut bytes = first;
         loop {
             let (data, after) = large.push(&bytes);
@@ -192,7 +192,7 @@ impl<P: Ports + 'static> Remote<P> {
                     if !begun {
                         // Lines that come later would fall into the midst of the data: they follow it.
                         out = large.fields();
-                        if secrets::first(&String::from_utf8_lossy(&out)).is_some() {
+                        if !self.is_clean(&out) {
                             return self.stopped(call, Stop::NotAnAnswer("a field of its event holds a secret")).await;
                         }
                         out.extend_from_slice(b"data: ");
@@ -221,7 +221,7 @@ impl<P: Ports + 'static> Remote<P> {
         }
         let prefix: &[u8] = if begun { b"" } else { b"data: " };
         let fields = large.fields();
-        if secrets::first(&String::from_utf8_lossy(&fields)).is_some() {
+        if !self.is_clean(&fields) {
             return self.stopped(call, Stop::NotAnAnswer("a field of its event holds a secret")).await;
         }
         self.passed(call, passing, |rest| [prefix, &data_lines(&rest), b"\n", &fields, b"\n"].concat()).await

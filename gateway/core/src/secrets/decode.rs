@@ -1,0 +1,313 @@
+//! Runs of an encoding in a text, and what they stand for.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// How something was hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// A string in a string.
+    Json,
+    Base64,
+    Hex,
+    /// `%67`, `\u0067`, `\x67`, `&#103;`.
+    Escapes,
+    /// Lookalikes and invisible characters.
+    Lookalikes,
+    /// White space, or the ends of strings.
+    Spaces,
+    Backwards,
+    /// Pieces in several calls.
+    Pieces,
+}
+
+impl Step {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Step::Json => "json",
+            Step::Base64 => "base64",
+            Step::Hex => "hex",
+            Step::Escapes => "escapes",
+            Step::Lookalikes => "lookalikes",
+            Step::Spaces => "spaces",
+            Step::Backwards => "backwards",
+            Step::Pieces => "pieces",
+        }
+    }
+}
+
+/// The shortest run that is decoded.
+pub(super) const RUN_MIN: usize = 16;
+/// Lines of an encoded text that was folded are at least this long.
+const LINE_MIN: usize = 40;
+/// Decoded, so many bytes of text in a row make it worth a look.
+const STRETCH_MIN: usize = 8;
+
+const BASE64: u8 = 1;
+const HEX: u8 = 2;
+const CAPITAL: u8 = 4;
+const SMALL: u8 = 8;
+const ESCAPE: u8 = 16;
+const WIDE: u8 = 32;
+
+static CLASS: [u8; 256] = {
+    let mut class = [0u8; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_') {
+            class[at] |= BASE64;
+        }
+        if byte.is_ascii_hexdigit() {
+            class[at] |= HEX;
+        }
+        if byte.is_ascii_uppercase() {
+            class[at] |= CAPITAL;
+        }
+        if byte.is_ascii_lowercase() {
+            class[at] |= SMALL;
+        }
+        if matches!(byte, b'%' | b'\\' | b'&') {
+            class[at] |= ESCAPE;
+        }
+        if byte >= 128 {
+            class[at] |= WIDE;
+        }
+        at += 1;
+    }
+    class
+};
+
+/// What there is to decode in a text.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    pub(super) encoded: Vec<(Range<usize>, Step)>,
+    /// Places of bytes that may begin an escape.
+    pub(super) escapes: Vec<usize>,
+    pub(super) is_wide: bool,
+}
+
+/// One pass over the classes of the bytes.
+pub(super) fn runs(text: &[u8]) -> Runs {
+    let mut runs = Runs::default();
+    let mut start = 0;
+    let (mut any, mut all) = (0u8, u8::MAX);
+    for (at, byte) in text.iter().enumerate() {
+        let class = CLASS[usize::from(*byte)];
+        if class & BASE64 != 0 {
+            any |= class;
+            all &= class;
+            continue;
+        }
+        if at - start >= RUN_MIN {
+            runs.run(text, start..at, any, all);
+        }
+        (start, any, all) = (at + 1, 0, u8::MAX);
+        if class & ESCAPE != 0 {
+            runs.escapes.push(at);
+        }
+        runs.is_wide |= class & WIDE != 0;
+    }
+    if text.len() - start >= RUN_MIN {
+        runs.run(text, start..text.len(), any, all);
+    }
+    runs
+}
+
+impl Runs {
+    fn run(&mut self, text: &[u8], span: Range<usize>, any: u8, all: u8) {
+        let step = match (all & HEX != 0, any & CAPITAL != 0 && any & SMALL != 0) {
+            (true, _) => Step::Hex,
+            (false, true) => Step::Base64,
+            // Base64 of a text has capitals and small letters; words, paths and numbers need no look.
+            _ => return,
+        };
+        // A text that was folded into lines is one run.
+        if let Some((last, before)) = self.encoded.last_mut()
+            && *before == step
+            && span.start - last.end <= 8
+            && last.len() >= LINE_MIN
+            && text[last.end..span.start].iter().all(|byte| b" \t\r\n\"',".contains(byte))
+        {
+            last.end = span.end;
+        } else {
+            self.encoded.push((span, step));
+        }
+    }
+}
+
+/// What a run stands for, if that could be text.
+pub(super) fn decoded(run: &[u8], step: Step) -> Option<Vec<u8>> {
+    let bytes = match step {
+        Step::Hex => hex(run),
+        _ => base64(run),
+    };
+    has_text(&bytes).then_some(bytes)
+}
+
+/// Whether enough printable bytes stand side by side. A zero byte between them is that of a wider encoding.
+fn has_text(bytes: &[u8]) -> bool {
+    let mut stretch = 0;
+    bytes.iter().any(|byte| {
+        match byte {
+            b' '..=b'~' | 128.. => stretch += 1,
+            b'\n' | b'\r' | b'\t' | 0 => {}
+            _ => stretch = 0,
+        }
+        stretch >= STRETCH_MIN
+    })
+}
+
+fn hex(run: &[u8]) -> Vec<u8> {
+    let digits: Vec<u8> = run.iter().filter_map(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8).collect();
+    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+/// The 6 bits of a character of either alphabet ([RFC 4648](https://www.rfc-editor.org/rfc/rfc4648)); 64 for any other.
+static SEXTETS: [u8; 256] = {
+    let mut sextets = [64u8; 256];
+    let mut at = 0;
+    while at < 26 {
+        sextets[b'A' as usize + at] = at as u8;
+        sextets[b'a' as usize + at] = at as u8 + 26;
+        at += 1;
+    }
+    let mut at = 0;
+    while at < 10 {
+        sextets[b'0' as usize + at] = at as u8 + 52;
+        at += 1;
+    }
+    sextets[b'+' as usize] = 62;
+    sextets[b'-' as usize] = 62;
+    sextets[b'/' as usize] = 63;
+    sextets[b'_' as usize] = 63;
+    sextets
+};
+
+/// Characters of which the phase is told.
+const SAMPLE: usize = 24;
+
+/// Both alphabets at once, without padding, from the character where it begins to make sense: what stands before it, as in
+/// a path, may be of the alphabet as well.
+fn base64(run: &[u8]) -> Vec<u8> {
+    let from = |start: usize, most: usize| {
+        let mut bytes = Vec::with_capacity((run.len() - start).min(most) * 3 / 4 + 3);
+        let (mut bits, mut count) = (0u32, 0);
+        for byte in run[start..].iter().take(most) {
+            let sextet = SEXTETS[usize::from(*byte)];
+            if sextet == 64 {
+                continue;
+            }
+            bits = bits << 6 | u32::from(sextet);
+            count += 1;
+            if count == 4 {
+                bytes.extend_from_slice(&bits.to_be_bytes()[1..]);
+                (bits, count) = (0, 0);
+            }
+        }
+        if count > 1 {
+            let bits = bits << (6 * (4 - count));
+            bytes.extend_from_slice(&bits.to_be_bytes()[1..count]);
+        }
+        bytes
+    };
+    let plain = |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t' | 0 | 128..));
+    let parts = run.iter().enumerate().filter(|(_, byte)| matches!(byte, b'/' | b'-' | b'_' | b'+')).map(|(at, _)| at + 1);
+    let phase = (0..4).chain(parts).filter(|start| run.len() - start >= RUN_MIN).take(PHASES_MAX).find(|start| plain(&from(*start, SAMPLE)));
+    from(phase.unwrap_or(0), usize::MAX)
+}
+
+/// Beginnings of a run that are tried.
+const PHASES_MAX: usize = 12;
+
+/// How far before an escape a companion word may stand.
+const BEFORE: usize = 96;
+/// Bytes around an escape that are read at most.
+const AROUND_MAX: usize = 4096;
+
+/// The parts of a text that have an escape in them, unescaped.
+pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Vec<u8>)> {
+    let mut parts: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
+    let mut at = 0;
+    while let Some(place) = escapes.get(at) {
+        let Some(start) = one(&text[*place..]).map(|_| *place) else {
+            at += 1;
+            continue;
+        };
+        let floor = start.saturating_sub(BEFORE).max(parts.last().map_or(0, |(span, _)| span.end));
+        let ends = |byte: &u8| byte.is_ascii_whitespace();
+        let limit = text.len().min(start + AROUND_MAX);
+        let mut end = start;
+        // Up to white space behind the last escape that is near.
+        while end < limit {
+            end += text[end..limit].iter().position(ends).unwrap_or(limit - end);
+            let next = escapes[at..].iter().find(|next| **next >= end).filter(|next| **next < (end + BEFORE).min(limit));
+            match next {
+                Some(next) => end = *next + 1,
+                None => break,
+            }
+        }
+        let mut plain = Vec::with_capacity(end - floor);
+        let mut read = floor;
+        while read < end {
+            match one(&text[read..end.max((read + 12).min(text.len()))]) {
+                Some((length, bytes)) => {
+                    plain.extend_from_slice(&bytes);
+                    read += length;
+                }
+                None => {
+                    plain.push(text[read]);
+                    read += 1;
+                }
+            }
+        }
+        let end = end.max(read);
+        parts.push((floor..end, plain));
+        at += escapes[at..].iter().take_while(|place| **place < end).count().max(1);
+    }
+    parts
+}
+
+/// One escape: its length, and what it stands for.
+fn one(text: &[u8]) -> Option<(usize, Cow<'static, [u8]>)> {
+    let number = |digits: &[u8], radix: u32| {
+        let text = std::str::from_utf8(digits).ok()?;
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| u32::from_str_radix(text, radix).ok())?
+    };
+    let character = |code: u32| {
+        let c = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+        Cow::Owned(c.encode_utf8(&mut [0; 4]).as_bytes().to_vec())
+    };
+    match text {
+        [b'%', a, b, ..] => number(&[*a, *b], 16).map(|byte| (3, Cow::Owned(vec![byte as u8]))),
+        [b'\\', b'u', b'{', rest @ ..] => {
+            let digits = rest.iter().take(7).position(|byte| *byte == b'}')?;
+            Some((digits + 4, character(number(&rest[..digits], 16)?)))
+        }
+        [b'\\', b'u', rest @ ..] => {
+            let unit = number(rest.get(..4)?, 16)?;
+            let low = match (unit, rest.get(4..10)) {
+                (0xd800..=0xdbff, Some([b'\\', b'u', low @ ..])) => number(low, 16).filter(|low| (0xdc00..=0xdfff).contains(low)),
+                _ => None,
+            };
+            match low {
+                Some(low) => Some((12, character(0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00)))),
+                None => Some((6, character(unit))),
+            }
+        }
+        [b'\\', b'x', a, b, ..] => number(&[*a, *b], 16).map(|byte| (4, Cow::Owned(vec![byte as u8]))),
+        [b'\\', byte @ (b'/' | b'\\' | b'_' | b'-' | b'.' | b'"' | b'=' | b'+'), ..] => Some((2, Cow::Owned(vec![*byte]))),
+        [b'\\', byte @ (b'n' | b'r' | b't'), ..] => {
+            Some((2, Cow::Borrowed(if *byte == b't' { b"\t" } else { b"\n" })))
+        }
+        [b'&', b'#', x @ (b'x' | b'X'), rest @ ..] if x.is_ascii() => {
+            let digits = rest.iter().take(7).position(|byte| *byte == b';')?;
+            Some((digits + 4, character(number(&rest[..digits], 16)?)))
+        }
+        [b'&', b'#', rest @ ..] => {
+            let digits = rest.iter().take(8).position(|byte| *byte == b';')?;
+            Some((digits + 3, character(number(&rest[..digits], 10)?)))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,313 @@
+//! One look at one text: an Aho-Corasick automaton over every prefix, companion word and trigger says where to look, and the
+//! detector that belongs to it looks.
+
+use super::assign::{self, NOUNS, Noun};
+use super::format::Format;
+use super::pack::Compiled;
+use super::random::{distinct, entropy, roughness};
+use super::shape::Attempt;
+use super::structure::{Structure, TRIGGERS};
+use super::text::Text;
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+/// How far behind its companion word a value begins.
+const NEAR_MAX: usize = 64;
+
+/// How sure a detector is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// It may be a secret value: for a site's policy.
+    Suspicion,
+    /// It is one: for the charter.
+    Finding,
+}
+
+/// A value in a text.
+#[derive(Clone, Debug)]
+pub(super) struct Match<'d> {
+    /// The format's id.
+    pub(super) format: &'d str,
+    pub(super) tier: Tier,
+    /// Where it lies in the text's bytes.
+    pub(super) span: Range<usize>,
+    /// It as it is meant to be read.
+    pub(super) value: Vec<u8>,
+    pub(super) backwards: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Shape { format: usize, shape: usize },
+    Near { format: usize },
+    Structure(Structure),
+    Noun(Noun),
+    Pack(usize),
+}
+
+#[derive(Debug, Default)]
+struct Action {
+    forwards: Vec<What>,
+    backwards: Vec<What>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Detectors {
+    formats: Vec<Format>,
+    packs: Vec<Compiled>,
+    always: Vec<usize>,
+    automaton: AhoCorasick,
+    actions: Vec<Action>,
+    keywords: Vec<Vec<u8>>,
+}
+
+/// What a text leaves out, and so what need not be looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// A text as it stands.
+    Whole,
+    /// A text without its white space: only what the white space hid is of interest.
+    Squeezed,
+    /// As [`Scope::Whole`], for the last look at what is written down: no guesses.
+    Typed,
+}
+
+impl Detectors {
+    pub(super) fn new(formats: Vec<Format>, packs: Vec<Compiled>) -> Result<Self, aho_corasick::BuildError> {
+        let mut by_text: BTreeMap<Vec<u8>, Action> = BTreeMap::new();
+        let mut add = |text: &[u8], what: What, both: bool| {
+            let mut text = text.to_ascii_lowercase();
+            by_text.entry(text.clone()).or_default().forwards.push(what);
+            if both {
+                text.reverse();
+                by_text.entry(text).or_default().backwards.push(what);
+            }
+        };
+        for (at, format) in formats.iter().enumerate() {
+            for word in &format.near {
+                add(word.as_bytes(), What::Near { format: at }, true);
+            }
+            for (index, shape) in format.shapes.iter().enumerate().filter(|_| format.near.is_empty()) {
+                let literals = shape.anchor.map(|anchor| &shape.parts[anchor]);
+                if let Some(super::shape::Part::Literal(literals)) = literals {
+                    for literal in literals {
+                        add(&literal.text, What::Shape { format: at, shape: index }, true);
+                    }
+                }
+            }
+        }
+        for (trigger, structure) in TRIGGERS {
+            add(trigger.as_bytes(), What::Structure(structure), false);
+        }
+        for (noun, kind) in NOUNS {
+            add(noun.as_bytes(), What::Noun(kind), false);
+        }
+        let mut always = Vec::new();
+        for (at, pack) in packs.iter().enumerate() {
+            pack.keywords.iter().for_each(|word| add(word.as_bytes(), What::Pack(at), false));
+            always.extend(pack.keywords.is_empty().then_some(at));
+        }
+        let keywords: Vec<Vec<u8>> = by_text.keys().cloned().collect();
+        let automaton = AhoCorasickBuilder::new()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .kind(Some(aho_corasick::AhoCorasickKind::DFA))
+            .build(&keywords)?;
+        Ok(Self { formats, packs, always, automaton, actions: by_text.into_values().collect(), keywords })
+    }
+
+    pub(super) fn formats(&self) -> &[Format] {
+        &self.formats
+    }
+
+    /// The texts that the automaton looks for: what a bare one is measured with.
+    pub(super) fn keywords(&self) -> &[Vec<u8>] {
+        &self.keywords
+    }
+
+    /// Calls `found` with each value in `bytes`, and returns the first byte from which more text could still make a value.
+    pub(super) fn find<'d>(
+        &'d self,
+        bytes: &[u8],
+        gaps: &[super::text::Gap],
+        scope: Scope,
+        found: &mut impl FnMut(Match<'d>),
+    ) -> Option<usize> {
+        let text = Text::new(bytes, gaps);
+        let mut look = Look { detectors: self, text, scope, open: None, packs: HashSet::new() };
+        for hit in self.automaton.find_overlapping_iter(bytes) {
+            let action = &self.actions[hit.pattern().as_usize()];
+            for what in &action.forwards {
+                look.at(text, *what, hit.range(), found);
+            }
+            if !action.backwards.is_empty() {
+                let (mirrored, range) = (text.backwards(), text.backwards().span(hit.start(), hit.end()));
+                for what in &action.backwards {
+                    look.at(mirrored, *what, range.clone(), found);
+                }
+            }
+        }
+        if scope == Scope::Whole {
+            look.packs.extend(&self.always);
+            for pack in std::mem::take(&mut look.packs) {
+                let pack = &self.packs[pack];
+                pack.find(bytes, |span| {
+                    let tier = if pack.is_weak { Tier::Suspicion } else { Tier::Finding };
+                    found(Match { format: &pack.id, tier, value: bytes[span.clone()].to_vec(), span, backwards: false });
+                });
+            }
+        }
+        look.open
+    }
+}
+
+/// One look.
+struct Look<'d, 't> {
+    detectors: &'d Detectors,
+    text: Text<'t>,
+    scope: Scope,
+    open: Option<usize>,
+    packs: HashSet<usize>,
+}
+
+impl<'d> Look<'d, '_> {
+    fn at(&mut self, text: Text<'_>, what: What, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
+        match what {
+            What::Shape { format, shape } => {
+                let format = &self.detectors.formats[format];
+                let attempt = Attempt::new(text);
+                let place = format.shapes[shape].around(&attempt, hit.start, format.edges);
+                if attempt.is_open() {
+                    self.opens(text, place.map_or(hit.start, |(start, _)| start));
+                }
+                if let Some((start, end)) = place {
+                    let tier = if format.is_weak { Tier::Suspicion } else { Tier::Finding };
+                    self.found(text, format, tier, start..end, found);
+                }
+            }
+            What::Near { format } if self.scope != Scope::Typed => self.near(text, format, hit, found),
+            What::Structure(structure) if self.scope != Scope::Squeezed => {
+                self.structure(structure, hit, found);
+            }
+            What::Noun(noun) if self.scope == Scope::Whole => self.assigned(noun, hit, found),
+            What::Pack(at) => {
+                self.packs.insert(at);
+            }
+            What::Near { .. } | What::Structure(_) | What::Noun(_) => {}
+        }
+    }
+
+    fn opens(&mut self, text: Text<'_>, at: usize) {
+        if !text.is_backwards() {
+            self.open = Some(self.open.map_or(at, |open| open.min(at)));
+        }
+    }
+
+    fn found(
+        &self,
+        text: Text<'_>,
+        format: &'d Format,
+        tier: Tier,
+        place: Range<usize>,
+        found: &mut impl FnMut(Match<'d>),
+    ) {
+        let value = text.slice(place.start, place.end);
+        if entropy(&value) < format.entropy {
+            return;
+        }
+        // Read backwards or without its gaps, much looks like something: only what looks made counts.
+        let is_hidden = text.is_backwards() || self.scope == Scope::Squeezed;
+        if is_hidden && !looks_made(&value) {
+            return;
+        }
+        if self.scope == Scope::Squeezed && !text.has_gap(place.start, place.end) && !text.is_backwards() {
+            return;
+        }
+        let span = text.span(place.start, place.end);
+        found(Match { format: &format.id, tier, span, value, backwards: text.is_backwards() });
+    }
+
+    /// A value shortly behind its companion word.
+    fn near(&mut self, text: Text<'_>, format: usize, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
+        let format = &self.detectors.formats[format];
+        // Within a word it would be another word.
+        if !text.is_edge(hit.start) && text.get(hit.start).is_some_and(|b| b.is_ascii_lowercase())
+            && text.get(hit.start.wrapping_sub(1)).is_some_and(|b| b.is_ascii_lowercase())
+        {
+            return;
+        }
+        let attempt = Attempt::new(text);
+        let limit = text.len().min(hit.end + NEAR_MAX);
+        for start in hit.end..limit {
+            if !text.is_edge(start) {
+                continue;
+            }
+            for shape in &format.shapes {
+                let Some(end) = shape.at(&attempt, start, format.edges) else { continue };
+                if !is_stamped(text, start) && looks_made(&text.slice(start, end)) {
+                    let sure = !format.is_weak && is_assigned(text, hit.start, hit.end, start);
+                    let tier = if sure { Tier::Finding } else { Tier::Suspicion };
+                    self.found(text, format, tier, start..end, found);
+                }
+            }
+        }
+        if attempt.is_open() {
+            self.opens(text, hit.end.min(text.len()));
+        }
+    }
+
+    fn structure(&mut self, structure: Structure, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
+        let bytes = self.text.bytes();
+        let (place, open) = structure.at(bytes, hit.clone());
+        if open {
+            self.opens(self.text, hit.start);
+        }
+        if let Some(place) = place
+            && (self.scope == Scope::Whole || !place.is_weak)
+            && !is_stamped(self.text, place.span.start)
+        {
+            let tier = if place.is_weak { Tier::Suspicion } else { Tier::Finding };
+            let value = bytes[place.span.clone()].to_vec();
+            found(Match { format: structure.id(), tier, span: place.span, value, backwards: false });
+        }
+    }
+
+    fn assigned(&mut self, noun: Noun, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
+        let bytes = self.text.bytes();
+        if let Some(assigned) = assign::suspicious(bytes, hit, noun)
+            && !is_stamped(self.text, assigned.value.start)
+        {
+            if assigned.is_open {
+                self.opens(self.text, assigned.value.start);
+            }
+            let value = bytes[assigned.value.clone()].to_vec();
+            found(Match { format: "assigned_value", tier: Tier::Suspicion, span: assigned.value, value, backwards: false });
+        }
+    }
+}
+
+/// Whether `at` stands inside `[secret:…]`, which Warden wrote itself.
+fn is_stamped(text: Text<'_>, at: usize) -> bool {
+    let from = at.saturating_sub(96);
+    let before = text.slice(from, at);
+    before.windows(8).rposition(|stamp| stamp == b"[secret:").is_some_and(|stamp| !before[stamp..].contains(&b']'))
+}
+
+/// Whether a value looks as if a generator had made it.
+fn looks_made(value: &[u8]) -> bool {
+    let digits = value.iter().any(u8::is_ascii_digit);
+    let letters = value.iter().any(u8::is_ascii_alphabetic);
+    digits && (letters && roughness(value) >= 0.2 || !letters && distinct(value) >= 5)
+        || value.len() >= 24 && roughness(value) >= 0.45
+}
+
+/// Whether an assignment to a name that says secret stands between a companion word and a value.
+fn is_assigned(text: Text<'_>, word: usize, word_end: usize, value: usize) -> bool {
+    let between = text.slice(word_end, value);
+    let name = text.slice(word.saturating_sub(24), value).to_ascii_lowercase();
+    let operator = between.iter().any(|byte| matches!(byte, b'=' | b':' | b'>'));
+    let nouns = [&b"key"[..], b"token", b"secret", b"pass", b"pwd", b"auth", b"cred", b"pat"];
+    operator && nouns.iter().any(|noun| name.windows(noun.len()).any(|part| part == *noun))
+}

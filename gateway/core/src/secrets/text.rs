@@ -1,0 +1,87 @@
+//! Text as a detector reads it: forwards or backwards, whole or with what was left out of it.
+
+/// Bytes with a direction, and the places where something was left out.
+#[derive(Clone, Copy)]
+pub(super) struct Text<'t> {
+    bytes: &'t [u8],
+    backwards: bool,
+    /// Positions before which something was left out, ascending, in the order of `bytes`.
+    gaps: &'t [Gap],
+}
+
+/// Where something was left out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap {
+    /// The position in the shorter text.
+    pub(super) at: usize,
+    /// What stands there stood here.
+    pub(super) origin: usize,
+}
+
+impl<'t> Text<'t> {
+    pub(super) fn new(bytes: &'t [u8], gaps: &'t [Gap]) -> Self {
+        Self { bytes, backwards: false, gaps }
+    }
+
+    pub(super) fn backwards(self) -> Self {
+        Self { backwards: !self.backwards, ..self }
+    }
+
+    pub(super) fn is_backwards(&self) -> bool {
+        self.backwards
+    }
+
+    /// The bytes, in their own order.
+    pub(super) fn bytes(&self) -> &'t [u8] {
+        self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The byte at `at`, in reading direction.
+    #[inline]
+    pub(super) fn get(&self, at: usize) -> Option<u8> {
+        if self.backwards {
+            self.bytes.len().checked_sub(at + 1).map(|index| self.bytes[index])
+        } else {
+            self.bytes.get(at).copied()
+        }
+    }
+
+    /// Where `start..end` of the reading direction lies in the bytes, and the other way round.
+    pub(super) fn span(&self, start: usize, end: usize) -> std::ops::Range<usize> {
+        if self.backwards { self.bytes.len() - end..self.bytes.len() - start } else { start..end }
+    }
+
+    /// The bytes from `start` to `end`, in reading direction.
+    pub(super) fn slice(&self, start: usize, end: usize) -> Vec<u8> {
+        let mut bytes = self.bytes[self.span(start, end)].to_vec();
+        if self.backwards {
+            bytes.reverse();
+        }
+        bytes
+    }
+
+    /// Whether something was left out right before `at`.
+    pub(super) fn is_gap(&self, at: usize) -> bool {
+        let at = if self.backwards { self.bytes.len() - at } else { at };
+        !self.gaps.is_empty() && self.gaps.binary_search_by_key(&at, |gap| gap.at).is_ok()
+    }
+
+    /// Whether something was left out between `start` and `end`.
+    pub(super) fn has_gap(&self, start: usize, end: usize) -> bool {
+        let span = self.span(start, end);
+        let next = self.gaps.partition_point(|gap| gap.at <= span.start);
+        self.gaps.get(next).is_some_and(|gap| gap.at < span.end)
+    }
+
+    /// Whether a word of letters and digits may begin or end between `at - 1` and `at`.
+    pub(super) fn is_edge(&self, at: usize) -> bool {
+        at == 0 || at >= self.len() || self.is_gap(at) || {
+            let (before, after) = (self.get(at - 1), self.get(at));
+            !before.is_some_and(|b| b.is_ascii_alphanumeric()) || !after.is_some_and(|b| b.is_ascii_alphanumeric())
+        }
+    }
+}

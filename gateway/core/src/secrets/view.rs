@@ -1,0 +1,229 @@
+//! The views of a text: as it stands, without its white space, and decoded, each of them again.
+
+use super::decode::{self, Step};
+use super::detect::{Detectors, Scope, Tier};
+use super::document::Document;
+use super::fold;
+use super::registered::{Known, Registered};
+use super::text::Gap;
+use std::ops::Range;
+use zeroize::Zeroizing;
+
+/// A value, where it is in the document, and how it was hidden.
+#[derive(Debug)]
+pub(super) struct Hit {
+    pub(super) format: String,
+    pub(super) tier: Tier,
+    /// In the document's text.
+    pub(super) span: Range<usize>,
+    /// Whether the span holds the value and nothing else.
+    pub(super) is_exact: bool,
+    pub(super) via: Vec<Step>,
+    pub(super) value: Zeroizing<Vec<u8>>,
+    /// Of a registered value.
+    pub(super) known: Option<Known>,
+}
+
+/// Encodings within encodings.
+const DEPTH_MAX: usize = 5;
+/// Bytes that are looked at besides the text itself, as a multiple of it, and at least.
+const DERIVED_TIMES: usize = 3;
+const DERIVED_MIN: usize = 1 << 10;
+
+/// One scan.
+pub(super) struct Pass<'e> {
+    detectors: &'e Detectors,
+    registered: &'e Registered,
+    pub(super) hits: Vec<Hit>,
+    hits_max: usize,
+    left: usize,
+    via: Vec<Step>,
+    /// Whether something was not looked at, because there would be too much of it.
+    pub(super) is_over: bool,
+}
+
+/// What a derived text comes from.
+#[derive(Clone)]
+enum Origin<'o> {
+    /// The document's text.
+    Itself,
+    /// All of it from here.
+    Part(Range<usize>),
+    /// The document's text without what stands in the gaps.
+    Squeezed(&'o [Gap]),
+}
+
+impl<'e> Pass<'e> {
+    pub(super) fn new(detectors: &'e Detectors, registered: &'e Registered, length: usize, hits_max: usize) -> Self {
+        Self {
+            detectors,
+            registered,
+            hits: Vec::new(),
+            hits_max,
+            left: (length * DERIVED_TIMES).max(DERIVED_MIN),
+            via: Vec::new(),
+            is_over: false,
+        }
+    }
+
+    pub(super) fn document(&mut self, document: &Document) {
+        let text = &document.text;
+        self.look(text, &[], Scope::Whole, &Origin::Itself);
+        let mut squeezed = Vec::with_capacity(text.len());
+        let mut gaps = Vec::new();
+        for leaf in document.leaves.iter().filter(|leaf| !leaf.is_name) {
+            squeeze(text, leaf.span.clone(), &mut squeezed, &mut gaps);
+        }
+        self.squeezed(&squeezed, &gaps, &Origin::Squeezed(&gaps));
+        self.derived(text, &Origin::Itself);
+        for blob in &document.blobs {
+            // Outside the budget: its type vouches for it.
+            let place = text.len()..text.len();
+            self.look(&blob.bytes, &[], Scope::Typed, &Origin::Part(place));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.hits.len() >= self.hits_max
+    }
+
+    /// One text, and nothing that comes of it.
+    fn look(&mut self, text: &[u8], gaps: &[Gap], scope: Scope, origin: &Origin<'_>) {
+        let Self { detectors, registered, hits, hits_max, via, .. } = self;
+        detectors.find(text, gaps, scope, &mut |found| {
+            if hits.len() < *hits_max {
+                let mut via = via.clone();
+                via.extend((scope == Scope::Squeezed).then_some(Step::Spaces));
+                via.extend(found.backwards.then_some(Step::Backwards));
+                let (span, is_exact) = origin.of(&found.span);
+                let value = Zeroizing::new(found.value);
+                let hit = Hit { format: found.format.to_owned(), tier: found.tier, span, is_exact, via, value, known: None };
+                keep(hits, hit);
+            }
+        });
+        registered.find(text, |span, known| {
+            if hits.len() < *hits_max {
+                let mut via = via.clone();
+                via.extend((scope == Scope::Squeezed).then_some(Step::Spaces));
+                let format = if known.canary { "canary" } else { "registered_value" };
+                let value = Zeroizing::new(text[span.clone()].to_vec());
+                let (span, is_exact) = origin.of(&span);
+                let hit =
+                    Hit { format: format.to_owned(), tier: Tier::Finding, span, is_exact, via, value, known: Some(known.clone()) };
+                keep(hits, hit);
+            }
+        });
+    }
+
+    fn squeezed(&mut self, squeezed: &[u8], gaps: &[Gap], origin: &Origin<'_>) {
+        if !gaps.is_empty() {
+            self.look(squeezed, gaps, Scope::Squeezed, origin);
+        }
+    }
+
+    /// What comes of a text by decoding it.
+    fn derived(&mut self, text: &[u8], origin: &Origin<'_>) {
+        let runs = decode::runs(text);
+        for (span, step) in runs.encoded {
+            if let Some(bytes) = decode::decoded(&text[span.clone()], step) {
+                self.again(&bytes, step, &origin.within(span));
+            }
+        }
+        if !runs.escapes.is_empty() {
+            for (span, bytes) in decode::unescaped(text, &runs.escapes) {
+                self.again(&bytes, Step::Escapes, &origin.within(span));
+            }
+        }
+        if runs.is_wide && self.via.last() != Some(&Step::Lookalikes) {
+            for line in wide_parts(text) {
+                let mut folded = Vec::with_capacity(line.len());
+                if fold::fold(&String::from_utf8_lossy(&text[line.clone()]), &mut folded) {
+                    self.again(&folded, Step::Lookalikes, &origin.within(line));
+                }
+            }
+        }
+    }
+
+    fn again(&mut self, bytes: &[u8], step: Step, origin: &Origin<'_>) {
+        if self.is_full() {
+            return;
+        }
+        if self.via.len() >= DEPTH_MAX || bytes.len() > self.left {
+            self.is_over = true;
+            return;
+        }
+        self.left -= bytes.len();
+        self.via.push(step);
+        self.look(bytes, &[], Scope::Whole, origin);
+        let (mut squeezed, mut gaps) = (Vec::with_capacity(bytes.len()), Vec::new());
+        squeeze(bytes, 0..bytes.len(), &mut squeezed, &mut gaps);
+        let whole = match origin {
+            Origin::Part(span) => Origin::Part(span.clone()),
+            Origin::Itself | Origin::Squeezed(_) => Origin::Part(0..bytes.len()),
+        };
+        self.squeezed(&squeezed, &gaps, &whole);
+        self.derived(bytes, &whole);
+        self.via.pop();
+    }
+}
+
+/// The same value may be found in several views; the plainest counts.
+fn keep(hits: &mut Vec<Hit>, hit: Hit) {
+    let is_known = hits.iter().rev().take(32).any(|other| {
+        let covers = other.span.start <= hit.span.start && hit.span.end <= other.span.end;
+        covers && other.tier >= hit.tier && (other.format == hit.format || other.value == hit.value || hit.tier == Tier::Suspicion)
+    });
+    if !is_known {
+        hits.push(hit);
+    }
+}
+
+impl Origin<'_> {
+    fn of(&self, span: &Range<usize>) -> (Range<usize>, bool) {
+        match self {
+            Origin::Itself => (span.clone(), true),
+            Origin::Part(part) => (part.clone(), false),
+            Origin::Squeezed(gaps) => (origin_of(gaps, span.start)..origin_of(gaps, span.end - 1) + 1, true),
+        }
+    }
+
+    fn within(&self, span: Range<usize>) -> Origin<'static> {
+        Origin::Part(self.of(&span).0)
+    }
+}
+
+/// Appends a part of `text` without white space and control characters.
+fn squeeze(text: &[u8], span: Range<usize>, squeezed: &mut Vec<u8>, gaps: &mut Vec<Gap>) {
+    let mut at = span.start;
+    // The end of a string is a gap as well.
+    while at < span.end {
+        let kept = text[at..span.end].iter().position(|byte| *byte <= b' ').unwrap_or(span.end - at);
+        if kept > 0 {
+            gaps.push(Gap { at: squeezed.len(), origin: at });
+            squeezed.extend_from_slice(&text[at..at + kept]);
+        }
+        at += kept + 1;
+    }
+}
+
+fn origin_of(gaps: &[Gap], at: usize) -> usize {
+    let next = gaps.partition_point(|gap| gap.at <= at);
+    next.checked_sub(1).map_or(at, |index| gaps[index].origin + (at - gaps[index].at))
+}
+
+/// The lines that have bytes beyond ASCII, and not more than needed around them.
+fn wide_parts(text: &[u8]) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let end = start + line.len();
+        if line.iter().any(|byte| *byte >= 128) {
+            match parts.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => parts.push(start..end),
+            }
+        }
+        start = end;
+    }
+    parts
+}
