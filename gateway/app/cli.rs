@@ -505,7 +505,7 @@ pub struct Query {
     /// A reason code, for example `not_on_allowlist`
     #[arg(long)]
     pub reason: Option<String>,
-    /// The tag of a payload (`payload_tag`): the same call
+    /// The tag of a payload (`payload_tag`): the same call. Or the fingerprint of a secret value: wherever it was found
     #[arg(long)]
     pub fingerprint: Option<String>,
     /// decision, outcome, policy, operator, state, read, retention, hold or key. Without it, all but `read`

@@ -646,6 +646,21 @@ pub fn json_schema() -> String {
     text
 }
 
+fn registered(key: &str, raw: &RawRegistered, base: &Path) -> Result<Source, String> {
+    let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let (from, default) = match (&raw.env, &raw.file, raw.command.first()) {
+        (Some(env), None, None) => (Place::Env(env.clone()), env.clone()),
+        (None, Some(file), None) => (Place::File(base.join(file)), name_of(file)),
+        (None, None, Some(program)) => (Place::Command(raw.command.clone()), name_of(Path::new(program))),
+        _ => return Err(format!("{key}: one of `env`, `file` and `command` says where the value is")),
+    };
+    let name = raw.name.clone().unwrap_or(default);
+    if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(format!("{key}: `name`: use 1 to 64 characters without spaces"));
+    }
+    Ok(Source { name, from, lines: raw.lines, canary: raw.canary })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -705,19 +720,4 @@ mod tests {
         assert_eq!(config.setup.data_dir, Path::new("/etc/warden/data"));
         assert!(!format!("{config:?}").contains("t0p"));
     }
-}
-
-fn registered(key: &str, raw: &RawRegistered, base: &Path) -> Result<Source, String> {
-    let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let (from, default) = match (&raw.env, &raw.file, raw.command.first()) {
-        (Some(env), None, None) => (Place::Env(env.clone()), env.clone()),
-        (None, Some(file), None) => (Place::File(base.join(file)), name_of(file)),
-        (None, None, Some(program)) => (Place::Command(raw.command.clone()), name_of(Path::new(program))),
-        _ => return Err(format!("{key}: one of `env`, `file` and `command` says where the value is")),
-    };
-    let name = raw.name.clone().unwrap_or(default);
-    if name.is_empty() || name.len() > 64 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err(format!("{key}: `name`: use 1 to 64 characters without spaces"));
-    }
-    Ok(Source { name, from, lines: raw.lines, canary: raw.canary })
 }

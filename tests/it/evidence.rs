@@ -1,6 +1,6 @@
 //! What the log proves: checkpoints, proofs, witnesses, and what is noticed when somebody changes it.
 
-use crate::support::{Site, number, plain_decision, records, verified};
+use crate::support::{Site, number, plain_decision, records, scanner, verified};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -15,13 +15,8 @@ use warden_core::journal::note::{Checkpoint, Note, SignerKey};
 use warden_core::journal::proof;
 use warden_core::journal::record::{Body, Record};
 use warden_core::journal::tree::{Hash, leaf};
-use warden_core::mac::MacKey;
 use warden_core::port::Room;
 use warden_core::verdict::Verdict;
-
-fn key() -> MacKey {
-    MacKey::new("test", [1; 32])
-}
 
 fn options() -> Options {
     Options { segment_bytes: 64 << 10, reserved_bytes: 16 << 10, ..Options::default() }
@@ -33,7 +28,7 @@ fn signer() -> SignerKey {
 
 /// A journal of so many decisions, closed, with a last checkpoint.
 async fn journal_of(dir: &Path, count: usize) {
-    let journal = Journal::open(dir, key(), options(), &[]).unwrap();
+    let journal = Journal::open(dir, scanner(), options(), &[]).unwrap();
     let notary = Notary::start(journal.clone(), signer(), Duration::from_secs(3600)).unwrap();
     for n in 0..count {
         let decision = plain_decision(Verdict::Allow, &format!("w{}", n % 5));
@@ -124,7 +119,7 @@ async fn w08_three_kinds_of_tampering_have_three_exact_complaints() {
     });
     let said = complaint(dir.path());
     assert!(said.contains(&named) && said.contains("are not those that"), "{said}");
-    let refused = Journal::open(dir.path(), key(), options(), &anchors(dir.path())).err().unwrap().to_string();
+    let refused = Journal::open(dir.path(), scanner(), options(), &anchors(dir.path())).err().unwrap().to_string();
     assert!(refused.contains(&named), "a start refuses it as well: {refused}");
     std::fs::write(&last, &whole).unwrap();
 
@@ -132,7 +127,7 @@ async fn w08_three_kinds_of_tampering_have_three_exact_complaints() {
     rewrite(&last, |frames| frames.truncate(5));
     let said = complaint(dir.path());
     assert!(said.contains(&format!("it ends before sequence number {}", first + 5)), "{said}");
-    let refused = Journal::open(dir.path(), key(), options(), &anchors(dir.path())).err().unwrap().to_string();
+    let refused = Journal::open(dir.path(), scanner(), options(), &anchors(dir.path())).err().unwrap().to_string();
     assert!(refused.contains("what followed was cut off"), "{refused}");
     std::fs::write(&last, &whole).unwrap();
 
@@ -174,7 +169,7 @@ async fn damaged_tree_files_are_named_and_made_anew_at_the_next_start() {
     let said = complaint(dir.path());
     assert!(said.contains("tree/0") && said.contains("the hash of sequence number 10 "), "{said}");
     std::fs::remove_dir_all(dir.path().join("tree")).unwrap();
-    let journal = Journal::open(dir.path(), key(), options(), &anchors(dir.path())).unwrap();
+    let journal = Journal::open(dir.path(), scanner(), options(), &anchors(dir.path())).unwrap();
     let (size, root) = (journal.next_seq(), journal.head().tree.root());
     assert_eq!(journal.prove(|tree| proof::root(tree, size)).unwrap(), root);
     journal.close();
@@ -186,7 +181,7 @@ fn x07_proofs_agree_with_two_other_implementations() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (journal, stored) = runtime.block_on(async {
-        let journal = Journal::open(dir.path(), key(), options(), &[]).unwrap();
+        let journal = Journal::open(dir.path(), scanner(), options(), &[]).unwrap();
         for n in 0..600 {
             let decision = plain_decision(Verdict::Deny, &format!("w{n}"));
             journal.append(Record::new(now(), Body::Decision(decision.into())), Room::Ordinary).await.unwrap();
@@ -391,7 +386,7 @@ async fn a_rotated_key_signs_on_and_a_swapped_one_refuses_to_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_come_while_there_is_something_new_and_each_continues_the_last() {
     let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(dir.path(), key(), options(), &[]).unwrap();
+    let journal = Journal::open(dir.path(), scanner(), options(), &[]).unwrap();
     let notary = Notary::start(journal.clone(), signer(), Duration::from_millis(20)).unwrap();
     let mut latest = notary.latest();
     let mut seen = Vec::new();
@@ -457,7 +452,7 @@ fn w08_a_witness_file_says_the_most_that_was_ever_signed() {
 #[tokio::test]
 async fn wrong_hashes_do_not_accuse_the_records() {
     let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(dir.path(), key(), options(), &[]).unwrap();
+    let journal = Journal::open(dir.path(), scanner(), options(), &[]).unwrap();
     let mut early = None;
     for n in 0..1000 {
         let decision = plain_decision(Verdict::Allow, &format!("w{n}"));
@@ -474,7 +469,7 @@ async fn wrong_hashes_do_not_accuse_the_records() {
     let mut bytes = std::fs::read(&leaves).unwrap();
     bytes[32 * 299] ^= 1;
     std::fs::write(&leaves, &bytes).unwrap();
-    Journal::open(dir.path(), key(), options(), std::slice::from_ref(&early))
+    Journal::open(dir.path(), scanner(), options(), std::slice::from_ref(&early))
         .expect("the records are as they were")
         .close();
     verify(dir.path(), &[early], |_, _| {}).expect("and the hashes are again");
@@ -487,7 +482,7 @@ async fn an_empty_segment_a_torn_snapshot_and_a_disk_that_takes_nothing_are_name
     let last = segments(dir.path()).pop().unwrap();
     let whole = std::fs::read(&last).unwrap();
     std::fs::write(&last, b"").unwrap();
-    let refused = Journal::open(dir.path(), key(), options(), &[]).err().unwrap().to_string();
+    let refused = Journal::open(dir.path(), scanner(), options(), &[]).err().unwrap().to_string();
     assert!(refused.contains(last.to_str().unwrap()) && refused.contains("the file is empty"), "{refused}");
     std::fs::write(&last, &whole).unwrap();
     for entry in std::fs::read_dir(dir.path().join("state")).unwrap() {
@@ -495,7 +490,7 @@ async fn an_empty_segment_a_torn_snapshot_and_a_disk_that_takes_nothing_are_name
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     }
-    Journal::open(dir.path(), key(), options(), &anchors(dir.path())).expect("older ones, or none, do as well").close();
+    Journal::open(dir.path(), scanner(), options(), &anchors(dir.path())).expect("older ones, or none, do as well").close();
 
     let Some(mount) = crate::journal::Tmpfs::mount(4 << 20) else { return };
     journal_of(mount.dir.path(), 50).await;
@@ -504,7 +499,7 @@ async fn an_empty_segment_a_torn_snapshot_and_a_disk_that_takes_nothing_are_name
         assert!(done.unwrap().success());
     };
     remount("remount,ro");
-    let refused = Journal::open(mount.dir.path(), key(), options(), &anchors(mount.dir.path())).err().unwrap();
+    let refused = Journal::open(mount.dir.path(), scanner(), options(), &anchors(mount.dir.path())).err().unwrap();
     let said =
         format!("{refused}: {}", std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default());
     assert!(said.contains(mount.dir.path().to_str().unwrap()) && said.contains("Read-only"), "{said}");

@@ -1,6 +1,6 @@
 //! Every single step on the disk fails once: what was acknowledged is there afterwards, and nothing is acknowledged any more.
 
-use crate::support::plain_decision;
+use crate::support::{plain_decision, scanner};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -13,7 +13,6 @@ use warden_adapters::journal::{Disk, Health, Journal, Options, Reader, Real, ver
 use warden_adapters::world::now;
 use warden_core::journal::note::SignerKey;
 use warden_core::journal::record::{Body, Record};
-use warden_core::mac::MacKey;
 use warden_core::port::{JournalError, Room};
 use warden_core::verdict::Verdict;
 
@@ -71,10 +70,6 @@ fn options(disk: Arc<dyn Disk>) -> Options {
     Options { segment_bytes: 32 << 10, reserved_bytes: 16 << 10, queue_max: 64, disk }
 }
 
-fn key() -> MacKey {
-    MacKey::new("test", [1; 32])
-}
-
 fn signer() -> SignerKey {
     SignerKey::new("warden.example/log", &[3; 32]).unwrap()
 }
@@ -101,7 +96,7 @@ async fn one_fault(step: &'static str, n: usize, error: i32) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Faulty { step, left: AtomicUsize::new(n), error });
     let mut acknowledged = BTreeMap::new();
-    if let Ok(journal) = Journal::open(dir.path(), key(), options(disk.clone()), &[]) {
+    if let Ok(journal) = Journal::open(dir.path(), scanner(), options(disk.clone()), &[]) {
         let notary = Notary::start(journal.clone(), signer(), Duration::from_secs(3600)).ok();
         let mut failed = false;
         for number in 0..150 {
@@ -137,7 +132,7 @@ async fn one_fault(step: &'static str, n: usize, error: i32) -> bool {
         .into_iter()
         .collect();
     let journal =
-        Journal::open(dir.path(), key(), options(Arc::new(Real)), &anchors).unwrap_or_else(|e| panic!("{at}: {e}"));
+        Journal::open(dir.path(), scanner(), options(Arc::new(Real)), &anchors).unwrap_or_else(|e| panic!("{at}: {e}"));
     let mut reader = Reader::new(&dir.path().join("journal"));
     for (seq, worker) in &acknowledged {
         let record = reader.record(*seq).unwrap().unwrap_or_else(|| panic!("{at}: {seq} is lost"));

@@ -1,6 +1,6 @@
 //! The journal on files: what holds under load, on a full disk, and after damage; and the view of it.
 
-use crate::support::{number, plain_decision};
+use crate::support::{number, plain_decision, scanner};
 use std::sync::Arc;
 use tempfile::TempDir;
 use warden_adapters::journal::{Health, Journal, OpenError, Options, Reader, verify};
@@ -8,13 +8,8 @@ use warden_adapters::view::{self, Query, View};
 use warden_adapters::world::now;
 use warden_core::journal::record::{Body, OperatorAct, Record};
 use warden_core::journal::tree::{Frontier, leaf};
-use warden_core::mac::MacKey;
 use warden_core::port::{JournalError, Room};
 use warden_core::verdict::Verdict;
-
-fn key() -> MacKey {
-    MacKey::new("test", [1; 32])
-}
 
 fn record(text: &str) -> Record {
     Record::new(now(), Body::Operator(OperatorAct { operator: "o".into(), act: "test".into(), object: text.into() }))
@@ -25,7 +20,7 @@ fn small() -> Options {
 }
 
 fn open(dir: &TempDir) -> Journal {
-    Journal::open(dir.path(), key(), small(), &[]).unwrap()
+    Journal::open(dir.path(), scanner(), small(), &[]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +89,7 @@ async fn a_cut_off_last_write_is_cleared_and_an_earlier_change_refuses_to_start(
     let mut damaged = whole;
     damaged[100] ^= 1;
     std::fs::write(&segment, &damaged).unwrap();
-    let Err(OpenError::Damaged { path, what }) = Journal::open(dir.path(), key(), small(), &[]) else {
+    let Err(OpenError::Damaged { path, what }) = Journal::open(dir.path(), scanner(), small(), &[]) else {
         panic!("opened")
     };
     assert!(path.ends_with("00000000000000000000.seg") && what.contains("byte 64"), "{what}");
@@ -133,7 +128,7 @@ async fn a_missing_or_swapped_segment_and_a_forged_snapshot_are_noticed() {
 #[tokio::test]
 async fn w03_a_full_disk_takes_denials_only_and_recovers() {
     let Some(mount) = Tmpfs::mount(600 << 10) else { return };
-    let journal = Journal::open(mount.dir.path(), key(), small(), &[]).unwrap();
+    let journal = Journal::open(mount.dir.path(), scanner(), small(), &[]).unwrap();
     let filler = mount.dir.path().join("filler");
     let mut written = 0;
     let full = loop {

@@ -1,6 +1,6 @@
 //! How the log is kept: retention and holds, levels and erasure, exports.
 
-use crate::support::{PERMIT_ALL, Site, odd_server, plain_decision, records, verified, warden};
+use crate::support::{PERMIT_ALL, Site, odd_server, plain_decision, records, scanner, verified, warden};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,6 @@ use warden_adapters::world::now;
 use warden_core::journal::note::SignerKey;
 use warden_core::journal::proof;
 use warden_core::journal::record::{Body, Hold, HoldChange, Record};
-use warden_core::mac::MacKey;
 use warden_core::policy::level::Level;
 use warden_core::port::Room;
 use warden_core::verdict::Verdict;
@@ -22,7 +21,7 @@ fn options() -> Options {
 }
 
 fn open(dir: &Path) -> Journal {
-    Journal::open(dir, MacKey::new("test", [1; 32]), options(), &[]).unwrap()
+    Journal::open(dir, scanner(), options(), &[]).unwrap()
 }
 
 async fn fill(journal: &Journal, count: usize, verdict: Verdict) {
@@ -64,7 +63,7 @@ async fn old_segments_go_their_hashes_stay_and_earlier_proofs_still_hold() {
     let found = verify(dir.path(), &[signed.clone(), early.clone()], |_, _| {}).unwrap();
     assert_eq!(found.first_seq, dropped.next_seq);
     drop(journal);
-    let journal = Journal::open(dir.path(), MacKey::new("test", [1; 32]), options(), &[signed.clone(), early]).unwrap();
+    let journal = Journal::open(dir.path(), scanner(), options(), &[signed.clone(), early]).unwrap();
     assert_eq!(journal.head().state.first_seq, dropped.next_seq);
     fill(&journal, 200, Verdict::Deny).await;
     journal.close();
@@ -406,7 +405,7 @@ async fn what_somebody_else_took_away_is_never_called_retention() {
     let said = journal.retain(LITTLE, now(), None).await.unwrap_err().to_string();
     assert!(said.contains("no record says that retention dropped it"), "{said}");
     journal.close();
-    let said = Journal::open(dir.path(), MacKey::new("test", [1; 32]), options(), &[]).err().unwrap().to_string();
+    let said = Journal::open(dir.path(), scanner(), options(), &[]).err().unwrap().to_string();
     assert!(said.contains("no record says that retention dropped them"), "{said}");
 }
 
@@ -524,7 +523,7 @@ async fn a_full_disk_can_be_made_room_on_and_started_on() {
     journal.close();
     drop(journal);
     let journal =
-        Journal::open(mount.dir.path(), MacKey::new("test", [1; 32]), options(), &[]).expect("starts on a full disk");
+        Journal::open(mount.dir.path(), scanner(), options(), &[]).expect("starts on a full disk");
     let dropped = journal.retain(LITTLE, now(), Some("a person")).await.unwrap().unwrap();
     assert!(dropped.segments > 0);
     std::fs::remove_file(&filler).unwrap();

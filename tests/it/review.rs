@@ -1,6 +1,6 @@
 //! Who was refused what, by which rule, when: the reviewer's commands, with and without a gateway.
 
-use crate::support::{PERMIT_ALL, Running, Site, Worker, plain_decision, records, warden};
+use crate::support::{PERMIT_ALL, Running, Site, Worker, plain_decision, records, scanner, warden};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +11,9 @@ use warden_adapters::journal::{Journal, Options};
 use warden_adapters::view::{self, Query, View};
 use warden_core::decision::{Decision, Enforced};
 use warden_core::journal::record::{Body, Read, Record};
-use warden_core::mac::MacKey;
 use warden_core::outcome::{Outcome, Reply};
 use warden_core::port::Room;
+use warden_core::secrets::Scan;
 use warden_core::verdict::Verdict;
 
 const RULES: &str = "@id(\"all\") permit (principal, action, resource);\n// Nobody echoes.\n@id(\"no_echo\")\n@reason(\"no_echo_here\")\n@advice(\"mark instead\")\nforbid (principal, action == Action::\"odd/echo\", resource);\n";
@@ -203,7 +203,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         .prop_map(|at| (at, Body::Read(Read { operator: "o".into(), how: "query".into(), query: json!({}) })));
     let outcome = (0i64..2_000_000).prop_map(|at| {
         let id = plain_decision(Verdict::Allow, "w").id;
-        (at, Body::Outcome(Outcome::of(id, &Reply::Cancelled, 1)))
+        (at, Body::Outcome(Outcome::of(id, &Reply::Cancelled, Scan::default(), 1)))
     });
     prop_oneof![6 => decision, 1 => read, 1 => outcome].prop_map(|(at, body)| {
         Record::new(jiff::Timestamp::from_microsecond(1_700_000_000_000_000 + at).unwrap(), body)
@@ -258,7 +258,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let journal = runtime.block_on(async {
-            let journal = Journal::open(dir.path(), MacKey::new("t", [1; 32]), Options { segment_bytes: 1 << 20, reserved_bytes: 16 << 10, ..Options::default() }, &[]).unwrap();
+            let journal = Journal::open(dir.path(), scanner(), Options { segment_bytes: 1 << 20, reserved_bytes: 16 << 10, ..Options::default() }, &[]).unwrap();
             for part in all.chunks(500) {
                 let appends = part.iter().map(|record| journal.append(record.clone(), Room::Ordinary));
                 futures::future::join_all(appends).await.into_iter().for_each(|done| { done.unwrap(); });

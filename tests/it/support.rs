@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use warden_adapters::journal::{OpenError, Reader, Verified, verify};
 use warden_adapters::keys::Keys;
@@ -11,7 +12,9 @@ use warden_core::facts::Mode;
 use warden_core::journal::record::{Body, Record};
 use warden_core::policy::level::Level;
 use warden_core::policy::snapshot::Digests;
+use warden_core::mac::MacKey;
 use warden_core::proposal::Door;
+use warden_core::secrets::Scanner;
 use warden_core::verdict::Verdict;
 
 pub const PERMIT_ALL: &str = "@id(\"all\") permit (principal, action, resource);\n";
@@ -306,6 +309,7 @@ pub fn plain_decision(verdict: Verdict, worker: &str) -> Decision {
             acknowledged: false,
             mode: Mode::Execute,
             secret_findings: vec![],
+            suspicions: vec![],
             secret_suspicions: 0,
             unseen: vec![],
             dot_segments: false,
@@ -321,4 +325,9 @@ pub fn plain_decision(verdict: Verdict, worker: &str) -> Decision {
         sealed: None,
         repeated: 0,
     }
+}
+
+/// A scanner of the shipped catalogue.
+pub fn scanner() -> Arc<Scanner> {
+    Arc::new(Scanner::shipped(MacKey::new("test", [1; 32])))
 }

@@ -58,8 +58,8 @@ pub fn facts(findings: usize, dot_segments: bool, unseen: &[&str], input: Input)
     Facts {
         acknowledged: false,
         mode: Mode::Execute,
-        findings: vec![Finding { format: "test".into(), at: "/a".into() }; findings],
-        suspicions: 0,
+        findings: vec![Finding { format: "test".into(), at: "/a".into(), fingerprint: None, via: Vec::new() }; findings],
+        suspicions: Vec::new(),
         dot_segments,
         input,
     }

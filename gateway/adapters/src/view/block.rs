@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use warden_core::decision::Decision;
 use warden_core::journal::record::{Body, Record};
+use warden_core::secrets::Finding;
 
 /// Records a block holds.
 pub(super) const BLOCK: usize = 1024;
@@ -118,6 +119,16 @@ pub(super) fn tool(decision: &Decision) -> String {
     }
 }
 
+/// Of everything that was found in a payload or in an answer.
+pub(super) fn fingerprints(body: &Body) -> impl Iterator<Item = &str> {
+    let (findings, suspicions): (&[Finding], &[Finding]) = match body {
+        Body::Decision(decision) => (&decision.context.secret_findings, &decision.context.suspicions),
+        Body::Outcome(outcome) => (&outcome.secret_findings, &[]),
+        _ => (&[], &[]),
+    };
+    findings.iter().chain(suspicions).filter_map(|finding| finding.fingerprint.as_deref())
+}
+
 fn terms(record: &Record) -> BTreeSet<(Index, String)> {
     let mut terms = BTreeSet::from([(Index::Kind, record.body.kind().to_owned())]);
     if let Body::Decision(decision) = &record.body {
@@ -141,9 +152,13 @@ fn values(record: &Record) -> Vec<(Column, &str)> {
             values.extend(decision.task.as_deref().map(|task| (Column::Task, task)));
             values.extend(decision.run.as_deref().map(|run| (Column::Run, run)));
             values.push((Column::Fingerprint, &decision.payload_tag));
+            values.extend(fingerprints(&record.body).map(|fingerprint| (Column::Fingerprint, fingerprint)));
             values
         }
-        Body::Outcome(outcome) => vec![(Column::Decision, outcome.decision.as_str())],
+        Body::Outcome(outcome) => {
+            let found = fingerprints(&record.body).map(|fingerprint| (Column::Fingerprint, fingerprint));
+            std::iter::once((Column::Decision, outcome.decision.as_str())).chain(found).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -124,8 +124,10 @@ impl Query {
             return false;
         }
         let Body::Decision(decision) = &record.body else {
-            let decisive = self.postings().iter().any(|(index, _)| *index != Index::Kind) || !self.columns().is_empty();
-            return !decisive;
+            // Of an outcome nothing but its findings is known here.
+            let decisive = self.postings().iter().any(|(index, _)| *index != Index::Kind)
+                || self.columns().iter().any(|(column, _)| *column != Column::Fingerprint);
+            return !decisive && self.is_found_in(&record.body);
         };
         let same = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         let optional = |wanted: &Option<String>, value: &Option<String>| wanted.is_none() || wanted == value;
@@ -141,6 +143,11 @@ impl Query {
             && same(&self.enforced, decision.enforced.name())
             && self.policy.as_ref().is_none_or(|wanted| decision.policies.contains(wanted))
             && same(&self.reason, &decision.reason)
-            && same(&self.fingerprint, &decision.payload_tag)
+            && (same(&self.fingerprint, &decision.payload_tag) || self.is_found_in(&record.body))
+    }
+
+    /// Whether the secret value that is looked for was found there.
+    fn is_found_in(&self, body: &Body) -> bool {
+        self.fingerprint.as_ref().is_none_or(|wanted| super::block::fingerprints(body).any(|found| found == wanted))
     }
 }

@@ -60,6 +60,12 @@ pub(super) struct Assigned {
 pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<Assigned> {
     let name = name_around(text, &noun);
     let words = words(&text[name.clone()]);
+    // Within a hash or a key, any three letters stand somewhere.
+    let is_inside = roughness(&text[name.clone()]) > 0.45
+        || name.start.checked_sub(1).is_some_and(|before| matches!(text[before], b'+' | b'/') && name.len() > noun.len() + 12);
+    if is_inside {
+        return None;
+    }
     let said = words.iter().any(|word| says(word, kind));
     if !said || words.iter().any(|word| HARMLESS.contains(&word.as_str())) || ends_in_id(&words) {
         return None;

@@ -247,7 +247,12 @@ impl<'d> Look<'d, '_> {
             for shape in &format.shapes {
                 let Some(end) = shape.at(&attempt, start, format.edges) else { continue };
                 if !is_stamped(text, start) && looks_made(&text.slice(start, end)) {
-                    let sure = !format.is_weak && is_assigned(text, hit.start, hit.end, start);
+                    let assigned = is_assigned(text, hit.start, hit.end, start);
+                    // Without white space, whatever stood in the next sentence is near.
+                    if self.scope == Scope::Squeezed && !assigned {
+                        continue;
+                    }
+                    let sure = !format.is_weak && assigned;
                     let tier = if sure { Tier::Finding } else { Tier::Suspicion };
                     self.found(text, format, tier, start..end, found);
                 }
@@ -296,7 +301,7 @@ fn is_stamped(text: Text<'_>, at: usize) -> bool {
 }
 
 /// Whether a value looks as if a generator had made it.
-fn looks_made(value: &[u8]) -> bool {
+pub(super) fn looks_made(value: &[u8]) -> bool {
     let digits = value.iter().any(u8::is_ascii_digit);
     let letters = value.iter().any(u8::is_ascii_alphabetic);
     digits && (letters && roughness(value) >= 0.2 || !letters && distinct(value) >= 5)

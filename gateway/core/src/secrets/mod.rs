@@ -22,6 +22,9 @@ pub mod tail;
 mod text;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use detect::Tier;
 pub use format::Format;
 

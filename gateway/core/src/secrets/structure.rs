@@ -18,7 +18,7 @@ pub(super) enum Structure {
 }
 
 /// Each with the text by which it is found, in small letters.
-pub(super) const TRIGGERS: [(&str, Structure); 9] = [
+pub(super) const TRIGGERS: [(&str, Structure); 11] = [
     ("-----begin", Structure::PrivateKey),
     ("private-lines:", Structure::PuttyKey),
     ("://", Structure::CredentialUri),
@@ -27,7 +27,9 @@ pub(super) const TRIGGERS: [(&str, Structure); 9] = [
     (" -u ", Structure::UserOption),
     (" --user ", Structure::UserOption),
     ("kind: secret", Structure::KubernetesSecret),
-    ("kind\":\"secret\"", Structure::KubernetesSecret),
+    ("kind: 'secret'", Structure::KubernetesSecret),
+    ("kind: \"secret\"", Structure::KubernetesSecret),
+    ("kind=secret\n", Structure::KubernetesSecret),
 ];
 
 /// Where a value lies.
@@ -142,7 +144,7 @@ fn has_host(after: &[u8]) -> bool {
 fn stands_in(value: &[u8]) -> bool {
     let first = value.first().copied().unwrap_or_default();
     distinct(value) == 1
-        || (b"$<{[%*".contains(&first) && value.iter().skip(1).all(|byte| byte.is_ascii_alphanumeric() || b"_-<>{}[]()$*.: ".contains(byte)))
+        || (b"$<{[%*".contains(&first) && value.iter().skip(1).all(|byte| byte.is_ascii_alphanumeric() || b"_-<>{}[]()$*.:/@ ".contains(byte)))
         || [&b"password"[..], b"pass", b"pwd", b"secret", b"token", b"xxx", b"..."].contains(&&value.to_ascii_lowercase()[..])
 }
 
@@ -174,16 +176,24 @@ fn basic(text: &[u8], start: usize) -> Option<Found> {
 /// `curl -u USER:PASSWORD`.
 fn user_option(text: &[u8], trigger: Range<usize>) -> Option<Found> {
     let before = text[trigger.start.saturating_sub(200)..trigger.start].to_ascii_lowercase();
-    let line = before.rsplit(|byte| *byte == b'\n').next()?;
+    // A command goes on behind a backslash at the end of its line.
+    let line = before.iter().enumerate().rev().find(|(at, byte)| {
+        **byte == b'\n' && !before[..*at].trim_ascii_end().ends_with(b"\\")
+    });
+    let line = &before[line.map_or(0, |(at, _)| at)..];
     if !line.windows(4).any(|word| word == b"curl" || word == b"wget") {
         return None;
     }
-    let quoted = text.get(trigger.end).is_some_and(|byte| b"\"'".contains(byte));
-    let start = trigger.end + usize::from(quoted);
-    let length = text[start..].iter().take(256).take_while(|byte| !byte.is_ascii_whitespace() && !b"\"'".contains(byte)).count();
-    let value = &text[start..start + length];
+    let start = trigger.end + text[trigger.end..].iter().take(4).take_while(|byte| b" \"'".contains(byte)).count();
+    let length = text[start..].iter().take(256).take_while(|byte| !byte.is_ascii_whitespace()).count();
+    let value = text[start..start + length].trim_ascii();
     let colon = value.iter().position(|byte| *byte == b':')?;
-    (value.len() - colon > 4 && !stands_in(&value[colon + 1..])).then(|| found(start + colon + 1..start + length))
+    let quotes = |byte: &&u8| b"\"'\\".contains(byte);
+    let first = colon + 1 + value[colon + 1..].iter().take_while(quotes).count();
+    let last = value.len() - value[first..].iter().rev().take_while(quotes).count();
+    let (user, password) = (&value[..colon], &value[first..last]);
+    let is_there = password.len() >= 4 && password != user && !stands_in(password);
+    is_there.then(|| found(start + first..start + last))
 }
 
 /// How far a manifest is looked at.
