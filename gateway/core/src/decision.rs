@@ -200,7 +200,7 @@ mod tests {
         let long = format!("{}{token}", "é".repeat(300));
         let shown = presentable(&serde_json::json!({ "a": [token, long], &token: 1 }), &key).to_string();
         assert!(!shown.contains(&token), "{shown}");
-        assert!(shown.contains("[secret:github_token:k1:"), "{shown}");
+        assert!(shown.contains("[secret:github_personal_access_token:k1:"), "{shown}");
         assert!(shown.contains("\"bytes\":640") && shown.contains("\"tag\":\"k1:"), "{shown}");
         assert!(short(&"x".repeat(300), &key).len() < 330);
     }

@@ -58,7 +58,13 @@ pub(super) struct Assigned {
 
 /// The suspicious value that is assigned to the name around `noun`, if there is one.
 pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<Assigned> {
+    // Most words are followed by nothing that could be a value, and that is seen at once.
     let name = name_around(text, &noun);
+    let (value, quoted, operator) = value_after(text, name.end)?;
+    let is_open = value.end == text.len();
+    if !is_worth_it(&text[value.clone()]) {
+        return None;
+    }
     let words = words(&text[name.clone()]);
     // Within a hash or a key, any three letters stand somewhere.
     let is_inside = roughness(&text[name.clone()]) > 0.45
@@ -70,10 +76,14 @@ pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<
     if !said || words.iter().any(|word| HARMLESS.contains(&word.as_str())) || ends_in_id(&words) {
         return None;
     }
-    let (value, quoted, operator) = value_after(text, name.end)?;
-    let bytes = &text[value.clone()];
-    let is_open = value.end == text.len();
-    looks_secret(bytes, kind, words.len(), quoted, operator).then_some(Assigned { value, is_open })
+    looks_secret(&text[value.clone()], kind, words.len(), quoted, operator).then_some(Assigned { value, is_open })
+}
+
+/// Whether there is a letter and something else in a value that is long enough.
+fn is_worth_it(value: &[u8]) -> bool {
+    value.len() >= 6
+        && value.iter().any(u8::is_ascii_alphabetic)
+        && value.iter().any(|byte| !byte.is_ascii_alphabetic() && !byte.is_ascii_whitespace())
 }
 
 fn says(word: &str, kind: Noun) -> bool {
@@ -164,8 +174,8 @@ pub(super) fn value_after(text: &[u8], name_end: usize) -> Option<(Range<usize>,
     let start = at;
     skip(&mut at, 5, b"=:>,(|?.!+<- ");
     let operator = match &text[start..at] {
-        used if used.iter().any(|byte| matches!(byte, b'=' | b':')) => Operator::Assigns,
-        used if used.iter().any(|byte| matches!(byte, b'>' | b',' | b'(' | b'|')) => Operator::Follows,
+        used if used.iter().any(|byte| matches!(byte, b'=' | b':' | b'>')) => Operator::Assigns,
+        used if used.iter().any(|byte| matches!(byte, b',' | b'(' | b'|')) => Operator::Follows,
         _ if spaces > 0 || at > start => Operator::None,
         _ => return None,
     };

@@ -1,6 +1,5 @@
 //! Runs of an encoding in a text, and what they stand for.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 /// How something was hidden.
@@ -223,7 +222,7 @@ const PHASES_MAX: usize = 12;
 /// How far before an escape a companion word may stand.
 const BEFORE: usize = 96;
 /// Bytes around an escape that are read at most.
-const AROUND_MAX: usize = 4096;
+const AROUND_MAX: usize = 64 << 10;
 
 /// The parts of a text that have an escape in them, unescaped.
 pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Vec<u8>)> {
@@ -252,7 +251,7 @@ pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Ve
         while read < end {
             match one(&text[read..end.max((read + 12).min(text.len()))]) {
                 Some((length, bytes)) => {
-                    plain.extend_from_slice(&bytes);
+                    plain.extend_from_slice(bytes.get());
                     read += length;
                 }
                 None => {
@@ -269,45 +268,66 @@ pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Ve
 }
 
 /// One escape: its length, and what it stands for.
-fn one(text: &[u8]) -> Option<(usize, Cow<'static, [u8]>)> {
+fn one(text: &[u8]) -> Option<(usize, Plain)> {
     let number = |digits: &[u8], radix: u32| {
-        let text = std::str::from_utf8(digits).ok()?;
-        text.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| u32::from_str_radix(text, radix).ok())?
-    };
-    let character = |code: u32| {
-        let c = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
-        Cow::Owned(c.encode_utf8(&mut [0; 4]).as_bytes().to_vec())
+        let digit = |number: Option<u32>, byte: &u8| number?.checked_mul(radix)?.checked_add(char::from(*byte).to_digit(radix)?);
+        digits.iter().fold((!digits.is_empty()).then_some(0), digit)
     };
     match text {
-        [b'%', a, b, ..] => number(&[*a, *b], 16).map(|byte| (3, Cow::Owned(vec![byte as u8]))),
+        [b'%', a, b, ..] => Some((3, Plain::byte(number(&[*a, *b], 16)?))),
         [b'\\', b'u', b'{', rest @ ..] => {
             let digits = rest.iter().take(7).position(|byte| *byte == b'}')?;
-            Some((digits + 4, character(number(&rest[..digits], 16)?)))
+            Some((digits + 4, Plain::character(number(&rest[..digits], 16)?)))
         }
         [b'\\', b'u', rest @ ..] => {
             let unit = number(rest.get(..4)?, 16)?;
             let low = match (unit, rest.get(4..10)) {
-                (0xd800..=0xdbff, Some([b'\\', b'u', low @ ..])) => number(low, 16).filter(|low| (0xdc00..=0xdfff).contains(low)),
+                (0xd800..=0xdbff, Some([b'\\', b'u', low @ ..])) => {
+                    number(low, 16).filter(|low| (0xdc00..=0xdfff).contains(low))
+                }
                 _ => None,
             };
-            match low {
-                Some(low) => Some((12, character(0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00)))),
-                None => Some((6, character(unit))),
-            }
+            Some(match low {
+                Some(low) => (12, Plain::character(0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00))),
+                None => (6, Plain::character(unit)),
+            })
         }
-        [b'\\', b'x', a, b, ..] => number(&[*a, *b], 16).map(|byte| (4, Cow::Owned(vec![byte as u8]))),
-        [b'\\', byte @ (b'/' | b'\\' | b'_' | b'-' | b'.' | b'"' | b'=' | b'+'), ..] => Some((2, Cow::Owned(vec![*byte]))),
-        [b'\\', byte @ (b'n' | b'r' | b't'), ..] => {
-            Some((2, Cow::Borrowed(if *byte == b't' { b"\t" } else { b"\n" })))
+        [b'\\', b'x', a, b, ..] => Some((4, Plain::byte(number(&[*a, *b], 16)?))),
+        [b'\\', byte @ (b'/' | b'\\' | b'_' | b'-' | b'.' | b'"' | b'=' | b'+'), ..] => {
+            Some((2, Plain::byte(u32::from(*byte))))
         }
-        [b'&', b'#', x @ (b'x' | b'X'), rest @ ..] if x.is_ascii() => {
+        [b'\\', b't', ..] => Some((2, Plain::byte(u32::from(b'\t')))),
+        [b'\\', b'n' | b'r', ..] => Some((2, Plain::byte(u32::from(b'\n')))),
+        [b'&', b'#', b'x' | b'X', rest @ ..] => {
             let digits = rest.iter().take(7).position(|byte| *byte == b';')?;
-            Some((digits + 4, character(number(&rest[..digits], 16)?)))
+            Some((digits + 4, Plain::character(number(&rest[..digits], 16)?)))
         }
         [b'&', b'#', rest @ ..] => {
             let digits = rest.iter().take(8).position(|byte| *byte == b';')?;
-            Some((digits + 3, character(number(&rest[..digits], 10)?)))
+            Some((digits + 3, Plain::character(number(&rest[..digits], 10)?)))
         }
         _ => None,
+    }
+}
+
+/// The bytes that an escape stands for.
+struct Plain {
+    bytes: [u8; 4],
+    length: usize,
+}
+
+impl Plain {
+    fn byte(code: u32) -> Self {
+        Self { bytes: [u8::try_from(code).unwrap_or(b'?'), 0, 0, 0], length: 1 }
+    }
+
+    fn character(code: u32) -> Self {
+        let mut bytes = [0; 4];
+        let length = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(&mut bytes).len();
+        Self { bytes, length }
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.length]
     }
 }

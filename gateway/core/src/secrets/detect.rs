@@ -9,11 +9,20 @@ use super::shape::Attempt;
 use super::structure::{Structure, TRIGGERS};
 use super::text::Text;
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// How far behind its companion word a value begins.
 const NEAR_MAX: usize = 64;
+
+/// The shortest value that a companion word gives away, and how much of a longer one is measured.
+const VALUE_MIN: usize = 4;
+const VALUE_MAX: usize = 128;
+
+/// Whether a byte can be one of such a value.
+fn is_of_values(byte: u8) -> bool {
+    byte > b' ' && byte < 127 && !matches!(byte, b'"' | b'\'' | b'`')
+}
 
 /// How sure a detector is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +49,8 @@ pub(super) struct Match<'d> {
 #[derive(Clone, Copy, Debug)]
 enum What {
     Shape { format: usize, shape: usize },
-    Near { format: usize },
+    /// The formats with this companion word, as an index into [`Detectors::groups`].
+    Near { group: usize },
     Structure(Structure),
     Noun(Noun),
     Pack(usize),
@@ -60,6 +70,7 @@ pub(super) struct Detectors {
     always: Vec<usize>,
     automaton: AhoCorasick,
     actions: Vec<Action>,
+    groups: Vec<Vec<usize>>,
     keywords: Vec<Vec<u8>>,
 }
 
@@ -85,9 +96,13 @@ impl Detectors {
                 by_text.entry(text).or_default().backwards.push(what);
             }
         };
+        let mut companions: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (at, format) in formats.iter().enumerate() {
             for word in &format.near {
-                add(word.as_bytes(), What::Near { format: at }, true);
+                let words = [word.clone(), word.replace(' ', "")];
+                for word in words.into_iter().collect::<BTreeSet<_>>() {
+                    companions.entry(word).or_default().push(at);
+                }
             }
             for (index, shape) in format.shapes.iter().enumerate().filter(|_| format.near.is_empty()) {
                 let literals = shape.anchor.map(|anchor| &shape.parts[anchor]);
@@ -97,6 +112,11 @@ impl Detectors {
                     }
                 }
             }
+        }
+        let mut groups = Vec::new();
+        for (word, group) in companions {
+            add(word.as_bytes(), What::Near { group: groups.len() }, true);
+            groups.push(group);
         }
         for (trigger, structure) in TRIGGERS {
             add(trigger.as_bytes(), What::Structure(structure), false);
@@ -115,7 +135,7 @@ impl Detectors {
             .match_kind(MatchKind::Standard)
             .kind(Some(aho_corasick::AhoCorasickKind::DFA))
             .build(&keywords)?;
-        Ok(Self { formats, packs, always, automaton, actions: by_text.into_values().collect(), keywords })
+        Ok(Self { formats, packs, always, automaton, actions: by_text.into_values().collect(), groups, keywords })
     }
 
     pub(super) fn formats(&self) -> &[Format] {
@@ -136,7 +156,7 @@ impl Detectors {
         found: &mut impl FnMut(Match<'d>),
     ) -> Option<usize> {
         let text = Text::new(bytes, gaps);
-        let mut look = Look { detectors: self, text, scope, open: None, packs: HashSet::new() };
+        let mut look = Look { detectors: self, text, scope, open: None, packs: BTreeSet::new() };
         for hit in self.automaton.find_overlapping_iter(bytes) {
             let action = &self.actions[hit.pattern().as_usize()];
             for what in &action.forwards {
@@ -169,7 +189,7 @@ struct Look<'d, 't> {
     text: Text<'t>,
     scope: Scope,
     open: Option<usize>,
-    packs: HashSet<usize>,
+    packs: BTreeSet<usize>,
 }
 
 impl<'d> Look<'d, '_> {
@@ -177,6 +197,9 @@ impl<'d> Look<'d, '_> {
         match what {
             What::Shape { format, shape } => {
                 let format = &self.detectors.formats[format];
+                if format.shapes[shape].is_squeezed && self.scope != Scope::Squeezed {
+                    return;
+                }
                 let attempt = Attempt::new(text);
                 let place = format.shapes[shape].around(&attempt, hit.start, format.edges);
                 if attempt.is_open() {
@@ -184,10 +207,10 @@ impl<'d> Look<'d, '_> {
                 }
                 if let Some((start, end)) = place {
                     let tier = if format.is_weak { Tier::Suspicion } else { Tier::Finding };
-                    self.found(text, format, tier, start..end, found);
+                    self.found(text, format, tier, start..end, start, found);
                 }
             }
-            What::Near { format } if self.scope != Scope::Typed => self.near(text, format, hit, found),
+            What::Near { group } if self.scope != Scope::Typed => self.near(text, group, hit, found),
             What::Structure(structure) if self.scope != Scope::Squeezed => {
                 self.structure(structure, hit, found);
             }
@@ -211,6 +234,7 @@ impl<'d> Look<'d, '_> {
         format: &'d Format,
         tier: Tier,
         place: Range<usize>,
+        begins: usize,
         found: &mut impl FnMut(Match<'d>),
     ) {
         let value = text.slice(place.start, place.end);
@@ -222,44 +246,71 @@ impl<'d> Look<'d, '_> {
         if is_hidden && !looks_made(&value) {
             return;
         }
-        if self.scope == Scope::Squeezed && !text.has_gap(place.start, place.end) && !text.is_backwards() {
+        if self.scope == Scope::Squeezed && !text.has_gap(begins, place.end) && !text.is_backwards() {
             return;
         }
         let span = text.span(place.start, place.end);
         found(Match { format: &format.id, tier, span, value, backwards: text.is_backwards() });
     }
 
-    /// A value shortly behind its companion word.
-    fn near(&mut self, text: Text<'_>, format: usize, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
-        let format = &self.detectors.formats[format];
+    /// Values shortly behind a companion word.
+    fn near(&mut self, text: Text<'_>, group: usize, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
+        let (detectors, is_squeezed) = (self.detectors, self.scope == Scope::Squeezed);
+        let small = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|byte| byte.is_ascii_lowercase());
         // Within a word it would be another word.
-        if !text.is_edge(hit.start) && text.get(hit.start).is_some_and(|b| b.is_ascii_lowercase())
-            && text.get(hit.start.wrapping_sub(1)).is_some_and(|b| b.is_ascii_lowercase())
-        {
+        if small(Some(hit.start)) && small(hit.start.checked_sub(1)) && !text.is_edge(hit.start) {
             return;
         }
         let attempt = Attempt::new(text);
         let limit = text.len().min(hit.end + NEAR_MAX);
-        for start in hit.end..limit {
-            if !text.is_edge(start) {
-                continue;
-            }
-            for shape in &format.shapes {
-                let Some(end) = shape.at(&attempt, start, format.edges) else { continue };
-                if !is_stamped(text, start) && looks_made(&text.slice(start, end)) {
-                    let assigned = is_assigned(text, hit.start, hit.end, start);
-                    // Without white space, whatever stood in the next sentence is near.
-                    if self.scope == Scope::Squeezed && !assigned {
-                        continue;
-                    }
-                    let sure = !format.is_weak && assigned;
-                    let tier = if sure { Tier::Finding } else { Tier::Suspicion };
-                    self.found(text, format, tier, start..end, found);
+        let (mut start, mut run_end) = (hit.end, hit.end);
+        while start < limit {
+            if start >= run_end {
+                run_end = start;
+                while run_end < start + VALUE_MAX && text.get(run_end).is_some_and(is_of_values) {
+                    run_end += 1;
+                }
+                if run_end == text.len() && run_end > start {
+                    self.opens(text, hit.end);
                 }
             }
+            let length = run_end - start;
+            if length < VALUE_MIN {
+                start = run_end + 1;
+                continue;
+            }
+            if text.is_edge(start) {
+                for format in &detectors.groups[group] {
+                    let format = &detectors.formats[*format];
+                    let shapes = format.shapes.iter().filter(|shape| {
+                        shape.length_min <= length && (!shape.is_squeezed || is_squeezed)
+                    });
+                    for shape in shapes {
+                        let Some(end) = shape.at(&attempt, start, format.edges) else { continue };
+                        self.near_value(text, format, hit.clone(), start..end, found);
+                    }
+                }
+            }
+            start += 1;
         }
-        if attempt.is_open() {
-            self.opens(text, hit.end.min(text.len()));
+    }
+
+    fn near_value(
+        &mut self,
+        text: Text<'_>,
+        format: &'d Format,
+        word: Range<usize>,
+        value: Range<usize>,
+        found: &mut impl FnMut(Match<'d>),
+    ) {
+        if is_stamped(text, value.start) || !looks_made(&text.slice(value.start, value.end)) {
+            return;
+        }
+        let assigned = is_assigned(text, word.start, word.end, value.start);
+        // Without white space, whatever stood in the next sentence is near.
+        if assigned || self.scope != Scope::Squeezed {
+            let tier = if assigned && !format.is_weak { Tier::Finding } else { Tier::Suspicion };
+            self.found(text, format, tier, value, word.start, found);
         }
     }
 
@@ -295,9 +346,9 @@ impl<'d> Look<'d, '_> {
 
 /// Whether `at` stands inside `[secret:…]`, which Warden wrote itself.
 fn is_stamped(text: Text<'_>, at: usize) -> bool {
-    let from = at.saturating_sub(96);
-    let before = text.slice(from, at);
-    before.windows(8).rposition(|stamp| stamp == b"[secret:").is_some_and(|stamp| !before[stamp..].contains(&b']'))
+    let (from, to) = (at.saturating_sub(96), text.len().min(at + 7));
+    let before = text.slice(from, to);
+    before.windows(8).rposition(|stamp| stamp == b"[secret:").is_some_and(|stamp| !before[stamp..at - from].contains(&b']'))
 }
 
 /// Whether a value looks as if a generator had made it.

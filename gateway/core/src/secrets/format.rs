@@ -134,6 +134,8 @@ fn finish(format: &mut Format) -> Result<(), String> {
     if format.near.is_empty() && format.shapes.iter().any(|shape| shape.anchor.is_none()) {
         return Err(format!("`{}` has a shape that nothing could be found by", format.id));
     }
+    let squeezed: Vec<_> = format.shapes.iter().filter_map(Shape::squeezed).collect();
+    format.shapes.extend(squeezed);
     if !format.near.is_empty() && format.entropy == 0.0 {
         format.entropy = 2.0;
     }

@@ -108,20 +108,29 @@ pub fn check(value: &[u8]) -> Result<(), Unfit> {
     if value.len() > VALUE_MAX {
         return Err(Unfit::Long(value.len()));
     }
-    let body = armored(value);
+    let body = secret_part(value);
     if distinct(&body) < DISTINCT_MIN + 2 || entropy(&body) < 2.5 {
         return Err(Unfit::Regular);
     }
     Ok(())
 }
 
-/// Of a PEM block what is between its lines: the lines are the same in every key.
-fn armored(value: &[u8]) -> Vec<u8> {
+/// The part of a value that is secret. Of a PEM block what is between its lines: they are the same in every key. Of a URI its
+/// password, if that is long enough: the host is named in ordinary talk.
+fn secret_part(value: &[u8]) -> Vec<u8> {
     if !value.starts_with(b"-----BEGIN") {
-        return value.to_vec();
+        return password(value).filter(|password| password.len() >= WINDOW).unwrap_or(value).to_vec();
     }
     let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     lines.filter(|line| !line.starts_with(b"-----") && !line.contains(&b':')).flatten().copied().collect()
+}
+
+fn password(value: &[u8]) -> Option<&[u8]> {
+    let authority = value.windows(3).position(|three| three == b"://")? + 3;
+    let at = value[authority..].iter().rposition(|byte| *byte == b'@')?;
+    let user_info = &value[authority..authority + at];
+    let colon = user_info.iter().position(|byte| *byte == b':')?;
+    Some(&user_info[colon + 1..])
 }
 
 /// A spelling of a value, and for each of its bytes the byte of the value that it comes from.
@@ -224,7 +233,7 @@ impl Registered {
             canary: registration.canary,
             fingerprint: fingerprints.tag(trimmed),
         });
-        let body = armored(trimmed);
+        let body = secret_part(trimmed);
         let strong = strong_windows(&body);
         for spelling in spellings(&body) {
             let variant = u32::try_from(self.variants.len()).unwrap_or(u32::MAX);

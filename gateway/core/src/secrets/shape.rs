@@ -79,6 +79,8 @@ pub(super) struct Shape {
     /// Bytes before the anchor, at least and at most.
     pub(super) before: (usize, usize),
     pub(super) length_min: usize,
+    /// Whether it is a shape without its spaces, for texts that have none.
+    pub(super) is_squeezed: bool,
 }
 
 /// Trials of one candidate. A shape whose runs cannot be told apart would take for ever on a text made for it.
@@ -173,7 +175,18 @@ impl Shape {
         let anchor = best_literal(&parts);
         let before = anchor.map_or((0, 0), |anchor| lengths(&parts[..anchor]));
         let (length_min, _) = lengths(&parts);
-        Self { first: first(&parts), last: last(&parts), anchor, before, length_min, parts }
+        Self { first: first(&parts), last: last(&parts), anchor, before, length_min, parts, is_squeezed: false }
+    }
+
+    /// The same without the spaces of its literals; nothing when there are none.
+    pub(super) fn squeezed(&self) -> Option<Self> {
+        let mut parts = self.parts.clone();
+        for part in &mut parts {
+            if let Part::Literal(literals) = part {
+                literals.iter_mut().for_each(|literal| literal.text.retain(|byte| *byte != b' '));
+            }
+        }
+        (parts != self.parts).then(|| Self { is_squeezed: true, ..Self::new(parts) })
     }
 
     /// The end of a token that begins at `at`, if one does.

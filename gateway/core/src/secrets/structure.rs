@@ -115,6 +115,10 @@ fn credential_uri(text: &[u8], separator: Range<usize>) -> (Option<Found>, bool)
     }
     let authority = separator.end;
     let rest = &text[authority..text.len().min(authority + 512)];
+    if !rest.contains(&b'@') {
+        let is_open = authority + rest.len() == text.len() && !rest.iter().any(u8::is_ascii_whitespace);
+        return (None, is_open);
+    }
     let ends = |byte: u8| byte.is_ascii_whitespace() || b"\"'`<>".contains(&byte);
     let whole = rest.iter().position(|byte| ends(*byte)).unwrap_or(rest.len());
     let is_open = authority + whole == text.len();

