@@ -18,7 +18,7 @@ const ROUND: Duration = Duration::from_millis(150);
 const ROUNDS: usize = 7;
 const LIMITS: Limits = Limits { bytes_max: usize::MAX, depth_max: 128 };
 
-fn main() {
+pub fn main() {
     let key = MacKey::new("bench", [3; 32]);
     let mut random = Random(0x5eed);
     let values = (0..1000).map(|number| Registration {

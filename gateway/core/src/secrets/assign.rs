@@ -59,12 +59,14 @@ pub(super) struct Assigned {
 /// The suspicious value that is assigned to the name around `noun`, if there is one.
 pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<Assigned> {
     // Most words are followed by nothing that could be a value, and that is seen at once.
-    let name = name_around(text, &noun);
-    let (value, quoted, operator) = value_after(text, name.end)?;
+    let end = noun.end + text[noun.end..].iter().take(30).take_while(|byte| is_name(**byte)).count();
+    let (value, quoted, operator) = value_after(text, end)?;
     let is_open = value.end == text.len();
     if !is_worth_it(&text[value.clone()]) {
         return None;
     }
+    let before = text[noun.start.saturating_sub(40)..noun.start].iter().rev().take_while(|byte| is_name(**byte)).count();
+    let name = noun.start - before..end;
     let words = words(&text[name.clone()]);
     // Within a hash or a key, any three letters stand somewhere.
     let is_inside = roughness(&text[name.clone()]) > 0.45
@@ -113,12 +115,6 @@ fn ends_in_id(words: &[String]) -> bool {
 
 fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
-}
-
-fn name_around(text: &[u8], noun: &Range<usize>) -> Range<usize> {
-    let before = text[noun.start.saturating_sub(40)..noun.start].iter().rev().take_while(|byte| is_name(**byte)).count();
-    let after = text[noun.end..].iter().take(30).take_while(|byte| is_name(**byte)).count();
-    noun.start - before..noun.end + after
 }
 
 /// The words of `dbPassword`, `db_password`, `DB-PASSWORD`, in small letters.

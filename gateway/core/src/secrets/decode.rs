@@ -135,26 +135,62 @@ impl Runs {
     }
 }
 
-/// What a run stands for, if that could be text.
+/// The text in what a run stands for, if there is any.
 pub(super) fn decoded(run: &[u8], step: Step) -> Option<Vec<u8>> {
-    let bytes = match step {
+    let mut bytes = match step {
         Step::Hex => hex(run),
         _ => base64(run),
     };
-    has_text(&bytes).then_some(bytes)
+    keep_text(&mut bytes);
+    (!bytes.is_empty()).then_some(bytes)
 }
 
-/// Whether enough printable bytes stand side by side. A zero byte between them is that of a wider encoding.
-fn has_text(bytes: &[u8]) -> bool {
-    let mut stretch = 0;
-    bytes.iter().any(|byte| {
-        match byte {
-            b' '..=b'~' | 128.. => stretch += 1,
-            b'\n' | b'\r' | b'\t' | 0 => {}
-            _ => stretch = 0,
+/// Leaves of `bytes` the stretches with enough to read, a line each. Control characters between them break nothing: a zero byte
+/// is that of a wider encoding.
+fn keep_text(bytes: &mut Vec<u8>) {
+    let (mut kept, mut start, mut at, mut readable) = (0, 0, 0, 0);
+    while at < bytes.len() {
+        let length = match bytes[at] {
+            b' '..=b'~' => {
+                readable += 1;
+                1
+            }
+            0..b' ' => 1,
+            _ => {
+                let length = wide(&bytes[at..]);
+                readable += usize::from(length > 0);
+                length
+            }
+        };
+        at += length.max(1);
+        if length == 0 || at == bytes.len() {
+            let end = if length == 0 { at - 1 } else { at };
+            if readable >= STRETCH_MIN {
+                bytes.copy_within(start..end, kept);
+                kept += end - start;
+                if length == 0 {
+                    bytes[kept] = b'\n';
+                    kept += 1;
+                }
+            }
+            (start, readable) = (at, 0);
         }
-        stretch >= STRETCH_MIN
-    })
+    }
+    bytes.truncate(kept);
+}
+
+/// The length of the character beyond ASCII that `bytes` begins with ([RFC 3629 §4](https://www.rfc-editor.org/rfc/rfc3629#section-4));
+/// 0 when that is none.
+fn wide(bytes: &[u8]) -> usize {
+    let length = match bytes[0] {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => return 0,
+    };
+    let is_one = matches!(bytes.get(1), Some(0x80..=0xbf))
+        && bytes.get(..length).is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
+    if is_one { length } else { 0 }
 }
 
 fn hex(run: &[u8]) -> Vec<u8> {
@@ -183,41 +219,37 @@ static SEXTETS: [u8; 256] = {
     sextets
 };
 
-/// Characters of which the phase is told.
-const SAMPLE: usize = 24;
+/// Beginnings of a run that are tried, and how far into it.
+const PHASES_MAX: usize = 12;
+const PHASES_WITHIN: usize = 256;
+/// Bytes that have to be text for a beginning to make sense.
+const SAMPLE: usize = 18;
 
 /// Both alphabets at once, without padding, from the character where it begins to make sense: what stands before it, as in
 /// a path, may be of the alphabet as well.
 fn base64(run: &[u8]) -> Vec<u8> {
-    let from = |start: usize, most: usize| {
-        let mut bytes = Vec::with_capacity((run.len() - start).min(most) * 3 / 4 + 3);
-        let (mut bits, mut count) = (0u32, 0);
-        for byte in run[start..].iter().take(most) {
-            let sextet = SEXTETS[usize::from(*byte)];
-            if sextet == 64 {
-                continue;
-            }
-            bits = bits << 6 | u32::from(sextet);
-            count += 1;
-            if count == 4 {
-                bytes.extend_from_slice(&bits.to_be_bytes()[1..]);
-                (bits, count) = (0, 0);
-            }
-        }
-        if count > 1 {
-            let bits = bits << (6 * (4 - count));
-            bytes.extend_from_slice(&bits.to_be_bytes()[1..count]);
-        }
-        bytes
-    };
-    let plain = |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t' | 0 | 128..));
-    let parts = run.iter().enumerate().filter(|(_, byte)| matches!(byte, b'/' | b'-' | b'_' | b'+')).map(|(at, _)| at + 1);
-    let phase = (0..4).chain(parts).filter(|start| run.len() - start >= RUN_MIN).take(PHASES_MAX).find(|start| plain(&from(*start, SAMPLE)));
-    from(phase.unwrap_or(0), usize::MAX)
+    let parts = run.iter().take(PHASES_WITHIN).enumerate().filter(|(_, byte)| b"/-_+".contains(byte)).map(|(at, _)| at + 1);
+    let starts = (0..4).chain(parts).filter(|start| run.len() - start >= RUN_MIN).take(PHASES_MAX);
+    let is_text = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t' | 0 | 128..);
+    let phase = starts.into_iter().find(|start| octets(&run[*start..]).take(SAMPLE).all(is_text)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity((run.len() - phase) * 3 / 4 + 3);
+    bytes.extend(octets(&run[phase..]));
+    bytes
 }
 
-/// Beginnings of a run that are tried.
-const PHASES_MAX: usize = 12;
+/// The bytes that base64 characters stand for; what is none of them is left out.
+fn octets(run: &[u8]) -> impl Iterator<Item = u8> {
+    let mut sextets = run.iter().map(|byte| SEXTETS[usize::from(*byte)]).filter(|sextet| *sextet < 64);
+    let (mut bits, mut count) = (0u32, 0);
+    std::iter::from_fn(move || {
+        while count < 8 {
+            bits = bits << 6 | u32::from(sextets.next()?);
+            count += 6;
+        }
+        count -= 8;
+        Some((bits >> count).to_le_bytes()[0])
+    })
+}
 
 /// How far before an escape a companion word may stand.
 const BEFORE: usize = 96;
@@ -234,14 +266,15 @@ pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Ve
             continue;
         };
         let floor = start.saturating_sub(BEFORE).max(parts.last().map_or(0, |(span, _)| span.end));
+        let mut next = at;
         let ends = |byte: &u8| byte.is_ascii_whitespace();
         let limit = text.len().min(start + AROUND_MAX);
         let mut end = start;
         // Up to white space behind the last escape that is near.
         while end < limit {
             end += text[end..limit].iter().position(ends).unwrap_or(limit - end);
-            let next = escapes[at..].iter().find(|next| **next >= end).filter(|next| **next < (end + BEFORE).min(limit));
-            match next {
+            next += escapes[next..].iter().take_while(|place| **place < end).count();
+            match escapes.get(next).filter(|next| **next < (end + BEFORE).min(limit)) {
                 Some(next) => end = *next + 1,
                 None => break,
             }
@@ -262,7 +295,8 @@ pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Ve
         }
         let end = end.max(read);
         parts.push((floor..end, plain));
-        at += escapes[at..].iter().take_while(|place| **place < end).count().max(1);
+        at = next.max(at + 1);
+        at += escapes[at..].iter().take_while(|place| **place < end).count();
     }
     parts
 }

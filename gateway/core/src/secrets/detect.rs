@@ -3,26 +3,16 @@
 
 use super::assign::{self, NOUNS, Noun};
 use super::format::Format;
+use super::near;
 use super::pack::Compiled;
 use super::random::{distinct, entropy, roughness};
 use super::shape::Attempt;
 use super::structure::{Structure, TRIGGERS};
-use super::text::Text;
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use super::text::{Gaps, Text};
+use aho_corasick::automaton::Automaton;
+use aho_corasick::{Anchored, MatchKind, dfa};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-
-/// How far behind its companion word a value begins.
-const NEAR_MAX: usize = 64;
-
-/// The shortest value that a companion word gives away, and how much of a longer one is measured.
-const VALUE_MIN: usize = 4;
-const VALUE_MAX: usize = 128;
-
-/// Whether a byte can be one of such a value.
-fn is_of_values(byte: u8) -> bool {
-    byte > b' ' && byte < 127 && !matches!(byte, b'"' | b'\'' | b'`')
-}
 
 /// How sure a detector is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +38,7 @@ pub(super) struct Match<'d> {
 
 #[derive(Clone, Copy, Debug)]
 enum What {
-    Shape { format: usize, shape: usize },
+    Shape { format: usize, shape: usize, literal: usize },
     /// The formats with this companion word, as an index into [`Detectors::groups`].
     Near { group: usize },
     Structure(Structure),
@@ -68,7 +58,7 @@ pub(super) struct Detectors {
     formats: Vec<Format>,
     packs: Vec<Compiled>,
     always: Vec<usize>,
-    automaton: AhoCorasick,
+    automaton: dfa::DFA,
     actions: Vec<Action>,
     groups: Vec<Vec<usize>>,
     keywords: Vec<Vec<u8>>,
@@ -107,8 +97,8 @@ impl Detectors {
             for (index, shape) in format.shapes.iter().enumerate().filter(|_| format.near.is_empty()) {
                 let literals = shape.anchor.map(|anchor| &shape.parts[anchor]);
                 if let Some(super::shape::Part::Literal(literals)) = literals {
-                    for literal in literals {
-                        add(&literal.text, What::Shape { format: at, shape: index }, true);
+                    for (literal, anchor) in literals.iter().enumerate() {
+                        add(&anchor.text, What::Shape { format: at, shape: index, literal }, true);
                     }
                 }
             }
@@ -130,11 +120,7 @@ impl Detectors {
             always.extend(pack.keywords.is_empty().then_some(at));
         }
         let keywords: Vec<Vec<u8>> = by_text.keys().cloned().collect();
-        let automaton = AhoCorasickBuilder::new()
-            .ascii_case_insensitive(true)
-            .match_kind(MatchKind::Standard)
-            .kind(Some(aho_corasick::AhoCorasickKind::DFA))
-            .build(&keywords)?;
+        let automaton = dfa::Builder::new().ascii_case_insensitive(true).match_kind(MatchKind::Standard).build(&keywords)?;
         Ok(Self { formats, packs, always, automaton, actions: by_text.into_values().collect(), groups, keywords })
     }
 
@@ -147,28 +133,43 @@ impl Detectors {
         &self.keywords
     }
 
+    /// Every keyword in `bytes`, overlapping ones too. The automaton's own search begins anew behind each of them.
+    fn each_keyword(&self, bytes: &[u8], mut see: impl FnMut(usize, Range<usize>)) {
+        let automaton = &self.automaton;
+        let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
+        for (at, byte) in bytes.iter().enumerate() {
+            state = automaton.next_state(Anchored::No, state, *byte);
+            if automaton.is_special(state) && automaton.is_match(state) {
+                for index in 0..automaton.match_len(state) {
+                    let keyword = automaton.match_pattern(state, index);
+                    see(keyword.as_usize(), at + 1 - automaton.pattern_len(keyword)..at + 1);
+                }
+            }
+        }
+    }
+
     /// Calls `found` with each value in `bytes`, and returns the first byte from which more text could still make a value.
     pub(super) fn find<'d>(
         &'d self,
         bytes: &[u8],
-        gaps: &[super::text::Gap],
+        gaps: &Gaps,
         scope: Scope,
         found: &mut impl FnMut(Match<'d>),
     ) -> Option<usize> {
         let text = Text::new(bytes, gaps);
-        let mut look = Look { detectors: self, text, scope, open: None, packs: BTreeSet::new() };
-        for hit in self.automaton.find_overlapping_iter(bytes) {
-            let action = &self.actions[hit.pattern().as_usize()];
+        let mut look = Look { detectors: self, text, scope, open: None, packs: BTreeSet::new(), words: near::Words::default() };
+        self.each_keyword(bytes, |keyword, hit| {
+            let action = &self.actions[keyword];
             for what in &action.forwards {
-                look.at(text, *what, hit.range(), found);
+                look.at(text, *what, hit.clone(), found);
             }
             if !action.backwards.is_empty() {
-                let (mirrored, range) = (text.backwards(), text.backwards().span(hit.start(), hit.end()));
+                let (mirrored, range) = (text.backwards(), text.backwards().span(hit.start, hit.end));
                 for what in &action.backwards {
                     look.at(mirrored, *what, range.clone(), found);
                 }
             }
-        }
+        });
         if scope == Scope::Whole {
             look.packs.extend(&self.always);
             for pack in std::mem::take(&mut look.packs) {
@@ -190,18 +191,19 @@ struct Look<'d, 't> {
     scope: Scope,
     open: Option<usize>,
     packs: BTreeSet<usize>,
+    words: near::Words,
 }
 
 impl<'d> Look<'d, '_> {
     fn at(&mut self, text: Text<'_>, what: What, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
         match what {
-            What::Shape { format, shape } => {
+            What::Shape { format, shape, literal } => {
                 let format = &self.detectors.formats[format];
                 if format.shapes[shape].is_squeezed && self.scope != Scope::Squeezed {
                     return;
                 }
                 let attempt = Attempt::new(text);
-                let place = format.shapes[shape].around(&attempt, hit.start, format.edges);
+                let place = format.shapes[shape].around(&attempt, hit.start, literal, format.edges);
                 if attempt.is_open() {
                     self.opens(text, place.map_or(hit.start, |(start, _)| start));
                 }
@@ -254,49 +256,38 @@ impl<'d> Look<'d, '_> {
     }
 
     /// Values shortly behind a companion word.
-    fn near(&mut self, text: Text<'_>, group: usize, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
-        let (detectors, is_squeezed) = (self.detectors, self.scope == Scope::Squeezed);
-        let small = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|byte| byte.is_ascii_lowercase());
-        // Within a word it would be another word.
-        if small(Some(hit.start)) && small(hit.start.checked_sub(1)) && !text.is_edge(hit.start) {
+    fn near(&mut self, text: Text<'_>, group: usize, word: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
+        let detectors = self.detectors;
+        if near::is_within_word(text, word.start) {
+            return;
+        }
+        let from = near::from(text, word.end, self.scope);
+        let limit = text.len().min(word.end + near::REACH);
+        if limit == text.len() && near::last_run(text).is_some_and(|start| start < limit) {
+            self.opens(text, word.end);
+        }
+        if from >= limit {
             return;
         }
         let attempt = Attempt::new(text);
-        let limit = text.len().min(hit.end + NEAR_MAX);
-        let (mut start, mut run_end) = (hit.end, hit.end);
-        while start < limit {
-            if start >= run_end {
-                run_end = start;
-                while run_end < start + VALUE_MAX && text.get(run_end).is_some_and(is_of_values) {
-                    run_end += 1;
-                }
-                if run_end == text.len() && run_end > start {
-                    self.opens(text, hit.end);
-                }
-            }
-            let length = run_end - start;
-            if length < VALUE_MIN {
-                start = run_end + 1;
-                continue;
-            }
-            if text.is_edge(start) {
+        for run in self.words.others(text, from, limit, self.scope) {
+            for start in (run.start..limit.min(run.end)).filter(|start| text.is_edge(*start)) {
                 for format in &detectors.groups[group] {
                     let format = &detectors.formats[*format];
-                    let shapes = format.shapes.iter().filter(|shape| {
-                        shape.length_min <= length && (!shape.is_squeezed || is_squeezed)
-                    });
-                    for shape in shapes {
+                    let fits = |shape: &&super::shape::Shape| {
+                        shape.length_min <= run.end - start && (!shape.is_squeezed || self.scope == Scope::Squeezed)
+                    };
+                    for shape in format.shapes.iter().filter(fits) {
                         let Some(end) = shape.at(&attempt, start, format.edges) else { continue };
-                        self.near_value(text, format, hit.clone(), start..end, found);
+                        self.near_value(text, format, word.clone(), start..end, found);
                     }
                 }
             }
-            start += 1;
         }
     }
 
     fn near_value(
-        &mut self,
+        &self,
         text: Text<'_>,
         format: &'d Format,
         word: Range<usize>,
@@ -306,8 +297,7 @@ impl<'d> Look<'d, '_> {
         if is_stamped(text, value.start) || !looks_made(&text.slice(value.start, value.end)) {
             return;
         }
-        let assigned = is_assigned(text, word.start, word.end, value.start);
-        // Without white space, whatever stood in the next sentence is near.
+        let assigned = near::is_assigned(text, word.clone(), value.start);
         if assigned || self.scope != Scope::Squeezed {
             let tier = if assigned && !format.is_weak { Tier::Finding } else { Tier::Suspicion };
             self.found(text, format, tier, value, word.start, found);
@@ -351,19 +341,13 @@ fn is_stamped(text: Text<'_>, at: usize) -> bool {
     before.windows(8).rposition(|stamp| stamp == b"[secret:").is_some_and(|stamp| !before[stamp..at - from].contains(&b']'))
 }
 
+/// Without a digit a value is at least so long.
+pub(super) const MADE_MIN: usize = 24;
+
 /// Whether a value looks as if a generator had made it.
 pub(super) fn looks_made(value: &[u8]) -> bool {
     let digits = value.iter().any(u8::is_ascii_digit);
     let letters = value.iter().any(u8::is_ascii_alphabetic);
     digits && (letters && roughness(value) >= 0.2 || !letters && distinct(value) >= 5)
-        || value.len() >= 24 && roughness(value) >= 0.45
-}
-
-/// Whether an assignment to a name that says secret stands between a companion word and a value.
-fn is_assigned(text: Text<'_>, word: usize, word_end: usize, value: usize) -> bool {
-    let between = text.slice(word_end, value);
-    let name = text.slice(word.saturating_sub(24), value).to_ascii_lowercase();
-    let operator = between.iter().any(|byte| matches!(byte, b'=' | b':' | b'>'));
-    let nouns = [&b"key"[..], b"token", b"secret", b"pass", b"pwd", b"auth", b"cred", b"pat"];
-    operator && nouns.iter().any(|noun| name.windows(noun.len()).any(|part| part == *noun))
+        || value.len() >= MADE_MIN && roughness(value) >= 0.45
 }

@@ -12,6 +12,7 @@ mod detect;
 mod document;
 mod fold;
 mod format;
+mod near;
 pub mod pack;
 mod random;
 pub mod redact;
@@ -40,6 +41,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use text::Gaps;
 use view::{Hit, Pass};
 
 /// A secret value, by what and where it is.
@@ -312,7 +314,7 @@ impl Scanner {
     pub fn is_plain(&self, text: &str) -> bool {
         let engine = self.engine();
         let mut is_plain = true;
-        engine.detectors.find(text.as_bytes(), &[], Scope::Typed, &mut |found| is_plain &= found.tier < Tier::Finding);
+        engine.detectors.find(text.as_bytes(), &Gaps::NONE, Scope::Typed, &mut |found| is_plain &= found.tier < Tier::Finding);
         engine.registered.find(text.as_bytes(), |_, _| is_plain = false);
         is_plain
     }

@@ -31,20 +31,25 @@ const FOLLOWS: [u32; 26] = [
 pub(super) fn roughness(bytes: &[u8]) -> f32 {
     let (mut pairs, mut rough) = (0u32, 0u32);
     for pair in bytes.windows(2) {
-        let (a, b) = (pair[0], pair[1]);
-        if !a.is_ascii_alphanumeric() || !b.is_ascii_alphanumeric() {
-            continue;
-        }
-        pairs += 1;
-        rough += u32::from(match (a.is_ascii_digit(), b.is_ascii_digit()) {
-            (true, true) => false,
-            (true, false) | (false, true) => true,
-            (false, false) => !follows(a, b),
-        });
+        pairs += u32::from(pair[0].is_ascii_alphanumeric() && pair[1].is_ascii_alphanumeric());
+        rough += u32::from(is_rough(pair[0], pair[1]));
     }
     #[expect(clippy::cast_precision_loss, reason = "lengths of tokens")]
     let share = rough as f32 / pairs.max(1) as f32;
     share
+}
+
+/// Whether words do not have these two side by side.
+#[inline]
+pub(super) fn is_rough(a: u8, b: u8) -> bool {
+    if !a.is_ascii_alphanumeric() || !b.is_ascii_alphanumeric() {
+        return false;
+    }
+    match (a.is_ascii_digit(), b.is_ascii_digit()) {
+        (true, true) => false,
+        (true, false) | (false, true) => true,
+        (false, false) => !follows(a, b),
+    }
 }
 
 fn follows(a: u8, b: u8) -> bool {

@@ -33,7 +33,8 @@ impl Set {
 
     #[inline]
     pub(super) const fn has(self, byte: u8) -> bool {
-        byte < 128 && self.0 >> byte & 1 == 1
+        let half = if byte < 64 { self.0 as u64 } else { (self.0 >> 64) as u64 };
+        byte < 128 && half >> (byte & 63) & 1 == 1
     }
 
     /// Every byte of it.
@@ -204,8 +205,13 @@ impl Shape {
         fits.then_some(end)
     }
 
-    /// The tokens whose anchor stands at `at`.
-    pub(super) fn around(&self, attempt: &Attempt<'_>, at: usize, edges: Edges) -> Option<(usize, usize)> {
+    /// The longest token whose anchor, by this literal, stands at `at`.
+    pub(super) fn around(&self, attempt: &Attempt<'_>, at: usize, literal: usize, edges: Edges) -> Option<(usize, usize)> {
+        // Candidates are found in any case.
+        let Some(Part::Literal(literals)) = self.anchor.map(|anchor| &self.parts[anchor]) else { return None };
+        if !attempt.literal(&literals[literal], at) {
+            return None;
+        }
         let (min, max) = self.before;
         let starts = (at.saturating_sub(max)..=at.checked_sub(min)?).rev();
         // The longest one: what stands before the anchor is a run of a class.

@@ -233,7 +233,7 @@ fn x09_near_misses_of_each_format_are_not_found() {
             let scan = scanner.scan_text(&text, "");
             // Another shape of the format may be shorter, and another part of the text be a token by itself.
             let others = format.shapes.iter().any(|other| {
-                let attempt = shape::Attempt::new(text::Text::new(&token, &[]));
+                let attempt = shape::Attempt::new(text::Text::new(&token, &text::Gaps::NONE));
                 (0..token.len()).any(|at| other.at(&attempt, at, format.edges).is_some())
             });
             let found = scan.findings.iter().find(|finding| finding.format == format.id && finding.fingerprint.as_ref() == Some(&tag));

@@ -5,21 +5,60 @@
 pub(super) struct Text<'t> {
     bytes: &'t [u8],
     backwards: bool,
-    /// Positions before which something was left out, ascending, in the order of `bytes`.
-    gaps: &'t [Gap],
+    gaps: &'t Gaps,
 }
 
-/// Where something was left out.
+/// The positions of a text before which something was left out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gaps {
+    places: Vec<Gap>,
+    /// The same, one bit for each position.
+    marks: Vec<u64>,
+}
+
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Gap {
+struct Gap {
     /// The position in the shorter text.
-    pub(super) at: usize,
+    at: usize,
     /// What stands there stood here.
-    pub(super) origin: usize,
+    origin: usize,
+}
+
+impl Gaps {
+    pub(super) const NONE: Self = Self { places: Vec::new(), marks: Vec::new() };
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Something was left out before `at`; what stands there stood at `origin`. In ascending order.
+    pub(super) fn push(&mut self, at: usize, origin: usize) {
+        self.places.push(Gap { at, origin });
+        if at / 64 >= self.marks.len() {
+            self.marks.resize(at / 64 + 1, 0);
+        }
+        self.marks[at / 64] |= 1 << (at % 64);
+    }
+
+    #[inline]
+    fn is_at(&self, at: usize) -> bool {
+        self.marks.get(at / 64).is_some_and(|marks| marks >> (at % 64) & 1 == 1)
+    }
+
+    fn is_any_after(&self, start: usize, end: usize) -> bool {
+        let next = self.places.partition_point(|gap| gap.at <= start);
+        self.places.get(next).is_some_and(|gap| gap.at < end)
+    }
+
+    /// Where stood what stands at `at` now.
+    pub(super) fn origin_of(&self, at: usize) -> usize {
+        let next = self.places.partition_point(|gap| gap.at <= at);
+        next.checked_sub(1).map_or(at, |index| self.places[index].origin + (at - self.places[index].at))
+    }
 }
 
 impl<'t> Text<'t> {
-    pub(super) fn new(bytes: &'t [u8], gaps: &'t [Gap]) -> Self {
+    pub(super) fn new(bytes: &'t [u8], gaps: &'t Gaps) -> Self {
         Self { bytes, backwards: false, gaps }
     }
 
@@ -67,14 +106,13 @@ impl<'t> Text<'t> {
     /// Whether something was left out right before `at`.
     pub(super) fn is_gap(&self, at: usize) -> bool {
         let at = if self.backwards { self.bytes.len() - at } else { at };
-        !self.gaps.is_empty() && self.gaps.binary_search_by_key(&at, |gap| gap.at).is_ok()
+        self.gaps.is_at(at)
     }
 
     /// Whether something was left out between `start` and `end`.
     pub(super) fn has_gap(&self, start: usize, end: usize) -> bool {
         let span = self.span(start, end);
-        let next = self.gaps.partition_point(|gap| gap.at <= span.start);
-        self.gaps.get(next).is_some_and(|gap| gap.at < span.end)
+        self.gaps.is_any_after(span.start, span.end)
     }
 
     /// Whether a word of letters and digits may begin or end between `at - 1` and `at`.

@@ -5,7 +5,7 @@ use super::detect::{Detectors, Scope, Tier};
 use super::document::Document;
 use super::fold;
 use super::registered::{Known, Registered};
-use super::text::Gap;
+use super::text::Gaps;
 use std::ops::Range;
 use zeroize::Zeroizing;
 
@@ -50,7 +50,7 @@ enum Origin<'o> {
     /// All of it from here.
     Part(Range<usize>),
     /// The document's text without what stands in the gaps.
-    Squeezed(&'o [Gap]),
+    Squeezed(&'o Gaps),
 }
 
 impl<'e> Pass<'e> {
@@ -68,9 +68,9 @@ impl<'e> Pass<'e> {
 
     pub(super) fn document(&mut self, document: &Document) {
         let text = &document.text;
-        self.look(text, &[], Scope::Whole, &Origin::Itself);
+        self.look(text, &Gaps::NONE, Scope::Whole, &Origin::Itself);
         let mut squeezed = Vec::with_capacity(text.len());
-        let mut gaps = Vec::new();
+        let mut gaps = Gaps::default();
         for leaf in document.leaves.iter().filter(|leaf| !leaf.is_name) {
             squeeze(text, leaf.span.clone(), &mut squeezed, &mut gaps);
         }
@@ -79,7 +79,7 @@ impl<'e> Pass<'e> {
         for blob in &document.blobs {
             // Outside the budget: its type vouches for it.
             let place = text.len()..text.len();
-            self.look(&blob.bytes, &[], Scope::Typed, &Origin::Part(place));
+            self.look(&blob.bytes, &Gaps::NONE, Scope::Typed, &Origin::Part(place));
         }
     }
 
@@ -88,7 +88,7 @@ impl<'e> Pass<'e> {
     }
 
     /// One text, and nothing that comes of it.
-    fn look(&mut self, text: &[u8], gaps: &[Gap], scope: Scope, origin: &Origin<'_>) {
+    fn look(&mut self, text: &[u8], gaps: &Gaps, scope: Scope, origin: &Origin<'_>) {
         let Self { detectors, registered, hits, hits_max, via, .. } = self;
         detectors.find(text, gaps, scope, &mut |found| {
             if hits.len() < *hits_max {
@@ -115,8 +115,9 @@ impl<'e> Pass<'e> {
         });
     }
 
-    fn squeezed(&mut self, squeezed: &[u8], gaps: &[Gap], origin: &Origin<'_>) {
-        if !gaps.is_empty() {
+    fn squeezed(&mut self, squeezed: &[u8], gaps: &Gaps, origin: &Origin<'_>) {
+        // With one gap, that of its beginning, it is the text itself.
+        if gaps.len() > 1 {
             self.look(squeezed, gaps, Scope::Squeezed, origin);
         }
     }
@@ -154,8 +155,8 @@ impl<'e> Pass<'e> {
         }
         self.left -= bytes.len();
         self.via.push(step);
-        self.look(bytes, &[], Scope::Whole, origin);
-        let (mut squeezed, mut gaps) = (Vec::with_capacity(bytes.len()), Vec::new());
+        self.look(bytes, &Gaps::NONE, Scope::Whole, origin);
+        let (mut squeezed, mut gaps) = (Vec::with_capacity(bytes.len()), Gaps::default());
         squeeze(bytes, 0..bytes.len(), &mut squeezed, &mut gaps);
         let whole = match origin {
             Origin::Part(span) => Origin::Part(span.clone()),
@@ -184,7 +185,7 @@ impl Origin<'_> {
         match self {
             Origin::Itself => (span.clone(), true),
             Origin::Part(part) => (part.clone(), false),
-            Origin::Squeezed(gaps) => (origin_of(gaps, span.start)..origin_of(gaps, span.end - 1) + 1, true),
+            Origin::Squeezed(gaps) => (gaps.origin_of(span.start)..gaps.origin_of(span.end - 1) + 1, true),
         }
     }
 
@@ -194,22 +195,17 @@ impl Origin<'_> {
 }
 
 /// Appends a part of `text` without white space and control characters.
-fn squeeze(text: &[u8], span: Range<usize>, squeezed: &mut Vec<u8>, gaps: &mut Vec<Gap>) {
+fn squeeze(text: &[u8], span: Range<usize>, squeezed: &mut Vec<u8>, gaps: &mut Gaps) {
     let mut at = span.start;
     // The end of a string is a gap as well.
     while at < span.end {
         let kept = text[at..span.end].iter().position(|byte| *byte <= b' ').unwrap_or(span.end - at);
         if kept > 0 {
-            gaps.push(Gap { at: squeezed.len(), origin: at });
+            gaps.push(squeezed.len(), at);
             squeezed.extend_from_slice(&text[at..at + kept]);
         }
         at += kept + 1;
     }
-}
-
-fn origin_of(gaps: &[Gap], at: usize) -> usize {
-    let next = gaps.partition_point(|gap| gap.at <= at);
-    next.checked_sub(1).map_or(at, |index| gaps[index].origin + (at - gaps[index].at))
 }
 
 /// The lines that have bytes beyond ASCII, and not more than needed around them.
