@@ -48,20 +48,11 @@ const STAND_INS: [&str; 22] = [
     "os.environ", "process.env", "getenv", "env.", "secrets.", "config.", "settings.", "[secret:", "xxxxx", "*****", ".....",
 ];
 
-/// A name and its value.
-#[derive(Debug)]
-pub(super) struct Assigned {
-    pub(super) value: Range<usize>,
-    /// Whether the text ends before the value does.
-    pub(super) is_open: bool,
-}
-
 /// The suspicious value that is assigned to the name around `noun`, if there is one.
-pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<Assigned> {
+pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<Range<usize>> {
     // Most words are followed by nothing that could be a value, and that is seen at once.
     let end = noun.end + text[noun.end..].iter().take(30).take_while(|byte| is_name(**byte)).count();
     let (value, quoted, operator) = value_after(text, end)?;
-    let is_open = value.end == text.len();
     if !is_worth_it(&text[value.clone()]) {
         return None;
     }
@@ -78,7 +69,7 @@ pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<
     if !said || words.iter().any(|word| HARMLESS.contains(&word.as_str())) || ends_in_id(&words) {
         return None;
     }
-    looks_secret(&text[value.clone()], kind, words.len(), quoted, operator).then_some(Assigned { value, is_open })
+    looks_secret(&text[value.clone()], kind, words.len(), quoted, operator).then_some(value)
 }
 
 /// Whether there is a letter and something else in a value that is long enough.
@@ -158,7 +149,7 @@ pub(super) fn value_after(text: &[u8], name_end: usize) -> Option<(Range<usize>,
     let spaces = skip(&mut at, 4, b" \t");
     // `token string = …`, `token: str = …`
     if spaces > 0 || text.get(at) == Some(&b':') {
-        let mut typed = at + usize::from(text[at] == b':');
+        let mut typed = at + usize::from(text.get(at) == Some(&b':'));
         skip(&mut typed, 2, b" &");
         let word = text[typed..].iter().take(20).take_while(|byte| byte.is_ascii_alphabetic()).count();
         let mut then = typed + word;

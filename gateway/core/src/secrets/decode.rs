@@ -39,6 +39,8 @@ impl Step {
 pub(super) const RUN_MIN: usize = 16;
 /// Lines of an encoded text that was folded are at least this long.
 const LINE_MIN: usize = 40;
+/// So many bytes may stand between two of them.
+const BETWEEN_MAX: usize = 8;
 /// Decoded, so many bytes of text in a row make it worth a look.
 const STRETCH_MIN: usize = 8;
 
@@ -77,6 +79,11 @@ static CLASS: [u8; 256] = {
     class
 };
 
+/// Whether a byte may stand between two lines.
+fn is_between(byte: &u8) -> bool {
+    b" \t\r\n\"',".contains(byte)
+}
+
 /// What there is to decode in a text.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
@@ -114,6 +121,14 @@ pub(super) fn runs(text: &[u8]) -> Runs {
 }
 
 impl Runs {
+    /// Where an encoded run begins that goes on if the text does.
+    pub(super) fn open(&self, text: &[u8]) -> Option<usize> {
+        let (run, _) = self.encoded.last()?;
+        // A folded one goes on in the next line.
+        let is_between = run.len() >= LINE_MIN && text.len() - run.end <= BETWEEN_MAX && text[run.end..].iter().all(is_between);
+        (run.end == text.len() || is_between).then_some(run.start)
+    }
+
     fn run(&mut self, text: &[u8], span: Range<usize>, any: u8, all: u8) {
         let step = match (all & HEX != 0, any & CAPITAL != 0 && any & SMALL != 0) {
             (true, _) => Step::Hex,
@@ -124,9 +139,9 @@ impl Runs {
         // A text that was folded into lines is one run.
         if let Some((last, before)) = self.encoded.last_mut()
             && *before == step
-            && span.start - last.end <= 8
+            && span.start - last.end <= BETWEEN_MAX
             && last.len() >= LINE_MIN
-            && text[last.end..span.start].iter().all(|byte| b" \t\r\n\"',".contains(byte))
+            && text[last.end..span.start].iter().all(is_between)
         {
             last.end = span.end;
         } else {
@@ -147,7 +162,7 @@ pub(super) fn decoded(run: &[u8], step: Step) -> Option<Vec<u8>> {
 
 /// Leaves of `bytes` the stretches with enough to read, a line each. Control characters between them break nothing: a zero byte
 /// is that of a wider encoding.
-fn keep_text(bytes: &mut Vec<u8>) {
+pub(super) fn keep_text(bytes: &mut Vec<u8>) {
     let (mut kept, mut start, mut at, mut readable) = (0, 0, 0, 0);
     while at < bytes.len() {
         let length = match bytes[at] {

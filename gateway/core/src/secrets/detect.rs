@@ -2,12 +2,13 @@
 //! detector that belongs to it looks.
 
 use super::assign::{self, NOUNS, Noun};
+use super::decode::RUN_MIN;
 use super::format::Format;
 use super::near;
 use super::pack::Compiled;
 use super::random::{distinct, entropy, roughness};
-use super::shape::Attempt;
-use super::structure::{Structure, TRIGGERS};
+use super::shape::{Attempt, Part, Shape};
+use super::structure::{PRIVATE_KEY, Structure, TRIGGERS};
 use super::text::{Gaps, Text};
 use aho_corasick::automaton::Automaton;
 use aho_corasick::{Anchored, MatchKind, dfa};
@@ -36,6 +37,9 @@ pub(super) struct Match<'d> {
     pub(super) backwards: bool,
 }
 
+/// No longer beginning of a token is waited for.
+const BEGINNING_MAX: usize = 32;
+
 #[derive(Clone, Copy, Debug)]
 enum What {
     Shape { format: usize, shape: usize, literal: usize },
@@ -61,6 +65,8 @@ pub(super) struct Detectors {
     automaton: dfa::DFA,
     actions: Vec<Action>,
     groups: Vec<Vec<usize>>,
+    /// How tokens that are told by their shape begin, in small letters, sorted.
+    beginnings: Vec<Vec<u8>>,
     keywords: Vec<Vec<u8>>,
 }
 
@@ -96,13 +102,20 @@ impl Detectors {
             }
             for (index, shape) in format.shapes.iter().enumerate().filter(|_| format.near.is_empty()) {
                 let literals = shape.anchor.map(|anchor| &shape.parts[anchor]);
-                if let Some(super::shape::Part::Literal(literals)) = literals {
+                if let Some(Part::Literal(literals)) = literals {
                     for (literal, anchor) in literals.iter().enumerate() {
                         add(&anchor.text, What::Shape { format: at, shape: index, literal }, true);
                     }
                 }
             }
         }
+        let mut beginnings = vec![PRIVATE_KEY.as_bytes().to_vec()];
+        for shape in formats.iter().filter(|format| format.near.is_empty()).flat_map(|format| &format.shapes) {
+            if let Some(Part::Literal(literals)) = shape.parts.first() {
+                beginnings.extend(literals.iter().map(|literal| literal.text.to_ascii_lowercase()));
+            }
+        }
+        beginnings.sort();
         let mut groups = Vec::new();
         for (word, group) in companions {
             add(word.as_bytes(), What::Near { group: groups.len() }, true);
@@ -121,7 +134,22 @@ impl Detectors {
         }
         let keywords: Vec<Vec<u8>> = by_text.keys().cloned().collect();
         let automaton = dfa::Builder::new().ascii_case_insensitive(true).match_kind(MatchKind::Standard).build(&keywords)?;
-        Ok(Self { formats, packs, always, automaton, actions: by_text.into_values().collect(), groups, keywords })
+        Ok(Self { formats, packs, always, automaton, actions: by_text.into_values().collect(), groups, beginnings, keywords })
+    }
+
+    /// Where `text` ends with the beginning of a token: with less than the text by which it would be found.
+    pub(super) fn begins(&self, text: &[u8]) -> Option<usize> {
+        let gaps = Gaps::NONE;
+        let whole = Text::new(text, &gaps);
+        (text.len().saturating_sub(BEGINNING_MAX)..text.len()).filter(|at| whole.is_edge(*at)).find(|at| {
+            let rest = text[*at..].to_ascii_lowercase();
+            // A full stop alone ends a sentence; dashes alone are a rule.
+            if !rest.iter().any(u8::is_ascii_alphanumeric) {
+                return false;
+            }
+            let next = self.beginnings.partition_point(|beginning| *beginning < rest);
+            self.beginnings.get(next).is_some_and(|beginning| beginning.starts_with(&rest))
+        })
     }
 
     pub(super) fn formats(&self) -> &[Format] {
@@ -240,12 +268,12 @@ impl<'d> Look<'d, '_> {
         found: &mut impl FnMut(Match<'d>),
     ) {
         let value = text.slice(place.start, place.end);
-        if entropy(&value) < format.entropy {
+        if entropy(&value) < format.entropy && !format.has_checksum(&value) {
             return;
         }
         // Read backwards or without its gaps, much looks like something: only what looks made counts.
         let is_hidden = text.is_backwards() || self.scope == Scope::Squeezed;
-        if is_hidden && !looks_made(&value) {
+        if is_hidden && !looks_made(&value) && !format.has_checksum(&value) {
             return;
         }
         if self.scope == Scope::Squeezed && !text.has_gap(begins, place.end) && !text.is_backwards() {
@@ -263,23 +291,23 @@ impl<'d> Look<'d, '_> {
         }
         let from = near::from(text, word.end, self.scope);
         let limit = text.len().min(word.end + near::REACH);
-        if limit == text.len() && near::last_run(text).is_some_and(|start| start < limit) {
-            self.opens(text, word.end);
-        }
         if from >= limit {
             return;
         }
         let attempt = Attempt::new(text);
         for run in self.words.others(text, from, limit, self.scope) {
+            if run.end == text.len() && run.len() >= RUN_MIN && self.scope == Scope::Whole {
+                self.opens(text, run.start);
+            }
             for start in (run.start..limit.min(run.end)).filter(|start| text.is_edge(*start)) {
                 for format in &detectors.groups[group] {
                     let format = &detectors.formats[*format];
-                    let fits = |shape: &&super::shape::Shape| {
+                    let fits = |shape: &&Shape| {
                         shape.length_min <= run.end - start && (!shape.is_squeezed || self.scope == Scope::Squeezed)
                     };
                     for shape in format.shapes.iter().filter(fits) {
                         let Some(end) = shape.at(&attempt, start, format.edges) else { continue };
-                        self.near_value(text, format, word.clone(), start..end, found);
+                        self.near_value(text, format, shape, word.clone(), start..end, found);
                     }
                 }
             }
@@ -290,11 +318,14 @@ impl<'d> Look<'d, '_> {
         &self,
         text: Text<'_>,
         format: &'d Format,
+        shape: &Shape,
         word: Range<usize>,
         value: Range<usize>,
         found: &mut impl FnMut(Match<'d>),
     ) {
-        if is_stamped(text, value.start) || !looks_made(&text.slice(value.start, value.end)) {
+        let bytes = text.slice(value.start, value.end);
+        let is_made = looks_made(&bytes) || shape.is_grouped() && roughness(&bytes) >= 0.15;
+        if is_stamped(text, value.start) || !is_made {
             return;
         }
         let assigned = near::is_assigned(text, word.clone(), value.start);
@@ -323,13 +354,10 @@ impl<'d> Look<'d, '_> {
     fn assigned(&mut self, noun: Noun, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
         let bytes = self.text.bytes();
         if let Some(assigned) = assign::suspicious(bytes, hit, noun)
-            && !is_stamped(self.text, assigned.value.start)
+            && !is_stamped(self.text, assigned.start)
         {
-            if assigned.is_open {
-                self.opens(self.text, assigned.value.start);
-            }
-            let value = bytes[assigned.value.clone()].to_vec();
-            found(Match { format: "assigned_value", tier: Tier::Suspicion, span: assigned.value, value, backwards: false });
+            let value = bytes[assigned.clone()].to_vec();
+            found(Match { format: "assigned_value", tier: Tier::Suspicion, span: assigned, value, backwards: false });
         }
     }
 }
@@ -341,13 +369,10 @@ fn is_stamped(text: Text<'_>, at: usize) -> bool {
     before.windows(8).rposition(|stamp| stamp == b"[secret:").is_some_and(|stamp| !before[stamp..at - from].contains(&b']'))
 }
 
-/// Without a digit a value is at least so long.
-pub(super) const MADE_MIN: usize = 24;
-
 /// Whether a value looks as if a generator had made it.
 pub(super) fn looks_made(value: &[u8]) -> bool {
     let digits = value.iter().any(u8::is_ascii_digit);
     let letters = value.iter().any(u8::is_ascii_alphabetic);
     digits && (letters && roughness(value) >= 0.2 || !letters && distinct(value) >= 5)
-        || value.len() >= MADE_MIN && roughness(value) >= 0.45
+        || value.len() >= 24 && roughness(value) >= 0.45
 }

@@ -50,6 +50,12 @@ impl Document {
         document
     }
 
+    /// A text that is not yet complete, as it stands.
+    pub(super) fn unfinished(text: &[u8]) -> Self {
+        let leaf = Leaf { span: 0..text.len(), number: 0, is_name: false, is_nested: false };
+        Self { text: text.to_vec(), leaves: vec![leaf], ..Self::default() }
+    }
+
     pub(super) fn of(json: &Json) -> Self {
         let mut document = Self::default();
         document.walk(json);

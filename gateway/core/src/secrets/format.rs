@@ -29,6 +29,30 @@ pub(super) enum Checksum {
     Crc32,
 }
 
+impl Format {
+    /// Whether the value has the provider's checksum, so that it is no chance.
+    pub(super) fn has_checksum(&self, value: &[u8]) -> bool {
+        match self.checksum {
+            None => false,
+            Some(Checksum::Crc32) => {
+                let body = value.iter().rposition(|byte| *byte == b'_').map_or(value, |at| &value[at + 1..]);
+                body.split_last_chunk::<6>().is_some_and(|(body, last)| base62(crc32fast::hash(body)) == *last)
+            }
+        }
+    }
+}
+
+/// Six digits of base 62, in the order `0-9A-Za-z`.
+fn base62(mut number: u32) -> [u8; 6] {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut text = [b'0'; 6];
+    for place in text.iter_mut().rev() {
+        *place = DIGITS[usize::try_from(number % 62).unwrap_or_default()];
+        number /= 62;
+    }
+    text
+}
+
 /// A mistake in a catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]

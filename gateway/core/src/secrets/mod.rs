@@ -18,11 +18,14 @@ mod random;
 pub mod redact;
 pub mod registered;
 mod shape;
+pub mod stream;
 mod structure;
 pub mod tail;
 mod text;
 mod view;
 
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +34,7 @@ pub use format::Format;
 
 use crate::json::{Json, push_pointer};
 use crate::mac::MacKey;
+use decode::Step;
 use detect::{Detectors, Scope};
 use document::Document;
 use jiff::Timestamp;
@@ -93,6 +97,13 @@ impl Scan {
             self.findings.push(Finding::unscannable(at));
         }
         self
+    }
+
+    fn add(&mut self, finding: Finding, tier: Tier) {
+        let list = if tier == Tier::Finding { &mut self.findings } else { &mut self.suspicions };
+        if !list.contains(&finding) {
+            list.push(finding);
+        }
     }
 
     /// Both scans as one.
@@ -217,9 +228,14 @@ impl Engine {
     }
 
     fn pass(&self, document: &Document, hits_max: usize) -> (Vec<Hit>, bool) {
+        let pass = self.passed(document, hits_max);
+        (pass.hits, pass.is_over)
+    }
+
+    fn passed(&self, document: &Document, hits_max: usize) -> Pass<'_> {
         let mut pass = Pass::new(&self.detectors, &self.registered, document.text.len(), hits_max);
         pass.document(document);
-        (pass.hits, pass.is_over)
+        pass
     }
 }
 
@@ -280,34 +296,30 @@ impl Scanner {
         let (hits, unscannable) = engine.pass(document, FINDINGS_MAX);
         let mut scan = Scan { unscannable, ..Scan::default() };
         for hit in hits {
-            let fingerprint = match &hit.known {
-                Some(known) => known.fingerprint.clone(),
-                None => self.key.tag(&hit.value),
-            };
-            if hit.known.is_none() && self.is_allowed(engine, &fingerprint) {
+            let fingerprint = self.fingerprint(&hit);
+            if self.is_allowed(engine, &hit, &fingerprint) {
                 continue;
             }
             let leaf = document.leaf_at(hit.span.start);
             let blob = document.blobs.first().filter(|_| hit.span.start >= document.text.len());
             let number = blob.map(|blob| blob.number).or(leaf.map(|leaf| leaf.number)).unwrap_or_default();
-            let nested = leaf.is_some_and(|leaf| leaf.is_nested).then_some("json");
-            let finding = Finding {
-                format: hit.format.clone(),
-                at: place(number),
-                fingerprint: Some(fingerprint),
-                via: nested.into_iter().chain(hit.via.iter().map(|step| step.name())).map(str::to_owned).collect(),
-            };
-            let list = if hit.tier == Tier::Finding { &mut scan.findings } else { &mut scan.suspicions };
-            if !list.contains(&finding) {
-                list.push(finding);
-            }
+            let nested = leaf.is_some_and(|leaf| leaf.is_nested).then_some(Step::Json);
+            let via = nested.iter().chain(&hit.via).map(|step| step.name().to_owned()).collect();
+            let finding = Finding { format: hit.format, at: place(number), fingerprint: Some(fingerprint), via };
+            scan.add(finding, hit.tier);
         }
         scan
     }
 
-    fn is_allowed(&self, engine: &Engine, fingerprint: &str) -> bool {
+    fn fingerprint(&self, hit: &Hit) -> String {
+        hit.known.as_ref().map_or_else(|| self.key.tag(&hit.value), |known| known.fingerprint.clone())
+    }
+
+    /// Whether an operator said that this value is none. Of a registered one nobody can.
+    fn is_allowed(&self, engine: &Engine, hit: &Hit, fingerprint: &str) -> bool {
         let now = self.now.load(Ordering::Relaxed);
-        engine.allowed.get(fingerprint).is_some_and(|until| until.is_none_or(|until| until.as_second() > now))
+        let until = engine.allowed.get(fingerprint);
+        hit.known.is_none() && until.is_some_and(|until| until.is_none_or(|until| until.as_second() > now))
     }
 
     /// Whether `text` holds no secret value as it stands, guesses and disguises aside: the last look at what was masked before.
@@ -321,36 +333,44 @@ impl Scanner {
 
     /// `text` with each secret, sure or suspected, replaced by its format and fingerprint.
     pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.replace(text, Tier::Suspicion, |hit| self.stamp(hit))
+        self.replace(text, |_, _| true, |hit| self.stamp(hit))
     }
 
     /// `text` with each secret replaced by its format: for what has no fingerprints.
     pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.replace(text, Tier::Suspicion, |hit| format!("[secret:{}]", hit.format))
+        self.replace(text, |_, _| true, |hit| format!("[secret:{}]", hit.format))
     }
 
     /// `text` with each secret value that is sure replaced by its format and fingerprint: for a worker to read.
     pub fn redacted<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.replace(text, Tier::Finding, |hit| self.stamp(hit))
+        let is_meant = |engine: &Engine, hit: &Hit| {
+            hit.tier == Tier::Finding && !self.is_allowed(engine, hit, &self.fingerprint(hit))
+        };
+        self.replace(text, is_meant, |hit| self.stamp(hit))
     }
 
     /// What stands in place of a value.
     fn stamp(&self, hit: &Hit) -> String {
-        let fingerprint = hit.known.as_ref().map_or_else(|| self.key.tag(&hit.value), |known| known.fingerprint.clone());
-        format!("[secret:{}:{fingerprint}]", hit.format)
+        format!("[secret:{}:{}]", hit.format, self.fingerprint(hit))
     }
 
-    fn replace<'t>(&self, text: &'t str, tier: Tier, with: impl Fn(&Hit) -> String) -> Cow<'t, str> {
+    fn replace<'t>(
+        &self,
+        text: &'t str,
+        is_meant: impl Fn(&Engine, &Hit) -> bool,
+        with: impl Fn(&Hit) -> String,
+    ) -> Cow<'t, str> {
         let engine = self.engine();
         let document = Document::of_text(text);
         let (mut hits, _) = engine.pass(&document, MASKED_MAX);
-        hits.retain(|hit| hit.tier >= tier);
+        let are_too_many = hits.len() >= MASKED_MAX;
+        hits.retain(|hit| is_meant(&engine, hit));
         if hits.is_empty() {
             return Cow::Borrowed(text);
         }
         let each = hits.iter().flat_map(|hit| shown(text, &document, hit).into_iter().map(move |span| (span, hit)));
         let mut spans: Vec<(Range<usize>, &Hit)> = each.collect();
-        if hits.len() >= MASKED_MAX {
+        if are_too_many {
             spans = vec![(0..text.len(), &hits[0])];
         }
         spans.sort_by_key(|(span, _)| (span.start, std::cmp::Reverse(span.end)));

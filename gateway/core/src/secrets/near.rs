@@ -1,6 +1,6 @@
 //! Values behind a companion word, as in `adafruit_key = "…"`: the shape alone would not tell them from other text.
 
-use super::detect::{MADE_MIN, Scope};
+use super::detect::Scope;
 use super::text::Text;
 use std::ops::Range;
 
@@ -8,6 +8,8 @@ use std::ops::Range;
 pub(super) const REACH: usize = 64;
 /// The shortest value that a companion word gives away.
 const LENGTH_MIN: usize = 4;
+/// Without a digit a run is at least so long.
+const LONG_MIN: usize = 16;
 /// How much of a run is measured.
 const LENGTH: usize = 128;
 /// How much farther is read, to be asked less often.
@@ -36,7 +38,7 @@ impl Words {
                 let end = (start..limit).find(|at| !text.get(*at).is_some_and(is_of_values)).unwrap_or(limit);
                 at = end + 1;
                 let has_digit = || (start..end).any(|at| text.get(at).is_some_and(|byte| byte.is_ascii_digit()));
-                if end - start >= LENGTH_MIN && (end - start >= MADE_MIN || has_digit()) {
+                if end - start >= LENGTH_MIN && (end - start >= LONG_MIN || has_digit()) {
                     // One that is longer than was read is as long as is asked for.
                     return Some(start..if end - start == LENGTH { usize::MAX } else { end });
                 }
@@ -51,7 +53,7 @@ impl Words {
         if follows && span.end <= self.0.end {
             return true;
         }
-        let start = if follows { self.0.end.saturating_sub(MADE_MIN) } else { span.start };
+        let start = if follows { self.0.end.saturating_sub(LONG_MIN) } else { span.start };
         let is_words = |end: usize| (start < end && !may_be_made(&text.bytes()[start..end], scope)).then_some(end);
         // Mostly there are words behind words.
         let Some(end) = is_words(text.len().min(span.end + AHEAD)).or_else(|| is_words(span.end)) else { return false };
@@ -66,17 +68,11 @@ fn may_be_made(text: &[u8], scope: Scope) -> bool {
     // All of them, without a way out: this is done many bytes at once.
     text.iter().fold(false, |any, byte| any | byte.is_ascii_digit())
         || scope != Scope::Squeezed
-            && (MADE_MIN - 1..text.len()).step_by(MADE_MIN).any(|at| {
-                let before = text[..at].iter().rev().take(MADE_MIN).take_while(|byte| is_of_values(**byte)).count();
-                let after = text[at..].iter().take(MADE_MIN).take_while(|byte| is_of_values(**byte)).count();
-                before + after >= MADE_MIN
+            && (LONG_MIN - 1..text.len()).step_by(LONG_MIN).any(|at| {
+                let before = text[..at].iter().rev().take(LONG_MIN).take_while(|byte| is_of_values(**byte)).count();
+                let after = text[at..].iter().take(LONG_MIN).take_while(|byte| is_of_values(**byte)).count();
+                before + after >= LONG_MIN
             })
-}
-
-/// Where the run begins with which the text ends; nothing when it ends with something else.
-pub(super) fn last_run(text: Text<'_>) -> Option<usize> {
-    let length = text.bytes().iter().rev().take_while(|byte| is_of_values(**byte)).count();
-    (length > 0).then(|| text.len() - length)
 }
 
 /// Whether a byte can be one of such a value.

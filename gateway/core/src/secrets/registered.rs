@@ -19,11 +19,11 @@ const STRIDE: usize = WINDOW - GRAM + 1;
 /// A registered value is no longer than this.
 pub const VALUE_MAX: usize = 16 << 10;
 /// Of a window that could be ordinary words, so many bytes have to follow each other.
-const PLAIN_MIN: usize = 24;
+pub(super) const PLAIN_MIN: usize = 24;
 /// With fewer different bytes a window says nothing.
 const DISTINCT_MIN: usize = 5;
-/// Bytes of a stream from which a value may begin.
-pub(super) const START: usize = 4;
+/// Bytes by which the beginning of a value is told in a stream.
+const START: usize = 4;
 
 /// A value that is to be registered.
 #[derive(Clone)]
@@ -269,9 +269,17 @@ impl Registered {
         u32::try_from(mixed >> 32).unwrap_or_default()
     }
 
-    /// Whether a spelling of a value may begin here.
-    pub(super) fn may_start(&self, bytes: &[u8]) -> bool {
-        bytes.first_chunk::<START>().is_some_and(|start| self.starts.contains(&self.start(*start)))
+    /// Where in `text` a spelling of a value begins of which there is not enough yet to tell.
+    pub(super) fn open(&self, text: &[u8]) -> Option<usize> {
+        if self.values.is_empty() {
+            return None;
+        }
+        (text.len().saturating_sub(PLAIN_MIN - 1)..text.len()).find(|at| {
+            let rest = &text[*at..];
+            let begins = rest.first_chunk::<START>().is_some_and(|start| self.starts.contains(&self.start(*start)));
+            let is_one = || self.windows.get(&self.hash(rest)).is_some_and(|all| all.iter().any(|one| one.tag == self.tag(&rest[..WINDOW])));
+            begins && (rest.len() < WINDOW || is_one())
+        })
     }
 
     #[inline]

@@ -190,6 +190,11 @@ impl Shape {
         (parts != self.parts).then(|| Self { is_squeezed: true, ..Self::new(parts) })
     }
 
+    /// Whether it is made of groups with something between them, as in `abcd-efgh-ijkl`.
+    pub(super) fn is_grouped(&self) -> bool {
+        self.parts.iter().skip(1).filter(|part| matches!(part, Part::Literal(_))).count() > 1
+    }
+
     /// The end of a token that begins at `at`, if one does.
     pub(super) fn at(&self, attempt: &Attempt<'_>, at: usize, edges: Edges) -> Option<usize> {
         if !attempt.get(at).is_some_and(|byte| self.first.has(byte)) {

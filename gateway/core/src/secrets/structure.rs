@@ -17,9 +17,12 @@ pub(super) enum Structure {
     KubernetesSecret,
 }
 
+/// How a PEM block begins, in small letters.
+pub(super) const PRIVATE_KEY: &str = "-----begin";
+
 /// Each with the text by which it is found, in small letters.
 pub(super) const TRIGGERS: [(&str, Structure); 11] = [
-    ("-----begin", Structure::PrivateKey),
+    (PRIVATE_KEY, Structure::PrivateKey),
     ("private-lines:", Structure::PuttyKey),
     ("://", Structure::CredentialUri),
     ("bearer", Structure::BearerHeader),
@@ -115,11 +118,12 @@ fn credential_uri(text: &[u8], separator: Range<usize>) -> (Option<Found>, bool)
     }
     let authority = separator.end;
     let rest = &text[authority..text.len().min(authority + 512)];
+    let ends = |byte: u8| byte.is_ascii_whitespace() || b"\"'`<>".contains(&byte);
     if !rest.contains(&b'@') {
-        let is_open = authority + rest.len() == text.len() && !rest.iter().any(u8::is_ascii_whitespace);
+        // A path ends what could be a password, or nearly always.
+        let is_open = authority + rest.len() == text.len() && !rest.iter().any(|byte| ends(*byte) || b"/?#".contains(byte));
         return (None, is_open);
     }
-    let ends = |byte: u8| byte.is_ascii_whitespace() || b"\"'`<>".contains(&byte);
     let whole = rest.iter().position(|byte| ends(*byte)).unwrap_or(rest.len());
     let is_open = authority + whole == text.len();
     // A password may hold a `/` or an `@` that nobody encoded: the last `@` before a path counts, else the last one.

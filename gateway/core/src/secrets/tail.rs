@@ -1,8 +1,8 @@
 //! The end of what each worker sent in a session, so that a registered value in ordered pieces over several calls is found
-//! once twelve bytes of it have joined.
+//! once enough of it has joined: twelve bytes, or twenty-four of words.
 
 use super::decode::Step;
-use super::registered::WINDOW;
+use super::registered::PLAIN_MIN;
 use super::{Finding, Scan, Scanner};
 use crate::json::Json;
 use crate::proposal::Proposal;
@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 const SESSIONS_MAX: usize = 4096;
 /// Places of one session that are remembered.
 const PLACES_MAX: usize = 64;
-/// Bytes of each end: one less than a window, so that only what joins is found.
-const TAIL: usize = WINDOW - 1;
+/// Bytes of each end: one less than is needed of words.
+const TAIL: usize = PLAIN_MIN - 1;
 
 type Tail = Zeroizing<Vec<u8>>;
 
@@ -49,7 +49,13 @@ impl Tails {
             joined.extend_from_slice(tail);
             joined.extend_from_slice(&text[..text.len().min(TAIL)]);
             let mut found = None;
-            engine.registered.find(&joined, |_, known| found = Some(known.clone()));
+            // What lies on one side was seen there.
+            let joint = tail.len();
+            engine.registered.find(&joined, |span, known| {
+                if span.start < joint && joint < span.end {
+                    found = Some(known.clone());
+                }
+            });
             if let Some(known) = found {
                 let finding = Finding {
                     format: if known.canary { "canary" } else { "registered_value" }.into(),

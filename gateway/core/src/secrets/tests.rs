@@ -7,6 +7,9 @@ use proptest::prelude::*;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+/// As random as any.
+pub(super) const KEYS: [u8; 56] = *b"f3J9x!qLz0Wm7RtYv2Kp8Nc4Hs6Bd1Ge5UaXoTiQ_ySjDkPfMhZwErCb";
+
 fn key() -> MacKey {
     MacKey::new("t", [7; 32])
 }
@@ -22,7 +25,7 @@ fn with_values(values: &[(&str, &str)]) -> Scanner {
         value: Zeroizing::new(value.as_bytes().to_vec()),
     });
     let sources = Sources { values: values.collect(), ..Sources::default() };
-    Scanner::new(Engine::new(sources, [9; 56], &key()).unwrap(), key())
+    Scanner::new(Engine::new(sources, KEYS, &key()).unwrap(), key())
 }
 
 fn read(value: &serde_json::Value) -> Json {
@@ -200,9 +203,11 @@ fn x09_each_format_is_found_in_each_disguise() {
             };
             let text = context(&format, &token);
             for (disguise, json) in disguises(&text) {
-                // Without white space, or backwards, ordinary words could be taken for a token that is made of words.
+                // Without white space, or backwards, ordinary words could be taken for a token that is made of words, and
+                // behind a companion word for one without a digit.
                 let is_read_through = ["spaces", "lines", "adjacent strings", "backwards"].contains(&disguise);
-                if is_read_through && !detect::looks_made(token.as_bytes()) {
+                let is_wordy = !format.near.is_empty() && !token.bytes().any(|byte| byte.is_ascii_digit());
+                if is_read_through && (is_wordy || !detect::looks_made(token.as_bytes())) {
                     continue;
                 }
                 tried += 1;
@@ -233,7 +238,8 @@ fn x09_near_misses_of_each_format_are_not_found() {
             let scan = scanner.scan_text(&text, "");
             // Another shape of the format may be shorter, and another part of the text be a token by itself.
             let others = format.shapes.iter().any(|other| {
-                let attempt = shape::Attempt::new(text::Text::new(&token, &text::Gaps::NONE));
+                let gaps = text::Gaps::NONE;
+                let attempt = shape::Attempt::new(text::Text::new(&token, &gaps));
                 (0..token.len()).any(|at| other.at(&attempt, at, format.edges).is_some())
             });
             let found = scan.findings.iter().find(|finding| finding.format == format.id && finding.fingerprint.as_ref() == Some(&tag));
@@ -383,7 +389,7 @@ fn allowed_fingerprints_pass_until_they_end_and_registered_values_never_do() {
     let allowed = [(key().tag(token().as_bytes()), Some(until)), (key().tag(value.as_bytes()), None)];
     let values = vec![Registration { name: "v".into(), canary: false, value: Zeroizing::new(value.as_bytes().to_vec()) }];
     let sources = Sources { allowed: allowed.into_iter().collect(), values, ..Sources::default() };
-    let scanner = Scanner::new(Engine::new(sources, [9; 56], &key()).unwrap(), key());
+    let scanner = Scanner::new(Engine::new(sources, KEYS, &key()).unwrap(), key());
     scanner.tick("2026-11-30T00:00:00Z".parse().unwrap());
     assert!(scanner.scan_text(&token(), "").is_clean());
     // It is masked all the same: a log is no place for it.

@@ -36,10 +36,14 @@ pub(super) struct Pass<'e> {
     registered: &'e Registered,
     pub(super) hits: Vec<Hit>,
     hits_max: usize,
+    /// Where the document ends.
+    end: usize,
     left: usize,
     via: Vec<Step>,
     /// Whether something was not looked at, because there would be too much of it.
     pub(super) is_over: bool,
+    /// From where on more text could still make a value.
+    pub(super) open: Option<usize>,
 }
 
 /// What a derived text comes from.
@@ -60,9 +64,11 @@ impl<'e> Pass<'e> {
             registered,
             hits: Vec::new(),
             hits_max,
+            end: length,
             left: (length * DERIVED_TIMES).max(DERIVED_MIN),
             via: Vec::new(),
             is_over: false,
+            open: None,
         }
     }
 
@@ -74,24 +80,25 @@ impl<'e> Pass<'e> {
         for leaf in document.leaves.iter().filter(|leaf| !leaf.is_name) {
             squeeze(text, leaf.span.clone(), &mut squeezed, &mut gaps);
         }
-        self.squeezed(&squeezed, &gaps, &Origin::Squeezed(&gaps));
+        // With one gap, that of its beginning, it is the text itself.
+        if gaps.len() > 1 || document.leaves.len() > 1 {
+            self.look(&squeezed, &gaps, Scope::Squeezed, &Origin::Squeezed(&gaps));
+        }
         self.derived(text, &Origin::Itself);
         for blob in &document.blobs {
             // Outside the budget: its type vouches for it.
-            let place = text.len()..text.len();
-            self.look(&blob.bytes, &Gaps::NONE, Scope::Typed, &Origin::Part(place));
+            let place = Origin::Part(text.len()..text.len());
+            let mut bytes = blob.bytes.clone();
+            decode::keep_text(&mut bytes);
+            self.look(&bytes, &Gaps::NONE, Scope::Whole, &place);
         }
-    }
-
-    fn is_full(&self) -> bool {
-        self.hits.len() >= self.hits_max
     }
 
     /// One text, and nothing that comes of it.
     fn look(&mut self, text: &[u8], gaps: &Gaps, scope: Scope, origin: &Origin<'_>) {
-        let Self { detectors, registered, hits, hits_max, via, .. } = self;
-        detectors.find(text, gaps, scope, &mut |found| {
-            if hits.len() < *hits_max {
+        let Self { detectors, registered, hits, hits_max, via, is_over, .. } = self;
+        let open = detectors.find(text, gaps, scope, &mut |found| {
+            if has_room(hits, found.tier, *hits_max, is_over) {
                 let mut via = via.clone();
                 via.extend((scope == Scope::Squeezed).then_some(Step::Spaces));
                 via.extend(found.backwards.then_some(Step::Backwards));
@@ -102,7 +109,7 @@ impl<'e> Pass<'e> {
             }
         });
         registered.find(text, |span, known| {
-            if hits.len() < *hits_max {
+            if has_room(hits, Tier::Finding, *hits_max, is_over) {
                 let mut via = via.clone();
                 via.extend((scope == Scope::Squeezed).then_some(Step::Spaces));
                 let format = if known.canary { "canary" } else { "registered_value" };
@@ -113,18 +120,23 @@ impl<'e> Pass<'e> {
                 keep(hits, hit);
             }
         });
+        for open in [open, registered.open(text)].into_iter().flatten() {
+            if let Some(open) = origin.open(open, self.end) {
+                self.opens(open);
+            }
+        }
     }
 
-    fn squeezed(&mut self, squeezed: &[u8], gaps: &Gaps, origin: &Origin<'_>) {
-        // With one gap, that of its beginning, it is the text itself.
-        if gaps.len() > 1 {
-            self.look(squeezed, gaps, Scope::Squeezed, origin);
-        }
+    fn opens(&mut self, at: usize) {
+        self.open = Some(self.open.map_or(at, |open| open.min(at)));
     }
 
     /// What comes of a text by decoding it.
     fn derived(&mut self, text: &[u8], origin: &Origin<'_>) {
         let runs = decode::runs(text);
+        if let (Origin::Itself, Some(start)) = (origin, runs.open(text)) {
+            self.opens(start);
+        }
         for (span, step) in runs.encoded {
             if let Some(bytes) = decode::decoded(&text[span.clone()], step) {
                 self.again(&bytes, step, &origin.within(span));
@@ -146,9 +158,6 @@ impl<'e> Pass<'e> {
     }
 
     fn again(&mut self, bytes: &[u8], step: Step, origin: &Origin<'_>) {
-        if self.is_full() {
-            return;
-        }
         if self.via.len() >= DEPTH_MAX || bytes.len() > self.left {
             self.is_over = true;
             return;
@@ -162,14 +171,34 @@ impl<'e> Pass<'e> {
             Origin::Part(span) => Origin::Part(span.clone()),
             Origin::Itself | Origin::Squeezed(_) => Origin::Part(0..bytes.len()),
         };
-        self.squeezed(&squeezed, &gaps, &whole);
+        if gaps.len() > 1 {
+            self.look(&squeezed, &gaps, Scope::Squeezed, &whole);
+        }
         self.derived(bytes, &whole);
         self.via.pop();
     }
 }
 
-/// The same value may be found in several views, and a part of it by several detectors; the plainest counts.
+/// Whether another hit can be told of. What is more than that is too much; guesses are not.
+fn has_room(hits: &[Hit], tier: Tier, most: usize, is_over: &mut bool) -> bool {
+    let has_room = hits.iter().filter(|hit| hit.tier == tier).count() < most;
+    *is_over |= !has_room && tier == Tier::Finding;
+    has_room
+}
+
+/// The same value may be found in several views, and a part of it by several detectors; the plainest counts, and what is
+/// registered before what only looks like something.
 fn keep(hits: &mut Vec<Hit>, hit: Hit) {
+    if let Some(known) = &hit.known {
+        let is_same = |other: &Hit| other.known.as_ref().is_some_and(|other| other.fingerprint == known.fingerprint);
+        let overlaps = |other: &Hit| other.span.start < hit.span.end && hit.span.start < other.span.end;
+        if hits.iter().any(|other| is_same(other) && overlaps(other)) {
+            return;
+        }
+        hits.retain(|other| other.known.is_some() || other.span.start < hit.span.start || hit.span.end < other.span.end);
+        hits.push(hit);
+        return;
+    }
     let is_known = hits.iter().rev().take(32).any(|other| {
         let same_place = other.span.start <= hit.span.start && hit.span.end <= other.span.end;
         let covers = other.is_exact && hit.is_exact && hit.tier == Tier::Suspicion;
@@ -186,6 +215,15 @@ impl Origin<'_> {
             Origin::Itself => (span.clone(), true),
             Origin::Part(part) => (part.clone(), false),
             Origin::Squeezed(gaps) => (gaps.origin_of(span.start)..gaps.origin_of(span.end - 1) + 1, true),
+        }
+    }
+
+    /// Where in the document a candidate begins that `at` of the derived text opens, when it ends where the document does.
+    fn open(&self, at: usize, end: usize) -> Option<usize> {
+        match self {
+            Origin::Itself => Some(at),
+            Origin::Part(part) => (part.end >= end && part.start < end).then_some(part.start),
+            Origin::Squeezed(gaps) => Some(gaps.origin_of(at)),
         }
     }
 
