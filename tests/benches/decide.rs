@@ -148,7 +148,7 @@ fn measure(size: usize) -> Row {
                     acknowledged: false,
                     mode: Mode::Execute,
                     findings: vec![],
-                    suspicions: 0,
+                    suspicions: vec![],
                     dot_segments: false,
                     input,
                 },

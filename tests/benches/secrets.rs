@@ -2,7 +2,13 @@
 //!
 //! `cargo bench --bench secrets`. The figures are ratios: this machine, or any, is as fast as it is.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a bench says what it means")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a bench says what it means"
+)]
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 use std::hint::black_box;
@@ -24,7 +30,9 @@ pub fn main() {
     let values = (0..1000).map(|number| Registration {
         name: format!("value_{number}"),
         canary: false,
-        value: Zeroizing::new(random.text(32, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789").into_bytes()),
+        value: Zeroizing::new(
+            random.text(32, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789").into_bytes(),
+        ),
     });
     let sources = Sources { values: values.collect(), ..Sources::default() };
     let started = Instant::now();
@@ -39,10 +47,15 @@ pub fn main() {
     println!("bare automaton: {} keywords, {} MiB", keywords.len(), bare.memory_usage() >> 20);
     let scanner = Scanner::new(engine, key);
     let only = std::env::var("WARDEN_PAYLOAD").ok();
-    println!("\n{:>8} {:>22} {:>10} {:>10} {:>10} {:>10} {:>9} {:>9}", "bytes", "payload", "validate", "bare AC", "scan", "read+scan", "scan/AC", "to benign");
+    println!(
+        "\n{:>8} {:>22} {:>10} {:>10} {:>10} {:>10} {:>9} {:>9}",
+        "bytes", "payload", "validate", "bare AC", "scan", "read+scan", "scan/AC", "to benign"
+    );
     for size in [1 << 10, 16 << 10, 1 << 20] {
         let mut benign = 0.0;
-        for (name, text) in payloads(size).into_iter().filter(|(name, _)| only.as_deref().is_none_or(|only| name.contains(only))) {
+        for (name, text) in
+            payloads(size).into_iter().filter(|(name, _)| only.as_deref().is_none_or(|only| name.contains(only)))
+        {
             let rate = measure(&scanner, &bare, &text, name, &mut benign);
             if name == "benign" {
                 benign = rate;
@@ -64,7 +77,11 @@ fn measure(scanner: &Scanner, bare: &AhoCorasick, text: &str, name: &str, benign
         drop(black_box(scanner.scan(&json, "")));
     });
     let against = if *benign > 0.0 { format!("{:9.2}", scan / *benign) } else { "        -".to_owned() };
-    println!("{:>8} {name:>22} {validate:>10.0} {automaton:>10.0} {scan:>10.0} {both:>10.0} {:>9.2} {against}", text.len(), scan / automaton);
+    println!(
+        "{:>8} {name:>22} {validate:>10.0} {automaton:>10.0} {scan:>10.0} {both:>10.0} {:>9.2} {against}",
+        text.len(),
+        scan / automaton
+    );
     scan
 }
 
@@ -106,30 +123,72 @@ pub fn payloads(size: usize) -> Vec<(&'static str, String)> {
             }
             wrap(&text)
         }),
-        ("random base64", { let text = random.text(size, base64); wrap(&text) }),
-        ("hex hashes", { let text = fill(&mut || format!("{} ", random.text(64, hex))); wrap(&text) }),
+        ("random base64", {
+            let text = random.text(size, base64);
+            wrap(&text)
+        }),
+        ("hex hashes", {
+            let text = fill(&mut || format!("{} ", random.text(64, hex)));
+            wrap(&text)
+        }),
         ("keywords", {
-            let words = ["password", "token", "secret=", "api_key", "github", "slack", "aws", "azure", "stripe", "key:", "auth "];
+            let words = [
+                "password", "token", "secret=", "api_key", "github", "slack", "aws", "azure", "stripe", "key:", "auth ",
+            ];
             let text = fill(&mut || format!("{} ", words[random.below(words.len())]));
             wrap(&text)
         }),
         ("prefixes", {
-            let words = ["ghp_", "sk-", "AKIA", "xoxb-", "eyJ", "glpat-", "SG.", "AIza", "npm_", "-----BEGIN ", "://", "hf_"];
+            let words =
+                ["ghp_", "sk-", "AKIA", "xoxb-", "eyJ", "glpat-", "SG.", "AIza", "npm_", "-----BEGIN ", "://", "hf_"];
             let text = fill(&mut || format!("{}{}", words[random.below(words.len())], random.text(6, base64)));
             wrap(&text)
         }),
-        ("escapes", { let text = fill(&mut || format!("%{} ", random.text(2, hex))); wrap(&text) }),
-        ("lookalikes", { let text = "ｇｈｐ＿ раѕѕ ".repeat(size / 20 + 1); wrap(&text) }),
+        ("escapes", {
+            let text = fill(&mut || format!("%{} ", random.text(2, hex)));
+            wrap(&text)
+        }),
+        ("lookalikes", {
+            let text = "ｇｈｐ＿ раѕѕ ".repeat(size / 20 + 1);
+            wrap(&text)
+        }),
         ("one byte strings", serde_json::json!(vec!["a"; size / 4]).to_string()),
-        ("colons and equals", { let text = fill(&mut || "password=x:a=b;".to_owned()); wrap(&text) }),
+        ("colons and equals", {
+            let text = fill(&mut || "password=x:a=b;".to_owned());
+            wrap(&text)
+        }),
     ]
 }
 
 /// What a tool answers: records with names, ids, times, addresses and prose.
 fn benign(size: usize, random: &mut Random) -> String {
     let words = [
-        "the", "order", "was", "shipped", "on", "time", "and", "arrived", "in", "good", "state", "please", "review", "change",
-        "before", "merging", "build", "passed", "with", "three", "warnings", "about", "unused", "variables", "meeting", "moved",
+        "the",
+        "order",
+        "was",
+        "shipped",
+        "on",
+        "time",
+        "and",
+        "arrived",
+        "in",
+        "good",
+        "state",
+        "please",
+        "review",
+        "change",
+        "before",
+        "merging",
+        "build",
+        "passed",
+        "with",
+        "three",
+        "warnings",
+        "about",
+        "unused",
+        "variables",
+        "meeting",
+        "moved",
     ];
     let mut items = Vec::new();
     let mut length = 0;

@@ -490,7 +490,9 @@ async fn an_empty_segment_a_torn_snapshot_and_a_disk_that_takes_nothing_are_name
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     }
-    Journal::open(dir.path(), scanner(), options(), &anchors(dir.path())).expect("older ones, or none, do as well").close();
+    Journal::open(dir.path(), scanner(), options(), &anchors(dir.path()))
+        .expect("older ones, or none, do as well")
+        .close();
 
     let Some(mount) = crate::journal::Tmpfs::mount(4 << 20) else { return };
     journal_of(mount.dir.path(), 50).await;

@@ -522,8 +522,7 @@ async fn a_full_disk_can_be_made_room_on_and_started_on() {
     }
     journal.close();
     drop(journal);
-    let journal =
-        Journal::open(mount.dir.path(), scanner(), options(), &[]).expect("starts on a full disk");
+    let journal = Journal::open(mount.dir.path(), scanner(), options(), &[]).expect("starts on a full disk");
     let dropped = journal.retain(LITTLE, now(), Some("a person")).await.unwrap().unwrap();
     assert!(dropped.segments > 0);
     std::fs::remove_file(&filler).unwrap();

@@ -10,6 +10,7 @@ use warden_core::json::{self, Json, Limits};
 use warden_core::policy::layer::LayerName;
 use warden_core::policy::snapshot::{Case, Snapshot};
 use warden_core::proposal::{Ask, Verb};
+use warden_core::secrets::Finding;
 use warden_core::verdict::{Verdict, evaluate};
 
 /// SplitMix64: the same for the same seed, everywhere.
@@ -164,7 +165,7 @@ fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
             let findings = usize::from(chance.below(6) == 0);
             let unseen: &[&str] = if chance.below(5) == 0 { &["/x"] } else { &[] };
             let mut facts = facts(findings, chance.below(5) == 0, unseen, input);
-            facts.suspicions = i64::from(chance.below(12) == 0);
+            facts.suspicions = (chance.below(12) == 0).then(|| Finding::unscannable("")).into_iter().collect();
             let given_verdict = evaluate(&snapshot, &case, &facts).verdict;
             let full = layers(&snapshot, &case);
             let first = ask(&full, &snapshot.request(&case, &facts).unwrap(), snapshot.entities());

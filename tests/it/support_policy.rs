@@ -7,7 +7,7 @@ use warden_core::catalogue::{Catalogue, Effect, Tool};
 use warden_core::facts::{Facts, Mode};
 use warden_core::policy::Problems;
 use warden_core::policy::layer::SourceFile;
-use warden_core::policy::level::Levels;
+use warden_core::policy::level::{ByAction, Levels};
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
 use warden_core::secrets::Finding;
 
@@ -44,6 +44,7 @@ pub fn source(site: &str, composition: Option<&str>) -> Source {
         servers: vec!["alpha".into(), "beta".into()],
         catalogue: catalogue(),
         levels: Levels::default(),
+        results: ByAction::default(),
     }
 }
 
@@ -58,7 +59,10 @@ pub fn facts(findings: usize, dot_segments: bool, unseen: &[&str], input: Input)
     Facts {
         acknowledged: false,
         mode: Mode::Execute,
-        findings: vec![Finding { format: "test".into(), at: "/a".into(), fingerprint: None, via: Vec::new() }; findings],
+        findings: vec![
+            Finding { format: "test".into(), at: "/a".into(), fingerprint: None, via: Vec::new() };
+            findings
+        ],
         suspicions: Vec::new(),
         dot_segments,
         input,

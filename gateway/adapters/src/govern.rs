@@ -22,8 +22,8 @@ use warden_core::policy::Problems;
 use warden_core::policy::layer::{SourceFile, digest};
 use warden_core::policy::level::{ByAction, Inbound, Levels};
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
-use warden_core::secrets::Scanner;
 use warden_core::port::{Journal, JournalError, Room};
+use warden_core::secrets::Scanner;
 
 /// What a snapshot is built from besides policies and catalogue.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use warden_adapters::keys::Keys;
 use warden_adapters::mcp::server::Reach;
-use warden_adapters::{govern, journal};
+use warden_adapters::{govern, journal, secrets};
 use warden_core::policy::snapshot::Snapshot;
 
 /// One finding.
@@ -65,6 +65,18 @@ pub async fn run(global: &Global) -> Outcome {
                 }
             }
             free_room(&data, &config, &mut find);
+            match Keys::open(&data)
+                .map_err(secrets::Error::from)
+                .and_then(|keys| secrets::load(&data, &keys, &config.secrets))
+            {
+                Ok(engine) if engine.registered().is_empty() => find(
+                    "warn",
+                    "no secret value is registered: only what looks like one is found".into(),
+                    "name yours with `secrets.registered:` in warden.yaml, or `warden secrets register`",
+                ),
+                Ok(engine) => find("ok", format!("{} registered secret values", engine.registered().len()), ""),
+                Err(e) => find("bad", e.to_string(), "put it right in `warden.yaml`: the gateway does not start so"),
+            }
             let running = Client::connect(&data)?;
             match &running {
                 Some(client) => match client.get("/readyz").await {

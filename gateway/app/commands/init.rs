@@ -9,10 +9,11 @@ use warden_adapters::keys::Keys;
 use warden_adapters::world::now;
 
 /// The starter policies, compiled in.
-pub const STARTER: [(&str, &str); 5] = [
+pub const STARTER: [(&str, &str); 6] = [
     ("attended.cedar", include_str!("../../../policies/site/attended.cedar")),
     ("connect.cedar", include_str!("../../../policies/site/connect.cedar")),
     ("read.cedar", include_str!("../../../policies/site/read.cedar")),
+    ("secrets.cedar", include_str!("../../../policies/site/secrets.cedar")),
     ("server_requests.cedar", include_str!("../../../policies/site/server_requests.cedar")),
     ("write.cedar", include_str!("../../../policies/site/write.cedar")),
 ];

@@ -3,10 +3,10 @@
 use super::{config, say};
 use crate::cli::Global;
 use crate::exit::{Failure, Outcome};
-use warden_adapters::govern;
+use warden_adapters::{govern, secrets};
 use warden_core::policy::snapshot::Snapshot;
 
-/// Checks the configuration and the policy folder, and changes nothing.
+/// Checks the configuration with its packs, and the policy folder, and changes nothing. Registered values are not fetched.
 pub fn run(global: &Global) -> Outcome {
     let config = config(global)?;
     let shared = config.workers_with_our_uid();
@@ -16,6 +16,7 @@ pub fn run(global: &Global) -> Outcome {
             shared.join("`, `")
         )));
     }
+    secrets::check_packs(&config.secrets)?;
     let folder = govern::read_site(&config.setup)?;
     let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
     let snapshot = Snapshot::build(govern::source(&config.setup, &folder, &catalogue)).map_err(Failure::invalid)?;

@@ -164,7 +164,9 @@ pub fn presentable(value: &Value, scanner: &Scanner) -> Value {
             }
         }
         Value::Array(items) => items.iter().map(|item| presentable(item, scanner)).collect(),
-        Value::Object(members) => members.iter().map(|(name, v)| (short(name, scanner), presentable(v, scanner))).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, v)| (short(name, scanner), presentable(v, scanner))).collect()
+        }
         other => other.clone(),
     }
 }

@@ -505,7 +505,8 @@ fn write_up(
     scanner: &Scanner,
 ) -> Decision {
     let case = snapshot.case(&proposal.worker, &proposal.server, &proposal.ask).ok();
-    let named = |ty: &str, id: &str| Arc::new(serde_json::json!({ "type": short(ty, scanner), "id": short(id, scanner) }));
+    let named =
+        |ty: &str, id: &str| Arc::new(serde_json::json!({ "type": short(ty, scanner), "id": short(id, scanner) }));
     let action = |case: &Case<'_>| {
         let id: &str = case.target.action.id().as_ref();
         id.to_owned()
@@ -586,7 +587,8 @@ fn enforced_by(door: Door) -> Enforced {
 /// Held proposals that nobody acknowledged in time. Their keys must be destroyed first.
 pub async fn expire<P: Ports>(gate: &Gate<P>, held: Vec<DecisionId>) -> Result<(), JournalError> {
     for decision in held {
-        let outcome = Outcome { happened: Happened::Expired, ..Outcome::of(decision, &Reply::NotSent, Scan::default(), 0) };
+        let outcome =
+            Outcome { happened: Happened::Expired, ..Outcome::of(decision, &Reply::NotSent, Scan::default(), 0) };
         gate.ports.append(Record::new(gate.ports.now(), Body::Outcome(outcome)), Room::Reserved).await?;
     }
     Ok(())

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
+use warden_core::secrets::Engine;
 use warden_core::secrets::registered::{self, Registration};
 use zeroize::Zeroizing;
 
@@ -57,7 +58,20 @@ struct Register {
 async fn register(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Register>) -> Response {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if body.name.is_empty() || body.name.len() > 64 || !body.name.chars().all(is_name) {
-        return error(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "`name`: use 1 to 64 letters, digits, `.`, `_`, `-`");
+        return error(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid",
+            "`name`: use 1 to 64 letters, digits, `.`, `_`, `-`",
+        );
+    }
+    let is_registered = plane.gate.ports.scanner.engine().registered().iter().any(|known| known.name == body.name);
+    match store::names(&plane.governor.setup().data_dir) {
+        Ok(kept) if is_registered && !kept.contains(&body.name) => {
+            let message = format!("`{}` is the name of a value in `warden.yaml` already: use another one", body.name);
+            return error(StatusCode::CONFLICT, "conflict", &message);
+        }
+        Ok(_) => {}
+        Err(e) => return unavailable(&e.to_string()),
     }
     if !plane.gate.ports.scanner.scan_text(&body.name, "").is_clean() {
         return error(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "`name` holds a secret value itself");
@@ -84,7 +98,8 @@ async fn forget(State(plane): Plane, Extension(by): Extension<By>, Path(name): P
     match store::names(&dir) {
         Ok(names) if names.contains(&name) => {}
         Ok(_) => {
-            let message = "no such value was registered by `warden secrets register`; those of `warden.yaml` go from there";
+            let message =
+                "no such value was registered by `warden secrets register`; those of `warden.yaml` go from there";
             return error(StatusCode::NOT_FOUND, "not_found", message);
         }
         Err(e) => return unavailable(&e.to_string()),
@@ -110,10 +125,14 @@ struct Allow {
 async fn allow(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Allow>) -> Response {
     let unfit = |message: &str| error(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message);
     let is_fingerprint = body.fingerprint.split_once(':').is_some_and(|(kid, tag)| {
-        !kid.is_empty() && tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
+        !kid.is_empty()
+            && tag.len() == 32
+            && tag.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     });
     if !is_fingerprint || body.fingerprint.len() > 64 {
-        return unfit("`fingerprint`: it looks like `k1a2b3c4:` and 32 hexadecimal digits, as findings show it");
+        return unfit(
+            "`fingerprint`: it looks like `k1a2b3c4:` and 32 hexadecimal digits in small letters, as findings show it",
+        );
     }
     if body.owner.trim().is_empty() || body.reason.trim().is_empty() || body.owner.len() + body.reason.len() > 512 {
         return unfit("`owner` and `reason` say who answers for it and why, in 512 bytes together");
@@ -163,18 +182,26 @@ impl OperatorPlane {
         change: impl FnOnce() -> std::io::Result<()> + Send + 'static,
     ) -> Result<(), Box<Response>> {
         let _one_at_a_time = self.changing.lock().await;
+        // Whether it could be in force, before anything is written.
+        self.load_secrets(|| Ok(()), "nothing was changed").await?;
         self.act(by, act, object).await?;
+        let engine = self.load_secrets(change, "written, and not in force").await?;
+        self.gate.ports.scanner.serve(engine);
+        Ok(())
+    }
+
+    async fn load_secrets(
+        &self,
+        first: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+        or: &str,
+    ) -> Result<Engine, Box<Response>> {
         let (dir, keys) = (self.governor.setup().data_dir.clone(), self.gate.ports.keys.clone());
         let sources = self.secrets.clone();
         let load = move || {
-            change()?;
+            first()?;
             secrets::load(&dir, &keys, &sources)
         };
         let engine = tokio::task::spawn_blocking(load).await.map_err(|e| Box::new(unavailable(&e.to_string())))?;
-        let engine = engine.map_err(|e: secrets::Error| {
-            Box::new(error(StatusCode::CONFLICT, "refused", &format!("written, and not in force: {e}")))
-        })?;
-        self.gate.ports.scanner.serve(engine);
-        Ok(())
+        engine.map_err(|e: secrets::Error| Box::new(error(StatusCode::CONFLICT, "refused", &format!("{or}: {e}"))))
     }
 }

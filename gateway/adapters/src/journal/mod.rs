@@ -29,11 +29,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use warden_core::journal::frame::{self, PAYLOAD_MAX, SEGMENT_HEADER, SegmentHeader};
-use warden_core::secrets::Scanner;
 use warden_core::journal::record::{Body, Record, StateMark};
 use warden_core::journal::state::State;
 use warden_core::journal::tree::{Frontier, Hash, leaf};
 use warden_core::port::{JournalError, Receipt, Room};
+use warden_core::secrets::Scanner;
 
 /// How the journal is kept.
 #[derive(Clone, Debug)]

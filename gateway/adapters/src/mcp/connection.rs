@@ -116,7 +116,8 @@ impl Call {
 impl<P: Ports + 'static> Connection<P> {
     /// Starts the child of a connection that was allowed.
     pub fn start(link: Link<P>, server: Server, command: &ServerCommand, stateless: bool) -> io::Result<Arc<Self>> {
-        let (child, lines) = Child::spawn(link.passage.server(), command, link.settings.server.bytes_max, link.passage.scanner())?;
+        let (child, lines) =
+            Child::spawn(link.passage.server(), command, link.settings.server.bytes_max, link.passage.scanner())?;
         link.metrics.connections.inc();
         let connection = Arc::new(Self {
             link,

@@ -32,7 +32,12 @@ fn client() -> Value {
 }
 
 /// All tools of a server, or a sentence that says why not.
-pub async fn tools(name: &str, server: &Server, settings: Settings, scanner: &Arc<Scanner>) -> Result<Vec<Value>, String> {
+pub async fn tools(
+    name: &str,
+    server: &Server,
+    settings: Settings,
+    scanner: &Arc<Scanner>,
+) -> Result<Vec<Value>, String> {
     let mut peer = match &server.reach {
         Reach::Command(command) => Peer::child(name, command, settings, scanner)?,
         Reach::Url(server) => Peer::Http { server, headers: HeaderMap::new(), bytes_max: settings.server.bytes_max },

@@ -9,6 +9,7 @@ use crate::keys::{self, Keys};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use warden_core::mac::MacKey;
 use warden_core::secrets::registered::Registration;
 use warden_core::secrets::{Engine, Sources as Parts};
 use zeroize::Zeroizing;
@@ -46,17 +47,34 @@ pub fn load(data_dir: &Path, keys: &Keys, sources: &Sources) -> Result<Engine, E
     one_name_each(&values)?;
     let allowed = store::allowed(data_dir)?;
     let allowed: BTreeMap<_, _> = allowed.into_iter().map(|entry| (entry.fingerprint, entry.until)).collect();
-    let rules = packs::read(&sources.packs)?;
+    load_with(packs::read(&sources.packs)?, values, allowed, keys.mac())
+}
+
+/// Reads the packs, and tells whether an engine can be made with them.
+pub fn check_packs(sources: &Sources) -> Result<(), Error> {
+    load_with(packs::read(&sources.packs)?, Vec::new(), BTreeMap::new(), &MacKey::new("none", keys::random()?))
+        .map(drop)
+}
+
+fn load_with(
+    rules: Vec<packs::Owned>,
+    values: Vec<Registration>,
+    allowed: BTreeMap<String, Option<jiff::Timestamp>>,
+    key: &MacKey,
+) -> Result<Engine, Error> {
     let owners: Vec<(PathBuf, String)> = rules.iter().map(|rule| (rule.file.clone(), rule.rule.id.clone())).collect();
-    let parts = Parts { rules: rules.into_iter().map(|rule| rule.rule).collect(), values, allowed, without_catalogue: false };
-    Engine::new(parts, window_keys()?, keys.mac()).map_err(|e| packs::named(e, &owners))
+    let parts =
+        Parts { rules: rules.into_iter().map(|rule| rule.rule).collect(), values, allowed, without_catalogue: false };
+    Engine::new(parts, window_keys()?, key).map_err(|e| packs::named(e, &owners))
 }
 
 fn one_name_each(values: &[Registration]) -> Result<(), Error> {
     let mut names = std::collections::HashSet::new();
     match values.iter().find(|value| !names.insert(value.name.as_str())) {
         None => Ok(()),
-        Some(value) => Err(sources::Error { name: value.name.clone(), what: "two values have this name".into() }.into()),
+        Some(value) => {
+            Err(sources::Error { name: value.name.clone(), what: "two values have this name".into() }.into())
+        }
     }
 }
 

@@ -93,11 +93,6 @@ pub(super) fn run(global: &Global, file: &Path, packs: &[PathBuf], packs_only: b
             Label::Identifier => &mut identifiers,
         }
         .add(&scan);
-        if std::env::var_os("WARDEN_EVAL_TELL").is_some() {
-            let f: Vec<_> = scan.findings.iter().map(|f| format!("{}@{}", f.format, f.via.join(">"))).collect();
-            let p: Vec<_> = scan.suspicions.iter().map(|f| format!("{}@{}", f.format, f.via.join(">"))).collect();
-            eprintln!("TELL {number} {:?} {} F={f:?} S={p:?} U={}", row.label, row.source, scan.unscannable);
-        }
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -131,7 +126,10 @@ fn rows(file: &Path) -> Result<Vec<Row>, Failure> {
         }
         let row: Result<Row, _> = serde_json::from_str(&line);
         rows.push(row.map_err(|_| {
-            wrong(format!("line {}: a row has `source`, `label` (secret, near_miss, identifier, real) and `text_b64`", number + 1))
+            wrong(format!(
+                "line {}: a row has `source`, `label` (secret, near_miss, identifier, real) and `text_b64`",
+                number + 1
+            ))
         })?);
     }
     Ok(rows)

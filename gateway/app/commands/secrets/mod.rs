@@ -45,7 +45,9 @@ pub async fn run(global: &Global, secrets: Secrets) -> Outcome {
 
 /// The site's scanner where there is a data folder, else the shipped catalogue with a key that nobody keeps.
 fn scanner(global: &Global) -> Result<(Scanner, bool), Failure> {
-    let site = config(global).ok().filter(|config| config.setup.data_dir.join("keys").exists());
+    // A configuration that is there and broken is no reason to look for less.
+    let site = if global.config.exists() { Some(config(global)?) } else { None };
+    let site = site.filter(|config| config.setup.data_dir.join("keys").exists());
     let scanner = match &site {
         Some(config) => {
             let keys = Keys::open(&config.setup.data_dir)?;
@@ -68,7 +70,9 @@ fn scan(global: &Global, file: &Path) -> Outcome {
     };
     show(global, &scan);
     if !has_site {
-        tell(format_args!("no data folder: the shipped catalogue alone was used, and fingerprints are of this scan only"));
+        tell(format_args!(
+            "no data folder: the shipped catalogue alone was used, and fingerprints are of this scan only"
+        ));
     }
     Ok(match (scan.is_clean(), scan.suspicions.is_empty()) {
         (false, _) => NO,
@@ -104,7 +108,9 @@ fn formats(global: &Global) -> Outcome {
     let engine = Engine::shipped();
     if global.json {
         for format in engine.formats() {
-            say(json!({ "id": format.id, "provider": format.provider, "near": format.near, "tier": tier(format.is_weak) }));
+            say(
+                json!({ "id": format.id, "provider": format.provider, "near": format.near, "tier": tier(format.is_weak) }),
+            );
         }
         return Ok(0);
     }
@@ -173,15 +179,16 @@ async fn explain(global: &Global, fingerprint: &str) -> Outcome {
     }
     for record in &seen {
         let text = |pointer: &str| plain(record.pointer(pointer).and_then(Value::as_str).unwrap_or_default());
-        let all = ["/record/context/secret_findings", "/record/context/suspicions", "/record/secret_findings"];
+        let all = ["/context/secret_findings", "/context/suspicions", "/secret_findings"];
         let found = all.iter().filter_map(|pointer| record.pointer(pointer)?.as_array()).flatten();
         for finding in found.filter(|finding| finding["fingerprint"] == fingerprint) {
             let via = finding["via"].as_array().into_iter().flatten().filter_map(Value::as_str);
             say(format!(
                 "{}  {}  {}  {} at {} {}",
-                text("/record/ts"),
-                text("/record/worker"),
-                text("/record/id"),
+                text("/ts"),
+                text("/worker"),
+                // An outcome names its decision.
+                if record.get("decision").is_some_and(Value::is_string) { text("/decision") } else { text("/id") },
                 plain(finding["format"].as_str().unwrap_or_default()),
                 plain(finding["at"].as_str().unwrap_or_default()),
                 via.collect::<Vec<_>>().join(" › ")
@@ -189,7 +196,10 @@ async fn explain(global: &Global, fingerprint: &str) -> Outcome {
         }
     }
     if registered.is_null() && allowed.is_null() && seen.is_empty() {
-        return Err(Failure::no(format!("nothing is known of `{}`: it was not found, registered or allowed here", plain(fingerprint))));
+        return Err(Failure::no(format!(
+            "nothing is known of `{}`: it was not found, registered or allowed here",
+            plain(fingerprint)
+        )));
     }
     if registered.is_null() && allowed.is_null() {
         tell(format_args!(
@@ -218,7 +228,11 @@ async fn register(global: &Global, args: RegisterArgs) -> Outcome {
         say(&answer);
     } else {
         let kind = if args.canary { "canary" } else { "value" };
-        say(format!("{kind} `{}` is registered as {}", plain(&args.name), answer["fingerprint"].as_str().unwrap_or_default()));
+        say(format!(
+            "{kind} `{}` is registered as {}",
+            plain(&args.name),
+            answer["fingerprint"].as_str().unwrap_or_default()
+        ));
     }
     Ok(0)
 }

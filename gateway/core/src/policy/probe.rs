@@ -44,7 +44,11 @@ fn probes(case: &Case<'_>) -> Vec<(&'static str, Facts, Verdict)> {
     let plain = || facts(&case.target.input);
     let mut probes = vec![(
         "a secret passes",
-        Facts { acknowledged: true, findings: vec![Finding { format: "probe".into(), at: String::new(), fingerprint: None, via: Vec::new() }], ..plain() },
+        Facts {
+            acknowledged: true,
+            findings: vec![Finding { format: "probe".into(), at: String::new(), fingerprint: None, via: Vec::new() }],
+            ..plain()
+        },
         Verdict::Deny,
     )];
     probes.push(("`..` in a path, unattended", Facts { dot_segments: true, ..plain() }, Verdict::Escalate));

@@ -387,7 +387,10 @@ impl Snapshot {
             ("acknowledged".to_owned(), Expression::new_bool(facts.acknowledged)),
             ("mode".to_owned(), Expression::new_entity_uid(mode)),
             ("secret_findings".to_owned(), Expression::new_long(count(facts.findings.len()))),
-            ("secret_suspicions".to_owned(), Expression::new_long(i64::try_from(facts.suspicions.len()).unwrap_or(i64::MAX))),
+            (
+                "secret_suspicions".to_owned(),
+                Expression::new_long(i64::try_from(facts.suspicions.len()).unwrap_or(i64::MAX)),
+            ),
             (
                 "unseen".to_owned(),
                 Expression::new_set(facts.input.unseen.iter().map(|p| Expression::new_string(p.clone()))),
@@ -513,7 +516,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
                 paths: tool.paths.clone(),
                 header_params: tool.header_params(),
                 level: Level::default(),
-            inbound: Inbound::default(),
+                inbound: Inbound::default(),
                 action_lineage: actions(&format!("{name}/*"))?,
                 resource_parents: vec![server.clone()],
             });
@@ -547,7 +550,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
                 paths: Vec::new(),
                 header_params: Vec::new(),
                 level: Level::default(),
-            inbound: Inbound::default(),
+                inbound: Inbound::default(),
                 action_lineage: groups.iter().map(|g| uid("Action", g)).collect::<Result<_, _>>()?,
                 resource_parents: Vec::new(),
             });
@@ -563,7 +566,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
         paths: Vec::new(),
         header_params: Vec::new(),
         level: Level::default(),
-            inbound: Inbound::default(),
+        inbound: Inbound::default(),
         action_lineage: vec![uid("Action", "govern")?, uid("Action", "effect")?],
         resource_parents: Vec::new(),
     });

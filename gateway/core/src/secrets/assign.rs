@@ -35,17 +35,92 @@ pub(super) const NOUNS: [(&str, Noun); 13] = [
 
 /// Words of a name that say that its value is none.
 const HARMLESS: [&str; 60] = [
-    "hash", "sha", "sha1", "sha256", "sha512", "md5", "digest", "checksum", "integrity", "fingerprint", "public", "pub",
-    "commit", "etag", "cursor", "page", "next", "type", "expires", "expiry", "count", "limit", "name", "url", "uri", "path",
-    "file", "filename", "dir", "format", "length", "size", "max", "min", "idempotency", "primary", "foreign", "cache",
-    "object", "partition", "sort", "version", "at", "date", "time", "publishable", "author", "authority", "authors", "node",
-    "ref", "sri", "label", "field", "column", "index", "metadata", "passenger", "passengers", "passed",
+    "hash",
+    "sha",
+    "sha1",
+    "sha256",
+    "sha512",
+    "md5",
+    "digest",
+    "checksum",
+    "integrity",
+    "fingerprint",
+    "public",
+    "pub",
+    "commit",
+    "etag",
+    "cursor",
+    "page",
+    "next",
+    "type",
+    "expires",
+    "expiry",
+    "count",
+    "limit",
+    "name",
+    "url",
+    "uri",
+    "path",
+    "file",
+    "filename",
+    "dir",
+    "format",
+    "length",
+    "size",
+    "max",
+    "min",
+    "idempotency",
+    "primary",
+    "foreign",
+    "cache",
+    "object",
+    "partition",
+    "sort",
+    "version",
+    "at",
+    "date",
+    "time",
+    "publishable",
+    "author",
+    "authority",
+    "authors",
+    "node",
+    "ref",
+    "sri",
+    "label",
+    "field",
+    "column",
+    "index",
+    "metadata",
+    "passenger",
+    "passengers",
+    "passed",
 ];
 
 /// Texts that stand for a value.
 const STAND_INS: [&str; 22] = [
-    "placeholder", "example", "redacted", "dummy", "your_", "your-", "yourpass", "changeme", "change_me", "insert", "undefined",
-    "os.environ", "process.env", "getenv", "env.", "secrets.", "config.", "settings.", "[secret:", "xxxxx", "*****", ".....",
+    "placeholder",
+    "example",
+    "redacted",
+    "dummy",
+    "your_",
+    "your-",
+    "yourpass",
+    "changeme",
+    "change_me",
+    "insert",
+    "undefined",
+    "os.environ",
+    "process.env",
+    "getenv",
+    "env.",
+    "secrets.",
+    "config.",
+    "settings.",
+    "[secret:",
+    "xxxxx",
+    "*****",
+    ".....",
 ];
 
 /// The suspicious value that is assigned to the name around `noun`, if there is one.
@@ -56,12 +131,16 @@ pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<
     if !is_worth_it(&text[value.clone()]) {
         return None;
     }
-    let before = text[noun.start.saturating_sub(40)..noun.start].iter().rev().take_while(|byte| is_name(**byte)).count();
+    let before =
+        text[noun.start.saturating_sub(40)..noun.start].iter().rev().take_while(|byte| is_name(**byte)).count();
     let name = noun.start - before..end;
     let words = words(&text[name.clone()]);
     // Within a hash or a key, any three letters stand somewhere.
     let is_inside = roughness(&text[name.clone()]) > 0.45
-        || name.start.checked_sub(1).is_some_and(|before| matches!(text[before], b'+' | b'/') && name.len() > noun.len() + 12);
+        || name
+            .start
+            .checked_sub(1)
+            .is_some_and(|before| matches!(text[before], b'+' | b'/') && name.len() > noun.len() + 12);
     if is_inside {
         return None;
     }
@@ -82,20 +161,30 @@ fn is_worth_it(value: &[u8]) -> bool {
 fn says(word: &str, kind: Noun) -> bool {
     match kind {
         Noun::Password => {
-            (word.starts_with("pass") && !word.starts_with("passi") && !word.starts_with("passp") && !word.starts_with("passt"))
+            (word.starts_with("pass")
+                && !word.starts_with("passi")
+                && !word.starts_with("passp")
+                && !word.starts_with("passt"))
                 || word == "passphrase"
                 || word.contains("passw")
-                || word.ends_with("pass") && word.len() <= 10 && !["bypass", "compass", "surpass", "encompass"].contains(&word)
+                || word.ends_with("pass")
+                    && word.len() <= 10
+                    && !["bypass", "compass", "surpass", "encompass"].contains(&word)
                 || word.contains("pwd")
                 || word.contains("pswd")
         }
-        Noun::Token => ["secret", "token", "apikey", "credential", "salt", "creds", "signature"]
-            .iter()
-            .any(|noun| word.contains(noun))
-            || word == "auth"
-            || word == "access"
-            || word.ends_with("auth"),
-        Noun::Key => word == "key" || word.ends_with("key") && !["monkey", "turkey", "hotkey", "donkey", "passkey"].contains(&word),
+        Noun::Token => {
+            ["secret", "token", "apikey", "credential", "salt", "creds", "signature"]
+                .iter()
+                .any(|noun| word.contains(noun))
+                || word == "auth"
+                || word == "access"
+                || word.ends_with("auth")
+        }
+        Noun::Key => {
+            word == "key"
+                || word.ends_with("key") && !["monkey", "turkey", "hotkey", "donkey", "passkey"].contains(&word)
+        }
     }
 }
 
@@ -172,7 +261,8 @@ pub(super) fn value_after(text: &[u8], name_end: usize) -> Option<(Range<usize>,
         at += 6;
     }
     let quotes = skip(&mut at, 6, b"\"'`\\([{");
-    let quote = (quotes > 0).then(|| text[at - quotes..at].iter().rev().find(|byte| b"\"'`".contains(byte))).flatten().copied();
+    let quote =
+        (quotes > 0).then(|| text[at - quotes..at].iter().rev().find(|byte| b"\"'`".contains(byte))).flatten().copied();
     let length = match quote {
         Some(quote) => text[at..].iter().take(VALUE_MAX).take_while(|byte| **byte != quote && **byte != b'\n').count(),
         None => {
@@ -227,7 +317,8 @@ fn stands_in(value: &[u8]) -> bool {
     STAND_INS.iter().any(|stand_in| text.contains(stand_in))
         || text.starts_with(['$', '%', '<', '@', '{', '['])
             && variable.bytes().take_while(|byte| is_name(*byte) || *byte == b' ').count() + 2 >= variable.len()
-        || text.contains("()") || text.ends_with('(')
+        || text.contains("()")
+        || text.ends_with('(')
         || text.contains("://")
 }
 

@@ -125,7 +125,8 @@ impl Runs {
     pub(super) fn open(&self, text: &[u8]) -> Option<usize> {
         let (run, _) = self.encoded.last()?;
         // A folded one goes on in the next line.
-        let is_between = run.len() >= LINE_MIN && text.len() - run.end <= BETWEEN_MAX && text[run.end..].iter().all(is_between);
+        let is_between =
+            run.len() >= LINE_MIN && text.len() - run.end <= BETWEEN_MAX && text[run.end..].iter().all(is_between);
         (run.end == text.len() || is_between).then_some(run.start)
     }
 
@@ -209,7 +210,8 @@ fn wide(bytes: &[u8]) -> usize {
 }
 
 fn hex(run: &[u8]) -> Vec<u8> {
-    let digits: Vec<u8> = run.iter().filter_map(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8).collect();
+    let digits: Vec<u8> =
+        run.iter().filter_map(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8).collect();
     digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
@@ -243,7 +245,8 @@ const SAMPLE: usize = 18;
 /// Both alphabets at once, without padding, from the character where it begins to make sense: what stands before it, as in
 /// a path, may be of the alphabet as well.
 fn base64(run: &[u8]) -> Vec<u8> {
-    let parts = run.iter().take(PHASES_WITHIN).enumerate().filter(|(_, byte)| b"/-_+".contains(byte)).map(|(at, _)| at + 1);
+    let parts =
+        run.iter().take(PHASES_WITHIN).enumerate().filter(|(_, byte)| b"/-_+".contains(byte)).map(|(at, _)| at + 1);
     let starts = (0..4).chain(parts).filter(|start| run.len() - start >= RUN_MIN).take(PHASES_MAX);
     let is_text = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t' | 0 | 128..);
     let phase = starts.into_iter().find(|start| octets(&run[*start..]).take(SAMPLE).all(is_text)).unwrap_or(0);
@@ -319,7 +322,9 @@ pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Ve
 /// One escape: its length, and what it stands for.
 fn one(text: &[u8]) -> Option<(usize, Plain)> {
     let number = |digits: &[u8], radix: u32| {
-        let digit = |number: Option<u32>, byte: &u8| number?.checked_mul(radix)?.checked_add(char::from(*byte).to_digit(radix)?);
+        let digit = |number: Option<u32>, byte: &u8| {
+            number?.checked_mul(radix)?.checked_add(char::from(*byte).to_digit(radix)?)
+        };
         digits.iter().fold((!digits.is_empty()).then_some(0), digit)
     };
     match text {

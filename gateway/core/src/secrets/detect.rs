@@ -42,9 +42,15 @@ const BEGINNING_MAX: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
 enum What {
-    Shape { format: usize, shape: usize, literal: usize },
+    Shape {
+        format: usize,
+        shape: usize,
+        literal: usize,
+    },
     /// The formats with this companion word, as an index into [`Detectors::groups`].
-    Near { group: usize },
+    Near {
+        group: usize,
+    },
     Structure(Structure),
     Noun(Noun),
     Pack(usize),
@@ -133,8 +139,18 @@ impl Detectors {
             always.extend(pack.keywords.is_empty().then_some(at));
         }
         let keywords: Vec<Vec<u8>> = by_text.keys().cloned().collect();
-        let automaton = dfa::Builder::new().ascii_case_insensitive(true).match_kind(MatchKind::Standard).build(&keywords)?;
-        Ok(Self { formats, packs, always, automaton, actions: by_text.into_values().collect(), groups, beginnings, keywords })
+        let automaton =
+            dfa::Builder::new().ascii_case_insensitive(true).match_kind(MatchKind::Standard).build(&keywords)?;
+        Ok(Self {
+            formats,
+            packs,
+            always,
+            automaton,
+            actions: by_text.into_values().collect(),
+            groups,
+            beginnings,
+            keywords,
+        })
     }
 
     /// Where `text` ends with the beginning of a token: with less than the text by which it would be found.
@@ -185,7 +201,8 @@ impl Detectors {
         found: &mut impl FnMut(Match<'d>),
     ) -> Option<usize> {
         let text = Text::new(bytes, gaps);
-        let mut look = Look { detectors: self, text, scope, open: None, packs: BTreeSet::new(), words: near::Words::default() };
+        let mut look =
+            Look { detectors: self, text, scope, open: None, packs: BTreeSet::new(), words: near::Words::default() };
         self.each_keyword(bytes, |keyword, hit| {
             let action = &self.actions[keyword];
             for what in &action.forwards {
@@ -204,7 +221,13 @@ impl Detectors {
                 let pack = &self.packs[pack];
                 pack.find(bytes, |span| {
                     let tier = if pack.is_weak { Tier::Suspicion } else { Tier::Finding };
-                    found(Match { format: &pack.id, tier, value: bytes[span.clone()].to_vec(), span, backwards: false });
+                    found(Match {
+                        format: &pack.id,
+                        tier,
+                        value: bytes[span.clone()].to_vec(),
+                        span,
+                        backwards: false,
+                    });
                 });
             }
         }
@@ -366,7 +389,10 @@ impl<'d> Look<'d, '_> {
 fn is_stamped(text: Text<'_>, at: usize) -> bool {
     let (from, to) = (at.saturating_sub(96), text.len().min(at + 7));
     let before = text.slice(from, to);
-    before.windows(8).rposition(|stamp| stamp == b"[secret:").is_some_and(|stamp| !before[stamp..at - from].contains(&b']'))
+    before
+        .windows(8)
+        .rposition(|stamp| stamp == b"[secret:")
+        .is_some_and(|stamp| !before[stamp..at - from].contains(&b']'))
 }
 
 /// Whether a value looks as if a generator had made it.

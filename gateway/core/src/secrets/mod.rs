@@ -191,9 +191,10 @@ impl Engine {
     /// Prepares everything. `keys` are random bytes that nobody else needs; `key` makes fingerprints.
     pub fn new(sources: Sources, keys: [u8; 56], key: &MacKey) -> Result<Self, Unusable> {
         let Sources { rules, values, allowed, without_catalogue } = sources;
-        let rules = rules.iter().enumerate().map(|(index, rule)| {
-            pack::Compiled::new(rule).map_err(|why| Unusable::Rule { index, why })
-        });
+        let rules = rules
+            .iter()
+            .enumerate()
+            .map(|(index, rule)| pack::Compiled::new(rule).map_err(|why| Unusable::Rule { index, why }));
         let rules: Vec<_> = rules.collect::<Result<_, _>>()?;
         let detectors = if rules.is_empty() && !without_catalogue {
             Arc::clone(&SHIPPED)
@@ -326,7 +327,9 @@ impl Scanner {
     pub fn is_plain(&self, text: &str) -> bool {
         let engine = self.engine();
         let mut is_plain = true;
-        engine.detectors.find(text.as_bytes(), &Gaps::NONE, Scope::Typed, &mut |found| is_plain &= found.tier < Tier::Finding);
+        engine
+            .detectors
+            .find(text.as_bytes(), &Gaps::NONE, Scope::Typed, &mut |found| is_plain &= found.tier < Tier::Finding);
         engine.registered.find(text.as_bytes(), |_, _| is_plain = false);
         is_plain
     }

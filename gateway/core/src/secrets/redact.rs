@@ -1,4 +1,4 @@
-//! An answer with every secret value in it replaced, and every other byte as it was.
+//! An answer with every secret value in it replaced, and every string without one as it was, byte for byte.
 
 use super::Scanner;
 use crate::json::{self, Json, Limits};

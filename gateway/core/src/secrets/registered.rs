@@ -4,8 +4,8 @@
 //! at in every fifth place: eight bytes from there lie inside any twelve. What passes that filter is looked up by a keyed hash
 //! of the window, and confirmed by HMAC-SHA-256.
 
-use super::random::{distinct, entropy, roughness};
 use super::fold;
+use super::random::{distinct, entropy, roughness};
 use crate::mac::MacKey;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use std::collections::{HashMap, HashSet};
@@ -277,7 +277,11 @@ impl Registered {
         (text.len().saturating_sub(PLAIN_MIN - 1)..text.len()).find(|at| {
             let rest = &text[*at..];
             let begins = rest.first_chunk::<START>().is_some_and(|start| self.starts.contains(&self.start(*start)));
-            let is_one = || self.windows.get(&self.hash(rest)).is_some_and(|all| all.iter().any(|one| one.tag == self.tag(&rest[..WINDOW])));
+            let is_one = || {
+                self.windows
+                    .get(&self.hash(rest))
+                    .is_some_and(|all| all.iter().any(|one| one.tag == self.tag(&rest[..WINDOW])))
+            };
             begins && (rest.len() < WINDOW || is_one())
         })
     }

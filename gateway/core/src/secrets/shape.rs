@@ -154,9 +154,10 @@ impl<'t> Attempt<'t> {
 fn begins_outside(rest: &[Part], set: Set) -> bool {
     match rest.first() {
         Some(Part::Literal(literals)) => literals.iter().all(|literal| {
-            literal.text.first().is_some_and(|byte| {
-                !set.has(*byte) && !(literal.any_case && set.has(byte.to_ascii_lowercase() ^ 0x20))
-            })
+            literal
+                .text
+                .first()
+                .is_some_and(|byte| !set.has(*byte) && !(literal.any_case && set.has(byte.to_ascii_lowercase() ^ 0x20)))
         }),
         _ => false,
     }
@@ -211,7 +212,13 @@ impl Shape {
     }
 
     /// The longest token whose anchor, by this literal, stands at `at`.
-    pub(super) fn around(&self, attempt: &Attempt<'_>, at: usize, literal: usize, edges: Edges) -> Option<(usize, usize)> {
+    pub(super) fn around(
+        &self,
+        attempt: &Attempt<'_>,
+        at: usize,
+        literal: usize,
+        edges: Edges,
+    ) -> Option<(usize, usize)> {
         // Candidates are found in any case.
         let Some(Part::Literal(literals)) = self.anchor.map(|anchor| &self.parts[anchor]) else { return None };
         if !attempt.literal(&literals[literal], at) {

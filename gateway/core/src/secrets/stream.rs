@@ -207,7 +207,8 @@ impl Channel {
             return;
         }
         let via = hit.via.iter().map(|step| step.name().to_owned()).collect();
-        let finding = Finding { format: hit.format.clone(), at: self.name.clone(), fingerprint: Some(fingerprint), via };
+        let finding =
+            Finding { format: hit.format.clone(), at: self.name.clone(), fingerprint: Some(fingerprint), via };
         scan.add(finding, hit.tier);
         if hit.tier < Tier::Finding {
             return;
@@ -245,7 +246,8 @@ impl Channel {
     /// The text at `span` as it goes on; nothing when that is as it came.
     fn go(&mut self, span: Range<usize>) -> Option<String> {
         self.gone = self.gone.max(span.end);
-        let mut inside = self.replaced.iter().filter(|(value, _)| value.start < span.end && span.start < value.end).peekable();
+        let mut inside =
+            self.replaced.iter().filter(|(value, _)| value.start < span.end && span.start < value.end).peekable();
         inside.peek()?;
         let (mut text, mut done) = (String::new(), span.start);
         for (value, stamp) in inside {

@@ -1,6 +1,6 @@
 use super::registered::Registration;
-use super::tests::KEYS;
 use super::stream::{Flow, HELD_MAX, Piece, Released, Stream};
+use super::tests::KEYS;
 use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -45,7 +45,8 @@ fn run(scanner: &Arc<Scanner>, pieces: &[&str], replaces: bool) -> (Option<Strin
 }
 
 fn kinds(scan: &Scan) -> Vec<(String, Option<String>)> {
-    let mut kinds: Vec<_> = scan.findings.iter().map(|found| (found.format.clone(), found.fingerprint.clone())).collect();
+    let mut kinds: Vec<_> =
+        scan.findings.iter().map(|found| (found.format.clone(), found.fingerprint.clone())).collect();
     kinds.sort();
     kinds.dedup();
     kinds

@@ -105,7 +105,8 @@ fn private_key(text: &[u8], start: usize) -> (Option<Found>, bool) {
 /// Lines of base64 from `start` on.
 fn lines_of_base64(text: &[u8], start: usize) -> Option<Range<usize>> {
     let first = text[start..].iter().position(|byte| *byte == b'\n').map(|at| start + at + 1)?;
-    let length = text[first..].iter().take(PEM_MAX).take_while(|byte| is_base64(**byte) || byte.is_ascii_whitespace()).count();
+    let length =
+        text[first..].iter().take(PEM_MAX).take_while(|byte| is_base64(**byte) || byte.is_ascii_whitespace()).count();
     (length >= BODY_MIN).then_some(first..first + length)
 }
 
@@ -121,7 +122,8 @@ fn credential_uri(text: &[u8], separator: Range<usize>) -> (Option<Found>, bool)
     let ends = |byte: u8| byte.is_ascii_whitespace() || b"\"'`<>".contains(&byte);
     if !rest.contains(&b'@') {
         // A path ends what could be a password, or nearly always.
-        let is_open = authority + rest.len() == text.len() && !rest.iter().any(|byte| ends(*byte) || b"/?#".contains(byte));
+        let is_open =
+            authority + rest.len() == text.len() && !rest.iter().any(|byte| ends(*byte) || b"/?#".contains(byte));
         return (None, is_open);
     }
     let whole = rest.iter().position(|byte| ends(*byte)).unwrap_or(rest.len());
@@ -129,7 +131,8 @@ fn credential_uri(text: &[u8], separator: Range<usize>) -> (Option<Found>, bool)
     // A password may hold a `/` or an `@` that nobody encoded: the last `@` before a path counts, else the last one.
     let path = rest[..whole].iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(whole);
     let at = rest[..path].iter().rposition(|byte| *byte == b'@');
-    let at = at.or_else(|| rest[..whole].iter().rposition(|byte| *byte == b'@').filter(|at| has_host(&rest[at + 1..whole])));
+    let at =
+        at.or_else(|| rest[..whole].iter().rposition(|byte| *byte == b'@').filter(|at| has_host(&rest[at + 1..whole])));
     let Some(at) = at else { return (None, is_open) };
     let Some(colon) = rest[..at].iter().position(|byte| *byte == b':') else {
         // A token alone, as in `https://TOKEN@host`.
@@ -152,8 +155,10 @@ fn has_host(after: &[u8]) -> bool {
 fn stands_in(value: &[u8]) -> bool {
     let first = value.first().copied().unwrap_or_default();
     distinct(value) == 1
-        || (b"$<{[%*".contains(&first) && value.iter().skip(1).all(|byte| byte.is_ascii_alphanumeric() || b"_-<>{}[]()$*.:/@ ".contains(byte)))
-        || [&b"password"[..], b"pass", b"pwd", b"secret", b"token", b"xxx", b"..."].contains(&&value.to_ascii_lowercase()[..])
+        || (b"$<{[%*".contains(&first)
+            && value.iter().skip(1).all(|byte| byte.is_ascii_alphanumeric() || b"_-<>{}[]()$*.:/@ ".contains(byte)))
+        || [&b"password"[..], b"pass", b"pwd", b"secret", b"token", b"xxx", b"..."]
+            .contains(&&value.to_ascii_lowercase()[..])
 }
 
 /// A header's credentials ([RFC 6750 §2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)).
@@ -185,9 +190,11 @@ fn basic(text: &[u8], start: usize) -> Option<Found> {
 fn user_option(text: &[u8], trigger: Range<usize>) -> Option<Found> {
     let before = text[trigger.start.saturating_sub(200)..trigger.start].to_ascii_lowercase();
     // A command goes on behind a backslash at the end of its line.
-    let line = before.iter().enumerate().rev().find(|(at, byte)| {
-        **byte == b'\n' && !before[..*at].trim_ascii_end().ends_with(b"\\")
-    });
+    let line = before
+        .iter()
+        .enumerate()
+        .rev()
+        .find(|(at, byte)| **byte == b'\n' && !before[..*at].trim_ascii_end().ends_with(b"\\"));
     let line = &before[line.map_or(0, |(at, _)| at)..];
     if !line.windows(4).any(|word| word == b"curl" || word == b"wget") {
         return None;
@@ -211,7 +218,9 @@ const MANIFEST_MAX: usize = 2048;
 fn kubernetes(text: &[u8], kind: usize) -> Option<Found> {
     let (first, last) = (kind.saturating_sub(MANIFEST_MAX), text.len().min(kind + MANIFEST_MAX));
     let around = &text[first..last];
-    let data = around.windows(5).position(|word| word.eq_ignore_ascii_case(b"data:") || word.eq_ignore_ascii_case(b"data\""))?;
+    let data = around
+        .windows(5)
+        .position(|word| word.eq_ignore_ascii_case(b"data:") || word.eq_ignore_ascii_case(b"data\""))?;
     let mut at = data + 5;
     while let Some(colon) = around[at..].iter().position(|byte| *byte == b':') {
         let start = at + colon + 1;

@@ -82,7 +82,10 @@ fn disguises(text: &str) -> Vec<(&'static str, serde_json::Value)> {
         ("base64", json!({ "text": STANDARD.encode(text) })),
         ("base64url", json!({ "text": URL_SAFE_NO_PAD.encode(text) })),
         ("base64 twice", json!({ "text": STANDARD.encode(STANDARD.encode(text)) })),
-        ("base64 in a sentence", json!({ "text": format!("it is {} there", STANDARD.encode(format!("see {text} !"))) })),
+        (
+            "base64 in a sentence",
+            json!({ "text": format!("it is {} there", STANDARD.encode(format!("see {text} !"))) }),
+        ),
         ("hex", json!({ "text": text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>() })),
         ("percent", json!({ "text": text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>() })),
         ("escapes", json!({ "text": escaped })),
@@ -90,7 +93,10 @@ fn disguises(text: &str) -> Vec<(&'static str, serde_json::Value)> {
         ("full width", json!({ "text": wide })),
         ("lookalikes", json!({ "text": alike })),
         ("spaces", json!({ "text": spaced })),
-        ("lines", json!({ "text": text.as_bytes().chunks(6).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\n  ") })),
+        (
+            "lines",
+            json!({ "text": text.as_bytes().chunks(6).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\n  ") }),
+        ),
         ("adjacent strings", json!({ "parts": [&text[..middle], &text[middle..]] })),
         ("backwards", json!({ "text": text.chars().rev().collect::<String>() })),
     ]
@@ -226,7 +232,9 @@ fn x09_near_misses_of_each_format_are_not_found() {
     let mut wrong = Vec::new();
     for format in shipped_formats() {
         for shape in &format.shapes {
-            let Some(last) = shape.parts.iter().rposition(|part| matches!(part, Part::Run { min: 2.., .. })) else { continue };
+            let Some(last) = shape.parts.iter().rposition(|part| matches!(part, Part::Run { min: 2.., .. })) else {
+                continue;
+            };
             // One character too few in its last run.
             let mut short = shape.clone();
             if let Part::Run { min, max, .. } = &mut short.parts[last] {
@@ -242,7 +250,10 @@ fn x09_near_misses_of_each_format_are_not_found() {
                 let attempt = shape::Attempt::new(text::Text::new(&token, &gaps));
                 (0..token.len()).any(|at| other.at(&attempt, at, format.edges).is_some())
             });
-            let found = scan.findings.iter().find(|finding| finding.format == format.id && finding.fingerprint.as_ref() == Some(&tag));
+            let found = scan
+                .findings
+                .iter()
+                .find(|finding| finding.format == format.id && finding.fingerprint.as_ref() == Some(&tag));
             if let Some(finding) = found.filter(|_| !others) {
                 wrong.push(format!("{} {finding:?}: {text}", format.id));
             }
@@ -264,7 +275,10 @@ fn x09_a_registered_value_is_found_in_each_disguise() {
         let scanner = with_values(&[("the_key", &value)]);
         for (disguise, json) in disguises(&value) {
             let scan = scanner.scan(&read(&json), "");
-            assert!(scan.findings.iter().any(|f| f.format == "registered_value"), "{disguise}: {value:?}: {json}: {scan:?}");
+            assert!(
+                scan.findings.iter().any(|f| f.format == "registered_value"),
+                "{disguise}: {value:?}: {json}: {scan:?}"
+            );
             assert!(!format!("{scan:?}").contains(&value));
         }
     }
@@ -308,7 +322,9 @@ fn a_passphrase_is_found_and_its_words_alone_are_not() {
 fn a_connection_string_is_not_found_by_its_scheme() {
     let scanner = with_values(&[("db", "postgres://app:x9Kq2Lm7Rt4Wz@db.internal.example/orders")]);
     assert_eq!(scanner.scan_text("x9Kq2Lm7Rt4Wz@db", "").findings.len(), 1);
-    for text in ["postgres://app:", "db.internal.example/orders is where it lives", "postgres://app@db.internal.example"] {
+    for text in
+        ["postgres://app:", "db.internal.example/orders is where it lives", "postgres://app@db.internal.example"]
+    {
         assert!(scanner.scan_text(text, "").findings.is_empty(), "{text}");
     }
 }
@@ -332,9 +348,13 @@ fn one_value_has_one_fingerprint_however_it_is_hidden() {
 #[test]
 fn x09_a_finding_says_where_and_how() {
     let scanner = shipped();
-    let scan = scanner.scan(&read(&json!({ "a/b": [1, { "c": STANDARD.encode(json!({ "t": token() }).to_string()) }] })), "/params");
+    let scan = scanner
+        .scan(&read(&json!({ "a/b": [1, { "c": STANDARD.encode(json!({ "t": token() }).to_string()) }] })), "/params");
     assert_eq!(scan.findings.len(), 1);
-    assert_eq!((scan.findings[0].at.as_str(), scan.findings[0].via.join(" ")), ("/params/a~1b/1/c", "base64".to_owned()));
+    assert_eq!(
+        (scan.findings[0].at.as_str(), scan.findings[0].via.join(" ")),
+        ("/params/a~1b/1/c", "base64".to_owned())
+    );
     let name = read(&json!({ token(): 1 }));
     let scan = scanner.scan(&name, "");
     assert_eq!(scan.findings[0].at, "/[secret:github_personal_access_token]");
@@ -387,7 +407,8 @@ fn allowed_fingerprints_pass_until_they_end_and_registered_values_never_do() {
     let until: Timestamp = "2026-12-01T00:00:00Z".parse().unwrap();
     let value = "mF3kQ9zX7pL2vB8nR4tW6yH1";
     let allowed = [(key().tag(token().as_bytes()), Some(until)), (key().tag(value.as_bytes()), None)];
-    let values = vec![Registration { name: "v".into(), canary: false, value: Zeroizing::new(value.as_bytes().to_vec()) }];
+    let values =
+        vec![Registration { name: "v".into(), canary: false, value: Zeroizing::new(value.as_bytes().to_vec()) }];
     let sources = Sources { allowed: allowed.into_iter().collect(), values, ..Sources::default() };
     let scanner = Scanner::new(Engine::new(sources, KEYS, &key()).unwrap(), key());
     scanner.tick("2026-11-30T00:00:00Z".parse().unwrap());
@@ -409,7 +430,14 @@ fn x09_a_payload_made_to_be_endless_is_unscannable_and_ends() {
     let scan = scanner.scan_text(&bomb, "");
     assert!(scan.unscannable && !scan.is_clean());
     assert_eq!(scan.outbound("/x").findings, [Finding::unscannable("/x")]);
-    for text in ["[".repeat(10_000), "{\"a\":".repeat(10_000), "\u{fffd}".repeat(1000), "\\ud800".repeat(1000), "%".repeat(10_000), "&#".repeat(10_000)] {
+    for text in [
+        "[".repeat(10_000),
+        "{\"a\":".repeat(10_000),
+        "\u{fffd}".repeat(1000),
+        "\\ud800".repeat(1000),
+        "%".repeat(10_000),
+        "&#".repeat(10_000),
+    ] {
         let _ = scanner.scan_text(&text, "");
     }
 }
@@ -445,7 +473,10 @@ fn a_broken_rule_of_a_pack_is_refused_without_its_text() {
 #[test]
 fn w04_redacting_replaces_the_value_and_no_other_byte() {
     let scanner = with_values(&[("the_key", "mF3kQ9zX7pL2vB8nR4tW6yH1")]);
-    let raw = format!(r#"{{"jsonrpc":"2.0", "id":1,"result":{{"n":1.50,"content":[{{"text":"a \u0067{} b"}}]}}}}"#, &token()[1..]);
+    let raw = format!(
+        r#"{{"jsonrpc":"2.0", "id":1,"result":{{"n":1.50,"content":[{{"text":"a \u0067{} b"}}]}}}}"#,
+        &token()[1..]
+    );
     let (out, body) = redact::answer(&scanner, &raw, false).unwrap();
     let stamp = format!("[secret:github_personal_access_token:{}]", key().tag(token().as_bytes()));
     assert_eq!(out, raw.replace(&format!("\\u0067{}", &token()[1..]), &stamp));

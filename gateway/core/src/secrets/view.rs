@@ -104,7 +104,8 @@ impl<'e> Pass<'e> {
                 via.extend(found.backwards.then_some(Step::Backwards));
                 let (span, is_exact) = origin.of(&found.span);
                 let value = Zeroizing::new(found.value);
-                let hit = Hit { format: found.format.to_owned(), tier: found.tier, span, is_exact, via, value, known: None };
+                let hit =
+                    Hit { format: found.format.to_owned(), tier: found.tier, span, is_exact, via, value, known: None };
                 keep(hits, hit);
             }
         });
@@ -115,8 +116,15 @@ impl<'e> Pass<'e> {
                 let format = if known.canary { "canary" } else { "registered_value" };
                 let value = Zeroizing::new(text[span.clone()].to_vec());
                 let (span, is_exact) = origin.of(&span);
-                let hit =
-                    Hit { format: format.to_owned(), tier: Tier::Finding, span, is_exact, via, value, known: Some(known.clone()) };
+                let hit = Hit {
+                    format: format.to_owned(),
+                    tier: Tier::Finding,
+                    span,
+                    is_exact,
+                    via,
+                    value,
+                    known: Some(known.clone()),
+                };
                 keep(hits, hit);
             }
         });
@@ -195,7 +203,9 @@ fn keep(hits: &mut Vec<Hit>, hit: Hit) {
         if hits.iter().any(|other| is_same(other) && overlaps(other)) {
             return;
         }
-        hits.retain(|other| other.known.is_some() || other.span.start < hit.span.start || hit.span.end < other.span.end);
+        hits.retain(|other| {
+            other.known.is_some() || other.span.start < hit.span.start || hit.span.end < other.span.end
+        });
         hits.push(hit);
         return;
     }

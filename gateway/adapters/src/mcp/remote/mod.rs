@@ -327,7 +327,9 @@ impl<P: Ports + 'static> Remote<P> {
     pub async fn listen(self: &Arc<Self>, headers: &HeaderMap) -> Response {
         self.touch();
         let headers = headers::for_server(headers, false);
-        if headers::to_scan(&headers).is_some_and(|texts| !self.link.passage.scanner().scan(&texts, "/headers").is_clean()) {
+        if headers::to_scan(&headers)
+            .is_some_and(|texts| !self.link.passage.scanner().scan(&texts, "/headers").is_clean())
+        {
             return StatusCode::BAD_REQUEST.into_response();
         }
         if self.listening.load(Ordering::Acquire) >= LISTENING_MAX {
@@ -382,7 +384,9 @@ impl<P: Ports + 'static> Remote<P> {
     /// Ends the session, if the server lets it.
     pub async fn end(&self, headers: &HeaderMap) -> Response {
         let headers = headers::for_server(headers, false);
-        if headers::to_scan(&headers).is_some_and(|texts| !self.link.passage.scanner().scan(&texts, "/headers").is_clean()) {
+        if headers::to_scan(&headers)
+            .is_some_and(|texts| !self.link.passage.scanner().scan(&texts, "/headers").is_clean())
+        {
             return StatusCode::BAD_REQUEST.into_response();
         }
         let sent = self.http.send(Method::DELETE, &headers, String::new());

@@ -180,7 +180,8 @@ impl<P: Ports + 'static> Remote<P> {
 
     /// A large final message in a stream of events.
     async fn pass_event(&self, call: &Call<'_>, first: Vec<u8>, mut stream: Stream) -> Reply {
-        let (mut large, mut passing, mut begun) = (Large::default(), Passing::new(self.link.passage.scanner().clone()), false);
+        let (mut large, mut passing, mut begun) =
+            (Large::default(), Passing::new(self.link.passage.scanner().clone()), false);
         let mut bytes = first;
         loop {
             let (data, after) = large.push(&bytes);
