@@ -38,18 +38,23 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 #[test]
 fn core_depends_on_no_crate_that_could_do_io() {
     let allowed = [
+        "aho-corasick",
         "base64",
         "cedar-policy",
         "crc32c",
+        "crc32fast",
         "ed25519-dalek",
         "hmac",
         "jiff",
+        "memchr",
         "miette",
         "regex",
         "serde",
         "serde_json",
         "sha2",
         "thiserror",
+        "unicode-normalization",
+        "unicode-security",
         "zeroize",
     ];
     let there = dependencies("gateway/core/Cargo.toml");
@@ -67,7 +72,8 @@ fn core_depends_on_no_crate_that_could_do_io() {
         "Timestamp::now",
     ] {
         for (path, text) in sources("gateway/core/src") {
-            assert!(!code(&text).contains(word), "`{word}` in {}", path.display());
+            let is_test = path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("tests.rs"));
+            assert!(is_test || !code(&text).contains(word), "`{word}` in {}", path.display());
         }
     }
 }

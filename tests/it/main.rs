@@ -26,6 +26,7 @@ mod oracle;
 mod peers;
 mod review;
 mod schemas;
+mod secrets;
 mod support;
 mod support_policy;
 mod upstream;

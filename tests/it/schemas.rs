@@ -45,9 +45,9 @@ fn records_of_every_version_are_read_and_are_as_their_schema_says() {
 
 #[test]
 fn a_record_of_a_newer_version_says_so_whatever_it_holds() {
-    for text in [r#"{"v":3,"ts":"2026-11-21T08:00:00Z","kind":"thought","x":1}"#, r#"{"v":300,"whatever":[]}"#] {
+    for text in [r#"{"v":4,"ts":"2026-11-21T08:00:00Z","kind":"thought","x":1}"#, r#"{"v":300,"whatever":[]}"#] {
         let said = Record::from_bytes(text.as_bytes()).unwrap_err();
-        assert!(matches!(said, Unreadable::Version(3 | 300)), "{said}");
+        assert!(matches!(said, Unreadable::Version(4 | 300)), "{said}");
     }
     assert!(matches!(Record::from_bytes(b"{}").unwrap_err(), Unreadable::Json(_)));
 }
@@ -67,7 +67,10 @@ async fn what_a_gateway_writes_and_answers_is_as_the_schemas_say() {
     for (path, operations) in spec["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap().iter().filter(|(_, o)| o["operationId"].is_string())
         {
-            let url = format!("http://localhost{}", path.replace("{id}", "none").replace("{name}", "none"));
+            let url = format!(
+                "http://localhost{}",
+                path.replace("{id}", "none").replace("{name}", "none").replace("{fingerprint}", "none")
+            );
             let request = http.request(method.to_uppercase().parse().unwrap(), &url).bearer_auth(token.trim());
             let answer = request.send().await.unwrap();
             let status = answer.status().as_u16().to_string();
@@ -82,7 +85,8 @@ async fn what_a_gateway_writes_and_answers_is_as_the_schemas_say() {
         }
     }
     // And nothing is there that the document does not know.
-    let sources = ["operator", "audit"].map(|name| read(&format!("gateway/adapters/src/http/{name}.rs"))).concat();
+    let sources =
+        ["operator", "audit", "secrets"].map(|name| read(&format!("gateway/adapters/src/http/{name}.rs"))).concat();
     let routed = sources.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
     for path in routed {
         assert!(spec["paths"].get(path).is_some(), "`{path}` is not in the document");

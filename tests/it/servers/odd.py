@@ -18,7 +18,7 @@ TOOLS = [
     tool("mark", marker=text), tool("echo", text=text), tool("die"), tool("garbage"), tool("never"), tool("twice_named"),
     tool("leak"), tool("long", bytes={"type": "integer"}), tool("ask", method=text), tool("wait", seconds={"type": "number"}),
     tool("number", n={"type": "integer"}, opt_f={"type": "number"}), tool("free", opt_data={"type": "object"}),
-    tool("fail"), tool("environment"),
+    tool("fail"), tool("environment"), tool("told"),
 ]
 if len(sys.argv) > 2 and sys.argv[2] == "changed":
     TOOLS[1]["description"] = "echo, and now a little more"
@@ -57,6 +57,9 @@ def call(asked):
         result(asked, "waited")
     elif name == "fail":
         result(asked, "it failed", isError=True)
+    elif name == "told":
+        with open(sys.argv[1] + ".told") as told:
+            send({"jsonrpc": "2.0", "id": asked["id"], "result": json.load(told)})
     elif name == "environment":
         result(asked, " ".join(sorted(os.environ)))
     else:

@@ -1,5 +1,6 @@
 //! Runs of an encoding in a text, and what they stand for.
 
+use super::text::Gaps;
 use std::ops::Range;
 
 /// How something was hidden.
@@ -274,16 +275,25 @@ const BEFORE: usize = 96;
 /// Bytes around an escape that are read at most.
 const AROUND_MAX: usize = 64 << 10;
 
+/// A part of a text, unescaped.
+#[derive(Debug)]
+pub(super) struct Unescaped {
+    pub(super) span: Range<usize>,
+    pub(super) bytes: Vec<u8>,
+    /// Where in the text its bytes stand.
+    pub(super) places: Gaps,
+}
+
 /// The parts of a text that have an escape in them, unescaped.
-pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Vec<u8>)> {
-    let mut parts: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
+pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<Unescaped> {
+    let mut parts: Vec<Unescaped> = Vec::new();
     let mut at = 0;
     while let Some(place) = escapes.get(at) {
         let Some(start) = one(&text[*place..]).map(|_| *place) else {
             at += 1;
             continue;
         };
-        let floor = start.saturating_sub(BEFORE).max(parts.last().map_or(0, |(span, _)| span.end));
+        let floor = start.saturating_sub(BEFORE).max(parts.last().map_or(0, |part| part.span.end));
         let mut next = at;
         let ends = |byte: &u8| byte.is_ascii_whitespace();
         let limit = text.len().min(start + AROUND_MAX);
@@ -297,13 +307,16 @@ pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Ve
                 None => break,
             }
         }
-        let mut plain = Vec::with_capacity(end - floor);
+        let (mut plain, mut places) = (Vec::with_capacity(end - floor), Gaps::spelling());
         let mut read = floor;
+        places.push(0, floor);
         while read < end {
             match one(&text[read..end.max((read + 12).min(text.len()))]) {
                 Some((length, bytes)) => {
+                    places.push(plain.len(), read);
                     plain.extend_from_slice(bytes.get());
                     read += length;
+                    places.push(plain.len(), read);
                 }
                 None => {
                     plain.push(text[read]);
@@ -312,7 +325,7 @@ pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<(Range<usize>, Ve
             }
         }
         let end = end.max(read);
-        parts.push((floor..end, plain));
+        parts.push(Unescaped { span: floor..end, bytes: plain, places });
         at = next.max(at + 1);
         at += escapes[at..].iter().take_while(|place| **place < end).count();
     }

@@ -36,12 +36,24 @@ pub(super) fn prepare() {
 
 /// Appends `text` folded to `folded`, and tells whether ASCII came of it or something went: if not, there is nothing new to find.
 pub(super) fn fold(text: &str, folded: &mut Vec<u8>) -> bool {
+    fold_with(text, folded, |_, _| {})
+}
+
+/// The same, and `moved` is told of each place behind which bytes stand elsewhere than before: the new one and the old one.
+pub(super) fn fold_with(text: &str, folded: &mut Vec<u8>, mut moved: impl FnMut(usize, usize)) -> bool {
     let mut changed = false;
-    for c in text.chars() {
+    let mut is_behind = true;
+    for (at, c) in text.char_indices() {
         if c.is_ascii() {
+            if is_behind {
+                moved(folded.len(), at);
+            }
+            is_behind = false;
             folded.push(c as u8);
             continue;
         }
+        moved(folded.len(), at);
+        is_behind = true;
         let known = usize::try_from(u32::from(c)).ok().and_then(|code| PLANE.get(code)).copied();
         match known {
             Some(0) => folded.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),

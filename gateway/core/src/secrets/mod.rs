@@ -25,6 +25,8 @@ mod text;
 mod view;
 
 #[cfg(test)]
+mod disguises;
+#[cfg(test)]
 mod stream_tests;
 #[cfg(test)]
 mod tests;

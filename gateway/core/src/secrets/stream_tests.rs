@@ -1,3 +1,5 @@
+//! Streams: whatever the cuts, the same is found and no value goes on.
+
 use super::registered::Registration;
 use super::stream::{Flow, HELD_MAX, Piece, Released, Stream};
 use super::tests::KEYS;

@@ -14,6 +14,8 @@ pub(super) struct Gaps {
     places: Vec<Gap>,
     /// The same, one bit for each position.
     marks: Vec<u64>,
+    /// Whether nothing was left out: what stands before a place was spelled longer.
+    is_spelling: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +27,12 @@ struct Gap {
 }
 
 impl Gaps {
-    pub(super) const NONE: Self = Self { places: Vec::new(), marks: Vec::new() };
+    pub(super) const NONE: Self = Self { places: Vec::new(), marks: Vec::new(), is_spelling: false };
+
+    /// Of a text that was spelled longer in some places.
+    pub(super) fn spelling() -> Self {
+        Self { is_spelling: true, ..Self::NONE }
+    }
 
     pub(super) fn len(&self) -> usize {
         self.places.len()
@@ -33,7 +40,11 @@ impl Gaps {
 
     /// Something was left out before `at`; what stands there stood at `origin`. In ascending order.
     pub(super) fn push(&mut self, at: usize, origin: usize) {
-        self.places.push(Gap { at, origin });
+        match self.places.last_mut() {
+            // Of what became nothing the end counts.
+            Some(last) if last.at == at => last.origin = origin,
+            _ => self.places.push(Gap { at, origin }),
+        }
         if at / 64 >= self.marks.len() {
             self.marks.resize(at / 64 + 1, 0);
         }
@@ -48,6 +59,13 @@ impl Gaps {
     fn is_any_after(&self, start: usize, end: usize) -> bool {
         let next = self.places.partition_point(|gap| gap.at <= start);
         self.places.get(next).is_some_and(|gap| gap.at < end)
+    }
+
+    /// Where what stands before `at` now ended.
+    pub(super) fn origin_after(&self, at: usize) -> usize {
+        let next = self.places.partition_point(|gap| gap.at < at);
+        let spelled = self.places.get(next).filter(|gap| self.is_spelling && gap.at == at);
+        spelled.map_or_else(|| self.origin_of(at.saturating_sub(1)) + 1, |gap| gap.origin)
     }
 
     /// Where stood what stands at `at` now.

@@ -53,7 +53,7 @@ enum Origin<'o> {
     Itself,
     /// All of it from here.
     Part(Range<usize>),
-    /// The document's text without what stands in the gaps.
+    /// Parts of the document's text, from these places.
     Squeezed(&'o Gaps),
 }
 
@@ -151,15 +151,19 @@ impl<'e> Pass<'e> {
             }
         }
         if !runs.escapes.is_empty() {
-            for (span, bytes) in decode::unescaped(text, &runs.escapes) {
-                self.again(&bytes, Step::Escapes, &origin.within(span));
+            for part in decode::unescaped(text, &runs.escapes) {
+                let from = origin.through(part.span, &part.places);
+                self.again(&part.bytes, Step::Escapes, &from);
             }
         }
         if runs.is_wide && self.via.last() != Some(&Step::Lookalikes) {
             for line in wide_parts(text) {
-                let mut folded = Vec::with_capacity(line.len());
-                if fold::fold(&String::from_utf8_lossy(&text[line.clone()]), &mut folded) {
-                    self.again(&folded, Step::Lookalikes, &origin.within(line));
+                let (mut folded, mut places) = (Vec::with_capacity(line.len()), Gaps::spelling());
+                // What is no UTF-8 was left out of decoded bytes before, and strings have none.
+                let Ok(wide) = std::str::from_utf8(&text[line.clone()]) else { continue };
+                if fold::fold_with(wide, &mut folded, |at, from| places.push(at, line.start + from)) {
+                    let from = origin.through(line, &places);
+                    self.again(&folded, Step::Lookalikes, &from);
                 }
             }
         }
@@ -175,10 +179,7 @@ impl<'e> Pass<'e> {
         self.look(bytes, &Gaps::NONE, Scope::Whole, origin);
         let (mut squeezed, mut gaps) = (Vec::with_capacity(bytes.len()), Gaps::default());
         squeeze(bytes, 0..bytes.len(), &mut squeezed, &mut gaps);
-        let whole = match origin {
-            Origin::Part(span) => Origin::Part(span.clone()),
-            Origin::Itself | Origin::Squeezed(_) => Origin::Part(0..bytes.len()),
-        };
+        let whole = Origin::Part(origin.of(&(0..bytes.len())).0);
         if gaps.len() > 1 {
             self.look(&squeezed, &gaps, Scope::Squeezed, &whole);
         }
@@ -224,7 +225,7 @@ impl Origin<'_> {
         match self {
             Origin::Itself => (span.clone(), true),
             Origin::Part(part) => (part.clone(), false),
-            Origin::Squeezed(gaps) => (gaps.origin_of(span.start)..gaps.origin_of(span.end - 1) + 1, true),
+            Origin::Squeezed(gaps) => (gaps.origin_of(span.start)..gaps.origin_after(span.end), true),
         }
     }
 
@@ -234,6 +235,14 @@ impl Origin<'_> {
             Origin::Itself => Some(at),
             Origin::Part(part) => (part.end >= end && part.start < end).then_some(part.start),
             Origin::Squeezed(gaps) => Some(gaps.origin_of(at)),
+        }
+    }
+
+    /// Of a part whose bytes stand at these places of the text.
+    fn through<'p>(&self, part: Range<usize>, places: &'p Gaps) -> Origin<'p> {
+        match self {
+            Origin::Itself => Origin::Squeezed(places),
+            Origin::Part(_) | Origin::Squeezed(_) => self.within(part),
         }
     }
 
