@@ -31,3 +31,13 @@ fn policy_loader() {
 fn replay() {
     run("replay", targets::replay);
 }
+
+#[test]
+fn secret_stream() {
+    run("secret_stream", targets::secret_stream);
+}
+
+#[test]
+fn secret_views() {
+    run("secret_views", targets::secret_views);
+}

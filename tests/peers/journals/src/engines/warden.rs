@@ -9,6 +9,7 @@ use crate::stop::Stop;
 use serde_json::json;
 use std::fs::OpenOptions;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use warden_adapters::journal::checkpoint::Notary;
@@ -19,13 +20,14 @@ use warden_core::journal::note::SignerKey;
 use warden_core::journal::record::{Body, Record};
 use warden_core::mac::MacKey;
 use warden_core::port::Room;
+use warden_core::secrets::Scanner;
 
 /// How long a next segment may take to be made.
 const SPARE_WAIT: Duration = Duration::from_secs(30);
 
 /// A journal with its tree, and checkpoints signed every second, as a gateway has it.
-fn open_warden(dir: &Path, key: MacKey) -> Outcome<(Journal, Notary)> {
-    let journal = Journal::open(dir, key, Options::default(), &[])?;
+fn open_warden(dir: &Path, scanner: Arc<Scanner>) -> Outcome<(Journal, Notary)> {
+    let journal = Journal::open(dir, scanner, Options::default(), &[])?;
     let signer = SignerKey::new("warden.example/bench", &[5; 32]).ok_or("no key")?;
     let notary = Notary::start(journal.clone(), signer, Duration::from_secs(1))?;
     Ok((journal, notary))
@@ -33,12 +35,12 @@ fn open_warden(dir: &Path, key: MacKey) -> Outcome<(Journal, Notary)> {
 
 /// Measures it.
 pub(super) fn measure(dir: &Path, runtime: &Runtime, records: &Records, span: Span, stop: &Stop) -> Outcome<Figures> {
-    let key = MacKey::new("k1", [7; 32]);
-    let template = Template::new(&key)?;
+    let scanner = Arc::new(Scanner::shipped(MacKey::new("k1", [7; 32])));
+    let template = Template::new(&scanner)?;
     let (journal, notary) = {
         // Its receipts are told from within the runtime that it is opened in.
         let _context = runtime.enter();
-        open_warden(dir, key)?
+        open_warden(dir, scanner)?
     };
     spare_made(dir)?;
     let appenders = (0..span.appenders)
@@ -74,7 +76,7 @@ struct Template {
 }
 
 impl Template {
-    fn new(key: &MacKey) -> Outcome<Self> {
+    fn new(scanner: &Scanner) -> Outcome<Self> {
         // Enforced by its caller, so it expects no outcome. None follows, and the hot state stays small.
         let decision = json!({
             "id": "", "door": "mcp", "enforced": "caller", "worker": "w", "connection": "c", "server": "s",
@@ -87,7 +89,7 @@ impl Template {
             "digests": { "charter": "", "policy": "", "schema": "", "catalogue": "" }, "payload_tag": "",
         });
         let mut template = Self { decision: serde_json::from_value(decision)?, text: 0 };
-        let without = template.record("").to_bytes(key).len();
+        let without = template.record("").to_bytes(scanner).len();
         template.text =
             RECORD.checked_sub(without).ok_or_else(|| format!("a record without text has {without} bytes already"))?;
         Ok(template)
