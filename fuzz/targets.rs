@@ -3,13 +3,13 @@
 
 #![allow(dead_code, reason = "each target uses one of them")]
 
+use std::sync::{Arc, LazyLock};
 use warden_core::journal::frame::{self, Damage};
 use warden_core::journal::record::Record;
 use warden_core::json::Limits;
+use warden_core::mac::MacKey;
 use warden_core::mcp::{self, From};
 use warden_core::policy::layer::{Layer, LayerName, SourceFile};
-use std::sync::{Arc, LazyLock};
-use warden_core::mac::MacKey;
 use warden_core::rpc::Message;
 use warden_core::secrets::registered::Registration;
 use warden_core::secrets::stream::{Flow, Piece, Stream};

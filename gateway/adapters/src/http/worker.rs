@@ -351,7 +351,8 @@ impl WorkerPlane {
         let (worker, name) = (proposal.worker.clone(), proposal.server.clone());
         let Some(server) = self.governor.setup().servers.get(&name) else {
             // Asked and denied like anything else, so that it stands in the log.
-            return Err(NotOpened::Refused(pipeline::handle(&self.gate, proposal, &Nowhere).await));
+            let answer = pipeline::handle(&self.gate, proposal, &Nowhere).await;
+            return Err(NotOpened::Refused(Box::new(answer)));
         };
         self.connections().forget(Conn::is_over);
         // Counted before the first wait, so that many at once are no way around the limit.
@@ -377,7 +378,7 @@ impl WorkerPlane {
         }
         let opens = Opens::new(|passage| self.start(passage, server, stateless));
         let answer = pipeline::handle(&self.gate, proposal, &opens).await;
-        let Some(conn) = opens.into_opened() else { return Err(NotOpened::Refused(answer)) };
+        let Some(conn) = opens.into_opened() else { return Err(NotOpened::Refused(Box::new(answer))) };
         if self.stopping.load(Ordering::Acquire) {
             conn.close();
         }
@@ -486,7 +487,7 @@ enum NotOpened {
     /// It was not even asked for.
     Busy(Refused),
     /// It was refused, or its server could not be started.
-    Refused(Answer),
+    Refused(Box<Answer>),
 }
 
 async fn take(

@@ -95,7 +95,7 @@ pub fn read(packs: &[Pack]) -> Result<Vec<Owned>, Error> {
             // A list that also needs a path, or looks at more than the value, excuses nothing here.
             let of_values = lists.into_iter().filter(|list| {
                 let is_and = list.condition.as_deref().is_some_and(|condition| condition.eq_ignore_ascii_case("and"));
-                !(is_and && !list.paths.is_empty()) && !matches!(list.target.as_deref(), Some("line" | "match"))
+                (!is_and || list.paths.is_empty()) && !matches!(list.target.as_deref(), Some("line" | "match"))
             });
             let (mut allowed, mut stopwords) = (Vec::new(), Vec::new());
             for list in of_values {

@@ -291,7 +291,6 @@ impl Registered {
         let mixed = (gram ^ self.keys[0]).wrapping_mul(self.keys[1]);
         let mixed = mixed ^ mixed >> 29;
         let bits = 1 << (mixed & 63) | 1 << (mixed >> 6 & 63) | 1 << (mixed >> 12 & 63);
-        #[expect(clippy::cast_possible_truncation, reason = "masked to the filter's length")]
         let word = (mixed >> 20) as usize & (self.filter.len() - 1);
         (word, bits)
     }

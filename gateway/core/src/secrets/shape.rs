@@ -157,7 +157,7 @@ fn begins_outside(rest: &[Part], set: Set) -> bool {
             literal
                 .text
                 .first()
-                .is_some_and(|byte| !set.has(*byte) && !(literal.any_case && set.has(byte.to_ascii_lowercase() ^ 0x20)))
+                .is_some_and(|byte| !(set.has(*byte) || literal.any_case && set.has(byte.to_ascii_lowercase() ^ 0x20)))
         }),
         _ => false,
     }

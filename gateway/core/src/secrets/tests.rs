@@ -5,7 +5,7 @@ use super::registered::Registration;
 use super::shape::{Part, Shape};
 use super::*;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::json;
 use zeroize::Zeroizing;
