@@ -75,15 +75,15 @@ pub fn read(sources: &[Source]) -> Result<Vec<Registration>, Error> {
 
 /// A file, within bounds.
 fn file(path: &std::path::Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    bounded(std::fs::File::open(path)?)
+    bounded(std::fs::File::open(path)?, BYTES_MAX)
 }
 
-/// What somebody gives, within bounds.
-pub fn bounded(reader: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+/// What somebody gives, at most so many bytes.
+pub fn bounded(reader: impl Read, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
-    reader.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(io::Error::other(format!("it is longer than {BYTES_MAX} bytes")));
+    reader.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it is longer than {most} bytes")));
     }
     Ok(bytes)
 }
@@ -98,7 +98,7 @@ fn output(command: &[String]) -> Result<Zeroizing<Vec<u8>>, String> {
         .spawn()
         .map_err(|e| format!("`{program}` cannot be started: {e}"))?;
     let stdout = child.stdout.take().ok_or("has no output")?;
-    let reader = std::thread::spawn(move || bounded(stdout));
+    let reader = std::thread::spawn(move || bounded(stdout, BYTES_MAX));
     let status = wait(&mut child).map_err(|e| format!("`{program}` {e}"))?;
     let bytes = reader.join().map_err(|_| "could not be read".to_owned())?.map_err(|e| format!("`{program}`: {e}"))?;
     if status { Ok(bytes) } else { Err(format!("`{program}` failed")) }

@@ -62,7 +62,7 @@ fn scanner(global: &Global) -> Result<(Scanner, bool), Failure> {
 
 fn scan(global: &Global, file: &Path) -> Outcome {
     let (scanner, has_site) = scanner(global)?;
-    let bytes = input(file)?;
+    let bytes = input(file, SCANNED_MAX)?;
     let limits = Limits { bytes_max: usize::MAX, depth_max: 128 };
     let scan = match json::parse(&bytes, limits) {
         Ok(json) => scanner.scan(&json, ""),
@@ -217,8 +217,8 @@ async fn register(global: &Global, args: RegisterArgs) -> Outcome {
                 .ok_or_else(|| Failure::invalid(format!("the environment variable `{variable}` is not set")))?;
             Zeroizing::new(std::os::unix::ffi::OsStringExt::into_vec(value))
         }
-        (None, Some(file)) => input(file)?,
-        (None, None) => input(Path::new("-"))?,
+        (None, Some(file)) => input(file, REGISTERED_MAX)?,
+        (None, None) => input(Path::new("-"), REGISTERED_MAX)?,
     };
     let text = std::str::from_utf8(value.trim_ascii())
         .map_err(|_| Failure::invalid("the value is not UTF-8: register its base64 or hex form instead"))?;
@@ -248,8 +248,12 @@ async fn allow(global: &Global, args: AllowArgs) -> Outcome {
     Ok(0)
 }
 
-fn input(file: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let read = |reader: Box<dyn Read>| bounded(reader);
+/// Bytes of a file that is scanned, and of one that holds a value.
+const SCANNED_MAX: u64 = 128 << 20;
+const REGISTERED_MAX: u64 = 4 << 20;
+
+fn input(file: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let read = |reader: Box<dyn Read>| bounded(reader, most);
     let bytes = if file == Path::new("-") {
         read(Box::new(std::io::stdin()))
     } else {

@@ -121,6 +121,8 @@ impl Scan {
 const FINDINGS_MAX: usize = 64;
 /// Values that are masked in one text; with more than these all of it is.
 const MASKED_MAX: usize = 1024;
+/// How often a text is masked until nothing is left to mask.
+const MASKINGS_MAX: usize = 4;
 /// Bytes of a finding's pointer; a member's name can be very long.
 const POINTER_MAX: usize = 256;
 
@@ -338,12 +340,12 @@ impl Scanner {
 
     /// `text` with each secret, sure or suspected, replaced by its format and fingerprint.
     pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.replace(text, |_, _| true, |hit| self.stamp(hit))
+        self.without(text, |hit| self.stamp(hit))
     }
 
     /// `text` with each secret replaced by its format: for what has no fingerprints.
     pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.replace(text, |_, _| true, |hit| format!("[secret:{}]", hit.format))
+        self.without(text, |hit| format!("[secret:{}]", hit.format))
     }
 
     /// `text` with each secret value that is sure replaced by its format and fingerprint: for a worker to read.
@@ -352,6 +354,18 @@ impl Scanner {
             hit.tier == Tier::Finding && !self.is_allowed(engine, hit, &self.fingerprint(hit))
         };
         self.replace(text, is_meant, |hit| self.stamp(hit))
+    }
+
+    /// What is left of a text when something in it was replaced can look like a secret itself: it now ends there.
+    fn without<'t>(&self, text: &'t str, with: impl Fn(&Hit) -> String) -> Cow<'t, str> {
+        let mut masked = self.replace(text, |_, _| true, &with);
+        for _ in 0..MASKINGS_MAX {
+            if matches!(masked, Cow::Borrowed(_)) || self.is_plain(&masked) {
+                return masked;
+            }
+            masked = Cow::Owned(self.replace(&masked, |_, _| true, &with).into_owned());
+        }
+        if self.is_plain(&masked) { masked } else { Cow::Borrowed("[secret]") }
     }
 
     /// What stands in place of a value.
