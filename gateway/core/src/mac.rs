@@ -17,6 +17,11 @@ impl MacKey {
         Self { kid: kid.into(), key: Zeroizing::new(key) }
     }
 
+    /// The key's id, with which each tag begins.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
     /// `KID:` and 16 bytes of the tag in hex.
     pub fn tag(&self, bytes: &[u8]) -> String {
         let mut text = format!("{}:", self.kid);

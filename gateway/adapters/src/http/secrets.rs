@@ -4,6 +4,7 @@ use super::error;
 use super::operator::{By, OperatorPlane, Plane, unavailable};
 use crate::secrets::{self, store};
 use crate::world::now;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -55,7 +56,12 @@ struct Register {
     canary: bool,
 }
 
-async fn register(State(plane): Plane, Extension(by): Extension<By>, Json(body): Json<Register>) -> Response {
+async fn register(State(plane): Plane, Extension(by): Extension<By>, body: Bytes) -> Response {
+    // What is wrong with it is not told in its own words: those may be the value.
+    let Ok(body) = serde_json::from_slice::<Register>(&body) else {
+        let message = "an object with `name` and `value`, both strings, and perhaps `canary` is expected";
+        return error(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message);
+    };
     let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if body.name.is_empty() || body.name.len() > 64 || !body.name.chars().all(is_name) {
         return error(

@@ -98,9 +98,12 @@ fn output(command: &[String]) -> Result<Zeroizing<Vec<u8>>, String> {
         .spawn()
         .map_err(|e| format!("`{program}` cannot be started: {e}"))?;
     let stdout = child.stdout.take().ok_or("has no output")?;
-    let reader = std::thread::spawn(move || bounded(stdout, BYTES_MAX));
+    let (read, reader) = std::sync::mpsc::channel();
+    std::thread::spawn(move || drop(read.send(bounded(stdout, BYTES_MAX))));
     let status = wait(&mut child).map_err(|e| format!("`{program}` {e}"))?;
-    let bytes = reader.join().map_err(|_| "could not be read".to_owned())?.map_err(|e| format!("`{program}`: {e}"))?;
+    // A program of its own that goes on could keep the output open.
+    let bytes = reader.recv_timeout(PATIENCE).map_err(|_| format!("`{program}` ended, and its output did not"))?;
+    let bytes = bytes.map_err(|e| format!("`{program}`: {e}"))?;
     if status { Ok(bytes) } else { Err(format!("`{program}` failed")) }
 }
 

@@ -123,11 +123,12 @@ const STAND_INS: [&str; 22] = [
     ".....",
 ];
 
-/// The suspicious value that is assigned to the name around `noun`, if there is one.
-pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<Range<usize>> {
+/// The suspicious value that is assigned to the name around `noun`, if there is one. What is read of it is taken from `effort`.
+pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun, effort: &mut usize) -> Option<Range<usize>> {
     // Most words are followed by nothing that could be a value, and that is seen at once.
     let end = noun.end + text[noun.end..].iter().take(30).take_while(|byte| is_name(**byte)).count();
     let (value, quoted, operator) = value_after(text, end)?;
+    *effort = effort.saturating_sub(value.len() * READINGS);
     if !is_worth_it(&text[value.clone()]) {
         return None;
     }
@@ -150,6 +151,9 @@ pub(super) fn suspicious(text: &[u8], noun: Range<usize>, kind: Noun) -> Option<
     }
     looks_secret(&text[value.clone()], kind, words.len(), quoted, operator).then_some(value)
 }
+
+/// How often a value is read until it is judged.
+const READINGS: usize = 8;
 
 /// Whether there is a letter and something else in a value that is long enough.
 fn is_worth_it(value: &[u8]) -> bool {

@@ -51,6 +51,7 @@ const CAPITAL: u8 = 4;
 const SMALL: u8 = 8;
 const ESCAPE: u8 = 16;
 const WIDE: u8 = 32;
+const DIGIT: u8 = 64;
 
 static CLASS: [u8; 256] = {
     let mut class = [0u8; 256];
@@ -72,6 +73,9 @@ static CLASS: [u8; 256] = {
         if matches!(byte, b'%' | b'\\' | b'&') {
             class[at] |= ESCAPE;
         }
+        if byte.is_ascii_digit() {
+            class[at] |= DIGIT;
+        }
         if byte >= 128 {
             class[at] |= WIDE;
         }
@@ -92,6 +96,8 @@ pub(super) struct Runs {
     /// Places of bytes that may begin an escape.
     pub(super) escapes: Vec<usize>,
     pub(super) is_wide: bool,
+    /// Where the text ends with a run that may still become one of an encoding.
+    last: Option<usize>,
 }
 
 /// One pass over the classes of the bytes.
@@ -117,6 +123,7 @@ pub(super) fn runs(text: &[u8]) -> Runs {
     }
     if text.len() - start >= RUN_MIN {
         runs.run(text, start..text.len(), any, all);
+        runs.last = (any & DIGIT != 0).then_some(start);
     }
     runs
 }
@@ -124,6 +131,9 @@ pub(super) fn runs(text: &[u8]) -> Runs {
 impl Runs {
     /// Where an encoded run begins that goes on if the text does.
     pub(super) fn open(&self, text: &[u8]) -> Option<usize> {
+        if self.last.is_some() {
+            return self.last;
+        }
         let (run, _) = self.encoded.last()?;
         // A folded one goes on in the next line.
         let is_between =
@@ -131,13 +141,30 @@ impl Runs {
         (run.end == text.len() || is_between).then_some(run.start)
     }
 
+    /// Hexadecimal digits that something else touches, as in `0x67…` and `/v1/67…`.
+    fn hex_within(&mut self, text: &[u8], span: Range<usize>) {
+        let mut start = span.start;
+        for at in span.start..=span.end {
+            if at < span.end && CLASS[usize::from(text[at])] & HEX != 0 {
+                continue;
+            }
+            if at - start >= RUN_MIN {
+                self.encoded.push((start..at, Step::Hex));
+            }
+            start = at + 1;
+        }
+    }
+
     fn run(&mut self, text: &[u8], span: Range<usize>, any: u8, all: u8) {
         let step = match (all & HEX != 0, any & CAPITAL != 0 && any & SMALL != 0) {
             (true, _) => Step::Hex,
             (false, true) => Step::Base64,
             // Base64 of a text has capitals and small letters; words, paths and numbers need no look.
-            _ => return,
+            _ => return self.hex_within(text, span),
         };
+        if step == Step::Base64 {
+            self.hex_within(text, span.clone());
+        }
         // A text that was folded into lines is one run.
         if let Some((last, before)) = self.encoded.last_mut()
             && *before == step
@@ -210,10 +237,21 @@ fn wide(bytes: &[u8]) -> usize {
     if is_one { length } else { 0 }
 }
 
+/// From the first digit, or from the second: whichever gives more to read.
 fn hex(run: &[u8]) -> Vec<u8> {
     let digits: Vec<u8> =
         run.iter().filter_map(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8).collect();
-    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+    let text = |digits: &[u8]| {
+        let mut bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        keep_text(&mut bytes);
+        bytes
+    };
+    let first = text(&digits);
+    if first.len() * 4 > digits.len() {
+        return first;
+    }
+    let second = text(digits.get(1..).unwrap_or_default());
+    if second.len() > first.len() { second } else { first }
 }
 
 /// The 6 bits of a character of either alphabet ([RFC 4648](https://www.rfc-editor.org/rfc/rfc4648)); 64 for any other.
@@ -249,8 +287,12 @@ fn base64(run: &[u8]) -> Vec<u8> {
     let parts =
         run.iter().take(PHASES_WITHIN).enumerate().filter(|(_, byte)| b"/-_+".contains(byte)).map(|(at, _)| at + 1);
     let starts = (0..4).chain(parts).filter(|start| run.len() - start >= RUN_MIN).take(PHASES_MAX);
-    let is_text = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t' | 0 | 128..);
-    let phase = starts.into_iter().find(|start| octets(&run[*start..]).take(SAMPLE).all(is_text)).unwrap_or(0);
+    // Glued to something else the text begins anywhere; there all of it is ASCII.
+    let is_ascii = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
+    let is_text = |byte: u8| is_ascii(byte) || byte == 0 || byte >= 128;
+    let glued = (0..run.len().saturating_sub(RUN_MIN)).find(|start| octets(&run[*start..]).take(SAMPLE).all(is_ascii));
+    let loose = || starts.into_iter().find(|start| octets(&run[*start..]).take(SAMPLE).all(is_text));
+    let phase = glued.or_else(loose).unwrap_or(0);
     let mut bytes = Vec::with_capacity((run.len() - phase) * 3 / 4 + 3);
     bytes.extend(octets(&run[phase..]));
     bytes
@@ -272,6 +314,8 @@ fn octets(run: &[u8]) -> impl Iterator<Item = u8> {
 
 /// How far before an escape a companion word may stand.
 const BEFORE: usize = 96;
+/// How long a word before it may be.
+const WORD_MAX: usize = 4 << 10;
 /// Bytes around an escape that are read at most.
 const AROUND_MAX: usize = 64 << 10;
 
@@ -282,20 +326,28 @@ pub(super) struct Unescaped {
     pub(super) bytes: Vec<u8>,
     /// Where in the text its bytes stand.
     pub(super) places: Gaps,
+    /// Whether it goes on behind its end.
+    is_cut: bool,
 }
 
 /// The parts of a text that have an escape in them, unescaped.
 pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<Unescaped> {
     let mut parts: Vec<Unescaped> = Vec::new();
+    let ends = |byte: &u8| byte.is_ascii_whitespace();
     let mut at = 0;
     while let Some(place) = escapes.get(at) {
         let Some(start) = one(&text[*place..]).map(|_| *place) else {
             at += 1;
             continue;
         };
-        let floor = start.saturating_sub(BEFORE).max(parts.last().map_or(0, |part| part.span.end));
+        // What was cut off goes on in the next part.
+        let done = parts
+            .last()
+            .map_or(0, |part| part.span.end - if part.is_cut { WORD_MAX.min(part.span.len() / 2) } else { 0 });
+        let word =
+            text[done.max(start.saturating_sub(WORD_MAX))..start].iter().rev().take_while(|byte| !ends(byte)).count();
+        let floor = start.saturating_sub(word.max(BEFORE)).max(done);
         let mut next = at;
-        let ends = |byte: &u8| byte.is_ascii_whitespace();
         let limit = text.len().min(start + AROUND_MAX);
         let mut end = start;
         // Up to white space behind the last escape that is near.
@@ -325,7 +377,7 @@ pub(super) fn unescaped(text: &[u8], escapes: &[usize]) -> Vec<Unescaped> {
             }
         }
         let end = end.max(read);
-        parts.push(Unescaped { span: floor..end, bytes: plain, places });
+        parts.push(Unescaped { span: floor..end, bytes: plain, places, is_cut: end >= limit && end < text.len() });
         at = next.max(at + 1);
         at += escapes[at..].iter().take_while(|place| **place < end).count();
     }

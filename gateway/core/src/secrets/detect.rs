@@ -62,6 +62,20 @@ struct Action {
     backwards: Vec<What>,
 }
 
+/// What a look tells besides the values.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// The first byte from which more text could still make a value.
+    pub(super) open: Option<usize>,
+    /// Whether it took too much work, so that something was not looked at.
+    pub(super) is_over: bool,
+}
+
+/// Work that may be done for each byte of a text, and for any text: a unit is about a byte that a detector reads. Ordinary
+/// text takes less than one in four of it.
+const EFFORT_TIMES: usize = 64;
+const EFFORT_MIN: usize = 64 << 10;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Detectors {
@@ -192,17 +206,25 @@ impl Detectors {
         }
     }
 
-    /// Calls `found` with each value in `bytes`, and returns the first byte from which more text could still make a value.
+    /// Calls `found` with each value in `bytes`.
     pub(super) fn find<'d>(
         &'d self,
         bytes: &[u8],
         gaps: &Gaps,
         scope: Scope,
         found: &mut impl FnMut(Match<'d>),
-    ) -> Option<usize> {
+    ) -> Looked {
         let text = Text::new(bytes, gaps);
-        let mut look =
-            Look { detectors: self, text, scope, open: None, packs: BTreeSet::new(), words: near::Words::default() };
+        let effort = bytes.len() * EFFORT_TIMES + EFFORT_MIN;
+        let mut look = Look {
+            detectors: self,
+            text,
+            scope,
+            open: None,
+            packs: BTreeSet::new(),
+            words: near::Words::default(),
+            effort,
+        };
         self.each_keyword(bytes, |keyword, hit| {
             let action = &self.actions[keyword];
             for what in &action.forwards {
@@ -231,7 +253,7 @@ impl Detectors {
                 });
             }
         }
-        look.open
+        Looked { open: look.open, is_over: look.effort == 0 }
     }
 }
 
@@ -243,9 +265,17 @@ struct Look<'d, 't> {
     open: Option<usize>,
     packs: BTreeSet<usize>,
     words: near::Words,
+    /// What is left of the work that may be done.
+    effort: usize,
 }
 
 impl<'d> Look<'d, '_> {
+    /// Takes some work. Whether there is any left.
+    fn works(&mut self, units: usize) -> bool {
+        self.effort = self.effort.saturating_sub(units);
+        self.effort > 0
+    }
+
     fn at(&mut self, text: Text<'_>, what: What, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
         match what {
             What::Shape { format, shape, literal } => {
@@ -324,6 +354,9 @@ impl<'d> Look<'d, '_> {
             }
             for start in (run.start..limit.min(run.end)).filter(|start| text.is_edge(*start)) {
                 for format in &detectors.groups[group] {
+                    if !self.works(near::EFFORT) {
+                        return;
+                    }
                     let format = &detectors.formats[*format];
                     let fits = |shape: &&Shape| {
                         shape.length_min <= run.end - start && (!shape.is_squeezed || self.scope == Scope::Squeezed)
@@ -348,7 +381,7 @@ impl<'d> Look<'d, '_> {
     ) {
         let bytes = text.slice(value.start, value.end);
         let is_made = looks_made(&bytes) || shape.is_grouped() && roughness(&bytes) >= 0.15;
-        if is_stamped(text, value.start) || !is_made {
+        if !is_made {
             return;
         }
         let assigned = near::is_assigned(text, word.clone(), value.start);
@@ -359,6 +392,9 @@ impl<'d> Look<'d, '_> {
     }
 
     fn structure(&mut self, structure: Structure, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
+        if !self.works(structure.effort()) {
+            return;
+        }
         let bytes = self.text.bytes();
         let (place, open) = structure.at(bytes, hit.clone());
         if open {
@@ -366,7 +402,6 @@ impl<'d> Look<'d, '_> {
         }
         if let Some(place) = place
             && (self.scope == Scope::Whole || !place.is_weak)
-            && !is_stamped(self.text, place.span.start)
         {
             let tier = if place.is_weak { Tier::Suspicion } else { Tier::Finding };
             let value = bytes[place.span.clone()].to_vec();
@@ -376,23 +411,14 @@ impl<'d> Look<'d, '_> {
 
     fn assigned(&mut self, noun: Noun, hit: Range<usize>, found: &mut impl FnMut(Match<'d>)) {
         let bytes = self.text.bytes();
-        if let Some(assigned) = assign::suspicious(bytes, hit, noun)
-            && !is_stamped(self.text, assigned.start)
-        {
+        if self.effort == 0 {
+            return;
+        }
+        if let Some(assigned) = assign::suspicious(bytes, hit, noun, &mut self.effort) {
             let value = bytes[assigned.clone()].to_vec();
             found(Match { format: "assigned_value", tier: Tier::Suspicion, span: assigned, value, backwards: false });
         }
     }
-}
-
-/// Whether `at` stands inside `[secret:…]`, which Warden wrote itself.
-fn is_stamped(text: Text<'_>, at: usize) -> bool {
-    let (from, to) = (at.saturating_sub(96), text.len().min(at + 7));
-    let before = text.slice(from, to);
-    before
-        .windows(8)
-        .rposition(|stamp| stamp == b"[secret:")
-        .is_some_and(|stamp| !before[stamp..at - from].contains(&b']'))
 }
 
 /// Whether a value looks as if a generator had made it.

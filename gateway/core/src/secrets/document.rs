@@ -116,46 +116,68 @@ impl Document {
     }
 }
 
-/// The pointer of string `number` of `json`.
-pub(super) fn pointer(json: &Json, number: usize) -> String {
-    fn walk(json: &Json, left: &mut usize, pointer: &mut String) -> bool {
-        let end = pointer.len();
+/// The pointers of these strings of `json`, by their numbers, in one walk.
+pub(super) fn pointers(json: &Json, numbers: &[usize]) -> Vec<String> {
+    let mut wanted: Vec<(usize, usize)> =
+        numbers.iter().copied().enumerate().map(|(place, number)| (number, place)).collect();
+    wanted.sort_unstable();
+    let mut walk = Walk { wanted: &wanted, found: vec![String::new(); numbers.len()], next: 0, path: Vec::new() };
+    walk.value(json);
+    walk.found
+}
+
+enum Place<'j> {
+    Member(&'j str),
+    Item(usize),
+}
+
+struct Walk<'j, 'w> {
+    /// Numbers of strings, ascending, and the places of their pointers.
+    wanted: &'w [(usize, usize)],
+    found: Vec<String>,
+    next: usize,
+    path: Vec<Place<'j>>,
+}
+
+impl<'j> Walk<'j, '_> {
+    fn value(&mut self, json: &'j Json) {
         match json {
-            Json::String(_) => {
-                if *left == 0 {
-                    return true;
-                }
-                *left -= 1;
-            }
+            _ if self.wanted.is_empty() => {}
+            Json::String(_) => self.string(),
             Json::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    push_pointer(pointer, &index.to_string());
-                    if walk(item, left, pointer) {
-                        return true;
-                    }
-                    pointer.truncate(end);
+                    self.path.push(Place::Item(index));
+                    self.value(item);
+                    self.path.pop();
                 }
             }
             Json::Object(members) => {
                 for (name, value) in members {
-                    push_pointer(pointer, name);
-                    if *left == 0 {
-                        return true;
-                    }
-                    *left -= 1;
-                    if walk(value, left, pointer) {
-                        return true;
-                    }
-                    pointer.truncate(end);
+                    self.path.push(Place::Member(name));
+                    self.string();
+                    self.value(value);
+                    self.path.pop();
                 }
             }
             Json::Null | Json::Bool(_) | Json::Number(_) => {}
         }
-        false
     }
-    let (mut left, mut found) = (number, String::new());
-    walk(json, &mut left, &mut found);
-    found
+
+    /// A string, or a member's name.
+    fn string(&mut self) {
+        while let [(number, place), rest @ ..] = self.wanted
+            && *number == self.next
+        {
+            for step in &self.path {
+                match step {
+                    Place::Member(name) => push_pointer(&mut self.found[*place], name),
+                    Place::Item(index) => push_pointer(&mut self.found[*place], &index.to_string()),
+                }
+            }
+            self.wanted = rest;
+        }
+        self.next += 1;
+    }
 }
 
 /// The bytes of a file that stands where its type is told beside it: MCP's `image`, `audio` and `blob`, image and file parts of LLM APIs.

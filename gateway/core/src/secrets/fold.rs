@@ -92,7 +92,7 @@ fn slow(c: char) -> Fold {
     if ascii.is_empty() { Fold::Goes } else { Fold::Becomes(ascii) }
 }
 
-/// The ASCII character that one looks like. A capital is read by its small letter: alone, a `І` could be an `l` as well.
+/// The ASCII character that one looks like. A capital that looks like a small letter is read by its own small letter: a `І` could be an `l` as well.
 fn look(c: char) -> Option<char> {
     if c.is_ascii() {
         return Some(c);
@@ -103,6 +103,9 @@ fn look(c: char) -> Option<char> {
         let mut looks = looks.chars();
         looks.next().filter(|look| look.is_ascii() && looks.next().is_none())
     };
+    if let Some(capital) = one(c).filter(char::is_ascii_uppercase).filter(|_| c.is_uppercase()) {
+        return Some(capital);
+    }
     let small: Vec<char> = c.to_lowercase().collect();
     if let [small] = small[..]
         && small != c
@@ -116,9 +119,9 @@ fn look(c: char) -> Option<char> {
 /// Format controls, fillers, variation selectors, tags: nothing is drawn for them.
 fn is_invisible(c: char) -> bool {
     matches!(u32::from(c),
-        0x80..=0x9f | 0xad | 0x34f | 0x61c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f
-        | 0x202a..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0 | 0xfff0..=0xfff8
-        | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
+        0x7f..=0x9f | 0xad | 0x34f | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x890..=0x891 | 0x8e2 | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f
+        | 0x202a..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0 | 0xfff0..=0xfffc
+        | 0x110bd | 0x110cd | 0x13430..=0x1343f | 0x1bca0..=0x1bca3 | 0x1d159 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
 }
 
 #[cfg(test)]

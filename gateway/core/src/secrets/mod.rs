@@ -12,6 +12,8 @@ mod detect;
 mod document;
 mod fold;
 mod format;
+mod hits;
+mod mask;
 mod near;
 pub mod pack;
 mod random;
@@ -39,16 +41,16 @@ use crate::mac::MacKey;
 use decode::Step;
 use detect::{Detectors, Scope};
 use document::Document;
+use hits::{Hit, Hits};
 use jiff::Timestamp;
 use registered::{Known, Registered, Registration};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use text::Gaps;
-use view::{Hit, Pass};
+use view::Pass;
 
 /// A secret value, by what and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +105,7 @@ impl Scan {
 
     fn add(&mut self, finding: Finding, tier: Tier) {
         let list = if tier == Tier::Finding { &mut self.findings } else { &mut self.suspicions };
-        if !list.contains(&finding) {
+        if list.len() < FINDINGS_MAX && !list.contains(&finding) {
             list.push(finding);
         }
     }
@@ -119,10 +121,6 @@ impl Scan {
 
 /// Findings that are told of one value.
 const FINDINGS_MAX: usize = 64;
-/// Values that are masked in one text; with more than these all of it is.
-const MASKED_MAX: usize = 1024;
-/// How often a text is masked until nothing is left to mask.
-const MASKINGS_MAX: usize = 4;
 /// Bytes of a finding's pointer; a member's name can be very long.
 const POINTER_MAX: usize = 256;
 
@@ -232,13 +230,9 @@ impl Engine {
         self.detectors.keywords()
     }
 
-    fn pass(&self, document: &Document, hits_max: usize) -> (Vec<Hit>, bool) {
-        let pass = self.passed(document, hits_max);
-        (pass.hits, pass.is_over)
-    }
-
-    fn passed(&self, document: &Document, hits_max: usize) -> Pass<'_> {
-        let mut pass = Pass::new(&self.detectors, &self.registered, document.text.len(), hits_max);
+    /// Everything in a document. `stamped_by` is the id of the key of Warden's own stamps.
+    fn pass<'e>(&'e self, document: &Document, hits: Hits<'e>, stamped_by: &'e str) -> Pass<'e> {
+        let mut pass = Pass::new(&self.detectors, &self.registered, hits, stamped_by, document.text.len());
         pass.document(document);
         pass
     }
@@ -288,29 +282,32 @@ impl Scanner {
     pub fn scan(&self, json: &Json, at: &str) -> Scan {
         let engine = self.engine();
         let document = Document::of(json);
-        self.told(&engine, &document, |number| format!("{at}{}", self.hide_pointer(&document::pointer(json, number))))
+        self.told(&engine, &document, |numbers| {
+            let pointers = document::pointers(json, numbers);
+            pointers.iter().map(|pointer| format!("{at}{}", self.hide_pointer(pointer))).collect()
+        })
     }
 
     /// Every secret in one text.
     pub fn scan_text(&self, text: &str, at: &str) -> Scan {
         let engine = self.engine();
-        self.told(&engine, &Document::of_text(text), |_| at.to_owned())
+        self.told(&engine, &Document::of_text(text), |numbers| vec![at.to_owned(); numbers.len()])
     }
 
-    fn told(&self, engine: &Engine, document: &Document, place: impl Fn(usize) -> String) -> Scan {
-        let (hits, unscannable) = engine.pass(document, FINDINGS_MAX);
-        let mut scan = Scan { unscannable, ..Scan::default() };
-        for hit in hits {
-            let fingerprint = self.fingerprint(&hit);
-            if self.is_allowed(engine, &hit, &fingerprint) {
-                continue;
-            }
-            let leaf = document.leaf_at(hit.span.start);
-            let blob = document.blobs.first().filter(|_| hit.span.start >= document.text.len());
-            let number = blob.map(|blob| blob.number).or(leaf.map(|leaf| leaf.number)).unwrap_or_default();
-            let nested = leaf.is_some_and(|leaf| leaf.is_nested).then_some(Step::Json);
+    fn told(&self, engine: &Engine, document: &Document, places: impl Fn(&[usize]) -> Vec<String>) -> Scan {
+        let excused = |hit: &Hit| self.is_allowed(engine, hit);
+        let pass = engine.pass(document, Hits::new(FINDINGS_MAX, &excused), self.key.kid());
+        let mut scan = Scan { unscannable: pass.is_over || pass.hits.is_over, ..Scan::default() };
+        let leaf = |hit: &Hit| document.leaf_at(hit.span.start).filter(|_| hit.span.start < document.text.len());
+        let number = |hit: &Hit| match leaf(hit) {
+            Some(leaf) => leaf.number,
+            None => document.blobs.get(hit.span.start - document.text.len()).map_or(0, |blob| blob.number),
+        };
+        let numbers: Vec<usize> = pass.hits.all.iter().map(number).collect();
+        for (hit, at) in pass.hits.all.iter().zip(places(&numbers)) {
+            let nested = leaf(hit).is_some_and(|leaf| leaf.is_nested).then_some(Step::Json);
             let via = nested.iter().chain(&hit.via).map(|step| step.name().to_owned()).collect();
-            let finding = Finding { format: hit.format, at: place(number), fingerprint: Some(fingerprint), via };
+            let finding = Finding { format: hit.format.clone(), at, fingerprint: Some(self.fingerprint(hit)), via };
             scan.add(finding, hit.tier);
         }
         scan
@@ -321,90 +318,25 @@ impl Scanner {
     }
 
     /// Whether an operator said that this value is none. Of a registered one nobody can.
-    fn is_allowed(&self, engine: &Engine, hit: &Hit, fingerprint: &str) -> bool {
+    fn is_allowed(&self, engine: &Engine, hit: &Hit) -> bool {
+        if engine.allowed.is_empty() || hit.known.is_some() {
+            return false;
+        }
         let now = self.now.load(Ordering::Relaxed);
-        let until = engine.allowed.get(fingerprint);
-        hit.known.is_none() && until.is_some_and(|until| until.is_none_or(|until| until.as_second() > now))
+        let until = engine.allowed.get(&self.fingerprint(hit));
+        until.is_some_and(|until| until.is_none_or(|until| until.as_second() > now))
     }
 
     /// Whether `text` holds no secret value as it stands, guesses and disguises aside: the last look at what was masked before.
     pub fn is_plain(&self, text: &str) -> bool {
         let engine = self.engine();
         let mut is_plain = true;
-        engine
+        let looked = engine
             .detectors
             .find(text.as_bytes(), &Gaps::NONE, Scope::Typed, &mut |found| is_plain &= found.tier < Tier::Finding);
+        is_plain &= !looked.is_over;
         engine.registered.find(text.as_bytes(), |_, _| is_plain = false);
         is_plain
-    }
-
-    /// `text` with each secret, sure or suspected, replaced by its format and fingerprint.
-    pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.without(text, |hit| self.stamp(hit))
-    }
-
-    /// `text` with each secret replaced by its format: for what has no fingerprints.
-    pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.without(text, |hit| format!("[secret:{}]", hit.format))
-    }
-
-    /// `text` with each secret value that is sure replaced by its format and fingerprint: for a worker to read.
-    pub fn redacted<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let is_meant = |engine: &Engine, hit: &Hit| {
-            hit.tier == Tier::Finding && !self.is_allowed(engine, hit, &self.fingerprint(hit))
-        };
-        self.replace(text, is_meant, |hit| self.stamp(hit))
-    }
-
-    /// What is left of a text when something in it was replaced can look like a secret itself: it now ends there.
-    fn without<'t>(&self, text: &'t str, with: impl Fn(&Hit) -> String) -> Cow<'t, str> {
-        let mut masked = self.replace(text, |_, _| true, &with);
-        for _ in 0..MASKINGS_MAX {
-            if matches!(masked, Cow::Borrowed(_)) || self.is_plain(&masked) {
-                return masked;
-            }
-            masked = Cow::Owned(self.replace(&masked, |_, _| true, &with).into_owned());
-        }
-        if self.is_plain(&masked) { masked } else { Cow::Borrowed("[secret]") }
-    }
-
-    /// What stands in place of a value.
-    fn stamp(&self, hit: &Hit) -> String {
-        format!("[secret:{}:{}]", hit.format, self.fingerprint(hit))
-    }
-
-    fn replace<'t>(
-        &self,
-        text: &'t str,
-        is_meant: impl Fn(&Engine, &Hit) -> bool,
-        with: impl Fn(&Hit) -> String,
-    ) -> Cow<'t, str> {
-        let engine = self.engine();
-        let document = Document::of_text(text);
-        let (mut hits, _) = engine.pass(&document, MASKED_MAX);
-        let are_too_many = hits.len() >= MASKED_MAX;
-        hits.retain(|hit| is_meant(&engine, hit));
-        if hits.is_empty() {
-            return Cow::Borrowed(text);
-        }
-        let each = hits.iter().flat_map(|hit| shown(text, &document, hit).into_iter().map(move |span| (span, hit)));
-        let mut spans: Vec<(Range<usize>, &Hit)> = each.collect();
-        if are_too_many {
-            spans = vec![(0..text.len(), &hits[0])];
-        }
-        spans.sort_by_key(|(span, _)| (span.start, std::cmp::Reverse(span.end)));
-        let (mut masked, mut done) = (String::with_capacity(text.len()), 0);
-        for (span, hit) in spans {
-            // Of overlapping findings the later ones still hide what the first left over.
-            if span.end > done {
-                let start = span.start.max(done);
-                masked.push_str(&text[done..start]);
-                masked.push_str(&with(hit));
-                done = span.end;
-            }
-        }
-        masked.push_str(&text[done..]);
-        Cow::Owned(masked)
     }
 
     /// A JSON pointer with each secret among its member names replaced by its format. Names are looked at unescaped: a `/`
@@ -426,21 +358,6 @@ impl Scanner {
         }
         hidden
     }
-}
-
-/// The parts of `text` that show a hit.
-fn shown(text: &str, document: &Document, hit: &Hit) -> Vec<Range<usize>> {
-    let whole = 0..text.len();
-    if document.leaf_at(hit.span.start).is_some_and(|leaf| !leaf.is_nested) {
-        return vec![between_characters(text, hit.span.start.min(text.len())..hit.span.end.min(text.len()))];
-    }
-    // In JSON in a string the value may stand as it is; escaped, the whole string has to go.
-    let value = std::str::from_utf8(&hit.value).unwrap_or_default();
-    let places: Vec<_> = match value.is_empty() {
-        true => Vec::new(),
-        false => text.match_indices(value).map(|(at, _)| at..at + value.len()).collect(),
-    };
-    if places.is_empty() { vec![whole] } else { places }
 }
 
 fn between_characters(text: &str, span: Range<usize>) -> Range<usize> {

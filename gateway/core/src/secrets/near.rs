@@ -14,6 +14,8 @@ const LONG_MIN: usize = 16;
 const LENGTH: usize = 128;
 /// How much farther is read, to be asked less often.
 const AHEAD: usize = 256;
+/// The work of trying a format in one place.
+pub(super) const EFFORT: usize = 64;
 /// How far before the companion word the name of what is assigned begins.
 const NAME: usize = 24;
 

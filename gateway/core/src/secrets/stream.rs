@@ -6,7 +6,7 @@
 //! text read backwards, may find a value when its beginning is gone.
 
 use super::document::Document;
-use super::view::Hit;
+use super::hits::{Hit, Hits};
 use super::{FINDINGS_MAX, Finding, Scan, Scanner, Tier, between_characters};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub const HELD_MAX: usize = 16 << 10;
 /// Bytes behind that are kept to understand what comes.
 const CONTEXT: usize = 4 << 10;
+/// Events that are held at most.
+const HELD_EVENTS_MAX: usize = 1024;
 /// Channels of one stream.
 const CHANNELS_MAX: usize = 256;
 
@@ -108,11 +110,10 @@ impl<E> Stream<E> {
         for channel in touched {
             self.look(channel, false);
         }
-        let waiting: usize = self.channels.iter().map(|channel| channel.end() - channel.gone).sum();
         let flow = self.flow();
         // What is held after all that could go went.
         let left: usize = self.channels.iter().map(|channel| channel.end() - channel.gone).sum();
-        if waiting > HELD_MAX && left > HELD_MAX {
+        if left > HELD_MAX || self.held.len() > HELD_EVENTS_MAX {
             self.scan.unscannable = true;
             return self.ends();
         }
@@ -183,29 +184,31 @@ impl Channel {
     fn look(&mut self, scanner: &Scanner, scan: &mut Scan, is_last: bool) {
         let engine = scanner.engine();
         let bytes = self.text.as_bytes();
-        let pass = engine.passed(&Document::unfinished(bytes), FINDINGS_MAX);
+        let excused = |hit: &Hit| scanner.is_allowed(&engine, hit);
+        let document = Document::unfinished(bytes);
+        let pass = engine.pass(&document, Hits::new(FINDINGS_MAX, &excused), scanner.key().kid());
         let opens = [pass.open, engine.detectors.begins(bytes)];
         let open = opens.into_iter().flatten().min().filter(|_| !is_last).unwrap_or(bytes.len());
-        scan.unscannable |= pass.is_over;
-        let mut safe = open;
-        for hit in pass.hits {
+        scan.unscannable |= pass.is_over || pass.hits.is_over;
+        let (mut safe, mut found) = (open, Vec::new());
+        for hit in &pass.hits.all {
             if hit.span.end > open {
                 // What comes next may still change what it is.
                 safe = safe.min(hit.span.start);
             } else {
-                self.found(&hit, scanner, &engine, scan);
+                found.push(hit);
             }
+        }
+        for hit in found {
+            self.found(hit, scanner, scan);
         }
         self.seen = self.end();
         self.safe = self.safe.max(self.base + safe);
         self.forget();
     }
 
-    fn found(&mut self, hit: &Hit, scanner: &Scanner, engine: &super::Engine, scan: &mut Scan) {
+    fn found(&mut self, hit: &Hit, scanner: &Scanner, scan: &mut Scan) {
         let fingerprint = scanner.fingerprint(hit);
-        if scanner.is_allowed(engine, hit, &fingerprint) {
-            return;
-        }
         let via = hit.via.iter().map(|step| step.name().to_owned()).collect();
         let finding =
             Finding { format: hit.format.clone(), at: self.name.clone(), fingerprint: Some(fingerprint), via };

@@ -168,6 +168,43 @@ fn a_stream_of_too_many_channels_ends() {
     assert!(ends && stream.scan().unscannable);
 }
 
+#[test]
+fn a_candidate_that_ended_holds_nothing() {
+    for begin in ["see %67hp_aB3 it. ", "\\\"Authorization:\\\"Bearer it. ", "\\n-----BEGIN it. ", "%6b9Xv it. "] {
+        let mut stream = Stream::new(scanner(), true);
+        let mut released = 0;
+        for text in [begin, "and then ", "more words ", "come along. "] {
+            let Flow::On(events) = stream.push((), &piece(text)) else { panic!("{begin}") };
+            released += events.len();
+        }
+        assert!(released >= 3, "{begin}: {released}");
+    }
+}
+
+#[test]
+fn events_without_text_are_not_held_for_ever() {
+    let mut stream = Stream::new(scanner(), true);
+    assert_eq!(stream.push((), &piece("ghp_aB3")), Flow::On(vec![]));
+    assert!((0..10_000).any(|_| stream.push((), &[]) == Flow::Ends));
+    assert!(stream.scan().unscannable);
+}
+
+#[test]
+fn w04_a_character_that_becomes_several_is_one_place() {
+    let key = MacKey::new("t", [7; 32]);
+    let value =
+        Registration { name: "v".into(), canary: false, value: Zeroizing::new(b"k9Xv2QpLm7RtYw4Zb8N1/2".to_vec()) };
+    let scanner = Arc::new(Scanner::new(
+        Engine::new(Sources { values: vec![value], ..Sources::default() }, KEYS, &key).unwrap(),
+        key,
+    ));
+    let wide: String = "k9Xv2QpLm7RtYw4Zb8N".chars().map(|c| char::from_u32(u32::from(c) + 0xfee0).unwrap()).collect();
+    let (first, rest) = wide.split_at(30);
+    let (read, scan, _) = run(&scanner, &[first, &format!("{rest}½")], true);
+    assert_eq!(kinds(&scan)[0].0, "registered_value");
+    assert!(read.unwrap().contains("[secret:registered_value"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

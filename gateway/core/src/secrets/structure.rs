@@ -54,18 +54,41 @@ impl Structure {
         }
     }
 
+    /// The work of looking for it, in bytes read.
+    pub(super) fn effort(self) -> usize {
+        match self {
+            Structure::CredentialUri => 64,
+            Structure::PrivateKey | Structure::PuttyKey | Structure::UserOption | Structure::BasicHeader => 256,
+            Structure::BearerHeader => 1024,
+            Structure::KubernetesSecret => 4096,
+        }
+    }
+
     /// The secret at `trigger`, and whether the text ended before that was clear.
     pub(super) fn at(self, text: &[u8], trigger: Range<usize>) -> (Option<Found>, bool) {
         match self {
             Structure::PrivateKey => private_key(text, trigger.start),
-            Structure::PuttyKey => (lines_of_base64(text, trigger.end).map(found), false),
+            Structure::PuttyKey => until_end(text, lines_of_base64(text, trigger.end), trigger.end),
             Structure::CredentialUri => credential_uri(text, trigger),
             Structure::BearerHeader => bearer(text, trigger),
-            Structure::BasicHeader => (basic(text, trigger.end), false),
-            Structure::UserOption => (user_option(text, trigger), false),
+            Structure::BasicHeader => {
+                let is_open = text[trigger.end..].iter().take(512).all(|byte| is_base64(*byte));
+                (basic(text, trigger.end), is_open)
+            }
+            Structure::UserOption => {
+                let is_open = text[trigger.end..].iter().take(256).all(|byte| !byte.is_ascii_whitespace());
+                (user_option(text, trigger), is_open)
+            }
             Structure::KubernetesSecret => (kubernetes(text, trigger.start), false),
         }
     }
+}
+
+/// With whether it, or what comes before it, goes on to the end of the text.
+fn until_end(text: &[u8], value: Option<Range<usize>>, from: usize) -> (Option<Found>, bool) {
+    let end = value.as_ref().map_or(from, |value| value.end);
+    let is_open = text.len() - end < LABEL_MAX && !text[end..].contains(&b'\n');
+    (value.map(found), is_open)
 }
 
 fn found(span: Range<usize>) -> Found {
@@ -78,14 +101,18 @@ fn is_base64(byte: u8) -> bool {
 
 /// Bytes of a PEM block that are looked at ([RFC 7468](https://www.rfc-editor.org/rfc/rfc7468)).
 const PEM_MAX: usize = 16 << 10;
+/// Bytes of the line before a key.
+const LABEL_MAX: usize = 80;
 /// Characters of a key's body: with fewer it is an example.
 const BODY_MIN: usize = 32;
 
 fn private_key(text: &[u8], start: usize) -> (Option<Found>, bool) {
-    let label_max = text.len().min(start + 80);
+    let label_max = text.len().min(start + LABEL_MAX);
     let label = &text[start..label_max];
     let Some(dashes) = label.windows(5).skip(10).position(|dashes| dashes == b"-----").map(|at| at + 10) else {
-        return (None, label_max == text.len());
+        let is_label =
+            label.iter().all(|byte| byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || *byte == b'-');
+        return (None, label_max == text.len() && is_label);
     };
     let words: Vec<u8> = label[10..dashes].iter().filter(|byte| !byte.is_ascii_whitespace()).copied().collect();
     let words = words.to_ascii_uppercase();
@@ -104,7 +131,7 @@ fn private_key(text: &[u8], start: usize) -> (Option<Found>, bool) {
 
 /// Lines of base64 from `start` on.
 fn lines_of_base64(text: &[u8], start: usize) -> Option<Range<usize>> {
-    let first = text[start..].iter().position(|byte| *byte == b'\n').map(|at| start + at + 1)?;
+    let first = text[start..].iter().take(LABEL_MAX).position(|byte| *byte == b'\n').map(|at| start + at + 1)?;
     let length =
         text[first..].iter().take(PEM_MAX).take_while(|byte| is_base64(**byte) || byte.is_ascii_whitespace()).count();
     (length >= BODY_MIN).then_some(first..first + length)
@@ -121,10 +148,7 @@ fn credential_uri(text: &[u8], separator: Range<usize>) -> (Option<Found>, bool)
     let rest = &text[authority..text.len().min(authority + 512)];
     let ends = |byte: u8| byte.is_ascii_whitespace() || b"\"'`<>".contains(&byte);
     if !rest.contains(&b'@') {
-        // A path ends what could be a password, or nearly always.
-        let is_open =
-            authority + rest.len() == text.len() && !rest.iter().any(|byte| ends(*byte) || b"/?#".contains(byte));
-        return (None, is_open);
+        return (None, authority + rest.len() == text.len() && may_have_password(rest));
     }
     let whole = rest.iter().position(|byte| ends(*byte)).unwrap_or(rest.len());
     let is_open = authority + whole == text.len();
@@ -146,6 +170,17 @@ fn credential_uri(text: &[u8], separator: Range<usize>) -> (Option<Found>, bool)
     (Some(found(authority + colon + 1..authority + at)), is_open)
 }
 
+/// Whether what comes next can make a password of this. A path ends an address without one; what is no port may be one, and then
+/// it may hold a `/` that nobody encoded.
+fn may_have_password(rest: &[u8]) -> bool {
+    if rest.iter().any(|byte| byte.is_ascii_whitespace() || b"\"'`<>".contains(byte)) {
+        return false;
+    }
+    let authority = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
+    let after_user = rest[..authority].iter().position(|byte| *byte == b':').map(|colon| &rest[colon + 1..authority]);
+    authority == rest.len() || after_user.is_some_and(|port| !port.iter().all(u8::is_ascii_digit))
+}
+
 fn has_host(after: &[u8]) -> bool {
     let host = after.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b".-".contains(byte)).count();
     host >= 3 && (after[..host].contains(&b'.') || after.get(host) == Some(&b':') || after[..host] == *b"localhost")
@@ -153,10 +188,20 @@ fn has_host(after: &[u8]) -> bool {
 
 /// `****`, `${PASSWORD}`, `<password>`, `[secret:…]`: nothing stands there.
 fn stands_in(value: &[u8]) -> bool {
-    let first = value.first().copied().unwrap_or_default();
+    let is_name =
+        |name: &[u8]| name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-<>{}[]()$*.:/@ ".contains(byte));
+    let is_constant =
+        |name: &[u8]| name.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_');
+    let is_variable = match value {
+        [b'$', b'{', name @ .., b'}'] | [b'$', b'(', name @ .., b')'] => is_name(name),
+        [b'<', name @ .., b'>'] | [b'{', name @ .., b'}'] | [b'[', name @ .., b']'] | [b'%', name @ .., b'%'] => {
+            is_name(name)
+        }
+        [b'$', name @ ..] => is_constant(name),
+        _ => false,
+    };
     distinct(value) == 1
-        || (b"$<{[%*".contains(&first)
-            && value.iter().skip(1).all(|byte| byte.is_ascii_alphanumeric() || b"_-<>{}[]()$*.:/@ ".contains(byte)))
+        || is_variable
         || [&b"password"[..], b"pass", b"pwd", b"secret", b"token", b"xxx", b"..."]
             .contains(&&value.to_ascii_lowercase()[..])
 }

@@ -4,10 +4,11 @@
 use super::decode::Step;
 use super::registered::PLAIN_MIN;
 use super::{Finding, Scan, Scanner};
-use crate::json::Json;
+use crate::json::{Json, push_pointer};
 use crate::proposal::Proposal;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 /// Sessions that are remembered; then all begin anew.
@@ -21,15 +22,27 @@ type Tail = Zeroizing<Vec<u8>>;
 
 #[derive(Default)]
 struct Session {
-    places: HashMap<String, Tail>,
+    /// By the hash of the place: its names are the sender's, and as long as it likes.
+    places: HashMap<u64, Tail>,
     all: Tail,
 }
 
 /// See the module.
 #[derive(Default)]
-pub struct Tails(Mutex<HashMap<String, Session>>);
+pub struct Tails {
+    sessions: Mutex<HashMap<String, Arc<Mutex<Session>>>>,
+    hasher: RandomState,
+}
 
 impl Tails {
+    fn session(&self, key: String) -> Arc<Mutex<Session>> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() >= SESSIONS_MAX && !sessions.contains_key(&key) {
+            sessions.clear();
+        }
+        Arc::clone(sessions.entry(key).or_default())
+    }
+
     /// What joins with the ends of earlier calls, place by place and over all strings.
     pub fn scan(&self, proposal: &Proposal, scanner: &Scanner) -> Scan {
         let engine = scanner.engine();
@@ -38,11 +51,9 @@ impl Tails {
         }
         let session = proposal.correlation.session.as_deref().unwrap_or(&proposal.connection);
         let key = format!("{}\n{session}", proposal.worker);
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.len() >= SESSIONS_MAX && !sessions.contains_key(&key) {
-            sessions.clear();
-        }
-        let Session { places, all } = sessions.entry(key).or_default();
+        let session = self.session(key);
+        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+        let Session { places, all } = &mut *session;
         let mut scan = Scan::default();
         let mut look = |tail: &mut Tail, text: &[u8], pointer: &str| {
             let mut joined = Zeroizing::new(Vec::with_capacity(TAIL * 2));
@@ -72,10 +83,11 @@ impl Tails {
             let cut = kept.len().saturating_sub(TAIL);
             *tail = Zeroizing::new(kept[cut..].to_vec());
         };
-        values(&proposal.arguments, &mut String::new(), &mut |pointer, text| {
+        let mut walk = Walk { hasher: &self.hasher, pointer: String::new() };
+        walk.values(&proposal.arguments, 0, &mut |place, pointer, text| {
             let plain: Tail = Zeroizing::new(text.bytes().filter(|byte| *byte > b' ').collect());
-            if places.len() < PLACES_MAX || places.contains_key(pointer) {
-                look(places.entry(pointer.to_owned()).or_default(), &plain, pointer);
+            if places.len() < PLACES_MAX || places.contains_key(&place) {
+                look(places.entry(place).or_default(), &plain, pointer);
             }
             look(all, &plain, pointer);
         });
@@ -83,26 +95,32 @@ impl Tails {
     }
 }
 
-/// Every string that is no name.
-fn values(json: &Json, pointer: &mut String, see: &mut impl FnMut(&str, &str)) {
-    let end = pointer.len();
-    match json {
-        Json::String(text) => see(pointer, text),
-        Json::Array(items) => {
-            for item in items {
+/// Every string that is no name, with the hash of its place and its pointer.
+struct Walk<'h> {
+    hasher: &'h RandomState,
+    pointer: String,
+}
+
+impl Walk<'_> {
+    fn values(&mut self, json: &Json, place: u64, see: &mut impl FnMut(u64, &str, &str)) {
+        let end = self.pointer.len();
+        match json {
+            Json::String(text) => see(place, &self.pointer, text),
+            Json::Array(items) => {
                 // Pieces may stand in any place of a list.
-                crate::json::push_pointer(pointer, "-");
-                values(item, pointer, see);
-                pointer.truncate(end);
+                push_pointer(&mut self.pointer, "-");
+                let place = self.hasher.hash_one((place, "-"));
+                items.iter().for_each(|item| self.values(item, place, see));
             }
-        }
-        Json::Object(members) => {
-            for (name, value) in members {
-                crate::json::push_pointer(pointer, name);
-                values(value, pointer, see);
-                pointer.truncate(end);
+            Json::Object(members) => {
+                for (name, value) in members {
+                    push_pointer(&mut self.pointer, name);
+                    self.values(value, self.hasher.hash_one((place, name)), see);
+                    self.pointer.truncate(end);
+                }
             }
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
         }
-        Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        self.pointer.truncate(end);
     }
 }

@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 /// As random as any.
 pub(super) const KEYS: [u8; 56] = *b"f3J9x!qLz0Wm7RtYv2Kp8Nc4Hs6Bd1Ge5UaXoTiQ_ySjDkPfMhZwErCb";
 
+const REGISTERED: &str = "k9Xv2QpLm7RtYw4Zb8NcHs3J";
+
 fn key() -> MacKey {
     MacKey::new("t", [7; 32])
 }
@@ -317,8 +319,8 @@ fn what_builds_and_systems_write_down_is_no_secret() {
         "public_key: MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE",
         "the password must have eight characters",
         "token: <your token here>",
-        "[secret:adobe_client_id:k1a2b3c4:0123456789abcdef0123456789abcdef]",
-        "secret=[secret:github_token:k1a2b3c4:0123456789abcdef0123456789abcdef]",
+        "[secret:adobe_client_id:t:0123456789abcdef0123456789abcdef]",
+        "secret=[secret:github_token:t:0123456789abcdef0123456789abcdef]",
     ] {
         let scan = scanner.scan_text(text, "");
         assert!(scan.is_clean() && scan.suspicions.is_empty(), "{text}: {scan:?}");
@@ -421,6 +423,135 @@ fn w04_redacting_replaces_the_value_and_no_other_byte() {
     assert!(scanner.scan(&body, "").is_clean());
     let raw = format!(r#"{{"id":1,"result":["{}","{}","{}"]}}"#, "mF3kQ9zX", "7pL2vB8n", "R4tW6yH1");
     assert_eq!(redact::answer(&scanner, &raw, false), None, "what lies across strings is withheld");
+}
+
+/// Texts with a value that was once passed over, each for its own reason.
+#[test]
+fn x09_what_once_passed_is_found() {
+    let scanner = with_values(&[("v", REGISTERED)]);
+    let token = token();
+    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let percent = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let wide = |text: &str| text.chars().map(|c| char::from_u32(u32::from(c) + 0xfee0).unwrap()).collect::<String>();
+    let encoded = STANDARD.encode(&token);
+    let folded = |columns: usize, with: &str| {
+        let lines = encoded.as_bytes().chunks(columns).map(|line| String::from_utf8(line.to_vec()).unwrap());
+        lines.collect::<Vec<_>>().join(with)
+    };
+    let long_header = format!("eyJ{}", "hbGciOiJIUzI1NiJ9aB3".repeat(6));
+    let texts = [
+        ("a stamp that is none", "[secret:postgres://app:S3cr3tPazz91@db.example.com/x".into()),
+        (
+            "a stamp around a key",
+            format!(
+                "[secret:-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----]",
+                "MIIEvQIBADANBgkqhkiG9w0B".repeat(3)
+            ),
+        ),
+        ("a stamp of another key", "datadog_api_key = [secret:x:k1:3f8a9c1e5b7d2046a8c0e1f3b5d79264]".into()),
+        ("0x", format!("0x{}", hex(&token))),
+        ("a path of hex", format!("/v1/{}", hex(&token))),
+        ("a glued hex digit", format!("x-a{}", hex(&token))),
+        ("folded at 16", folded(16, "\n")),
+        ("folded at 24, indented", folded(24, "\n            ")),
+        ("groups of four", folded(4, " ")),
+        (
+            "a hex dump",
+            hex(&token)
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| String::from_utf8(pair.to_vec()).unwrap())
+                .collect::<Vec<_>>()
+                .join(" "),
+        ),
+        ("behind a long escaped text", format!("{}-{}", "%41".repeat(21833), percent(&token))),
+        ("a JWT with escaped dots", format!("{long_header}%2E{long_header}%2EaB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA1bC3dE5")),
+        ("beside what is no UTF-8", format!("{}.%FF", percent(&wide(REGISTERED)))),
+        ("behind glued letters", format!("{}{encoded}", "z".repeat(13))),
+        ("behind many glued letters", format!("{}{encoded}", "B".repeat(33))),
+        ("control characters", token.chars().flat_map(|c| [c, '\u{7f}']).collect()),
+        ("signs that are not drawn", token.chars().flat_map(|c| [c, '\u{fffa}']).collect()),
+        ("a password like a variable", "postgres://app:$uper5ecretPw@db.example.com/x".into()),
+        ("a password like a pattern", "postgres://app:*Xk29dkqpZZ@db.example.com/x".into()),
+    ];
+    let passed: Vec<_> = texts.iter().filter(|(_, text)| scanner.scan_text(text, "").findings.is_empty()).collect();
+    assert!(passed.is_empty(), "{passed:?}");
+    let objects = [
+        ("a spaced name", json!({ token.chars().flat_map(|c| [c, ' ']).collect::<String>(): 1 })),
+        ("pieces in names", json!({ (&REGISTERED[..8]): 1, (&REGISTERED[8..16]): 2, (&REGISTERED[16..]): 3 })),
+        ("a name and its value", json!({ (&REGISTERED[..9]): &REGISTERED[9..] })),
+    ];
+    let passed: Vec<_> =
+        objects.iter().filter(|(_, object)| scanner.scan(&read(object), "").findings.is_empty()).collect();
+    assert!(passed.is_empty(), "{passed:?}");
+    let greek = with_values(&[("v", "NYT7NQYZ4HBN9YKMXN2V")]);
+    assert!(!greek.scan_text("\u{39d}YT7\u{39d}QYZ4HB\u{39d}9YKMX\u{39d}2V", "").is_clean());
+}
+
+#[test]
+fn w04_a_flood_of_guesses_or_of_allowed_values_hides_nothing() {
+    let allowed_value = "db_password = hunter2xQ9zz";
+    let fingerprint = shipped().scan_text(allowed_value, "").suspicions[0].fingerprint.clone().unwrap();
+    let sources = Sources { allowed: [(fingerprint, None)].into(), ..Sources::default() };
+    let scanner = Scanner::new(Engine::new(sources, KEYS, &key()).unwrap(), key());
+    let flood = format!("{} api_password = R3alS3cr3tPw!", format!("{allowed_value}\n").repeat(80));
+    assert_eq!(scanner.scan_text(&flood, "").suspicions.len(), 1);
+    let guesses: String = (0..80).map(|number| format!("password_{number} = hunter{number}!xQ9\n")).collect();
+    assert_eq!(shipped().scan_text(&format!("{guesses}{}", token()), "").findings.len(), 1);
+}
+
+#[test]
+fn w04_masking_leaves_no_disguise_beside_a_plain_value() {
+    let scanner = with_values(&[("v", REGISTERED)]);
+    let wide: String = REGISTERED.chars().map(|c| char::from_u32(u32::from(c) + 0xfee0).unwrap()).collect();
+    let (token, spaced) = (token(), wide.replace("", " "));
+    let percent: String = REGISTERED.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded = STANDARD.encode(&token);
+    for (text, hidden) in [
+        (format!("{{\"a\":\"{token}\",\"b\":\"{encoded}\"}}"), encoded.clone()),
+        (format!("{{\"a\":\"{REGISTERED}\",\"b\":\"{wide}\"}}"), wide.clone()),
+        (format!("{REGISTERED} {}", spaced.trim()), spaced.trim().to_owned()),
+        (format!("{wide} {}", spaced.trim()), spaced.trim().to_owned()),
+        (format!("{REGISTERED} {}", percent.replace('%', " %").trim()), percent.clone()),
+        (format!("{} {wide}", "%2525252541".repeat(200)), wide.clone()),
+    ] {
+        for masked in [scanner.mask(&text), scanner.hide(&text)] {
+            assert!(!masked.contains(&hidden) && !masked.contains(REGISTERED) && !masked.contains(&token), "{masked}");
+        }
+    }
+}
+
+/// Texts made to take long: each ends, and is looked at or called unscannable.
+#[test]
+fn x15_texts_made_to_take_long_end() {
+    let scanner = with_values(&[("v", REGISTERED)]);
+    for piece in [
+        "private-lines:",
+        "key=",
+        "nekot_fs-",
+        "sf_token-",
+        "bearer=1",
+        "kind: secret data:a:b:c:",
+        "%41 ",
+        "://",
+        "[secret:",
+    ] {
+        let text = piece.repeat((256 << 10) / piece.len());
+        let _ = (scanner.scan_text(&text, ""), scanner.is_plain(&text));
+    }
+    let long = "n".repeat(100_000);
+    let mut object = serde_json::Map::new();
+    object.insert(long, json!(vec!["a"; 50_000]));
+    assert!(scanner.scan(&read(&object.into()), "").is_clean());
+    // Pointers of many findings behind many items.
+    let mut items: Vec<serde_json::Value> = (0..100_000).map(serde_json::Value::from).collect();
+    items.extend((0..60).map(|_| json!(token())));
+    let scan = scanner.scan(&read(&json!(items)), "");
+    assert_eq!(scan.findings.last().unwrap().at, "/100059");
+    // Each blob has its own place.
+    let file = |text: &str| json!({ "mimeType": "image/png", "data": STANDARD.encode([b"\x89PNG\r\n\x1a\n", &[0; 300][..], text.as_bytes()].concat()) });
+    let scan = scanner.scan(&read(&json!({ "a": file("nothing at all"), "b": file(&token()) })), "");
+    assert_eq!(scan.findings[0].at, "/b/data");
 }
 
 proptest! {

@@ -56,7 +56,7 @@ impl Gaps {
         self.marks.get(at / 64).is_some_and(|marks| marks >> (at % 64) & 1 == 1)
     }
 
-    fn is_any_after(&self, start: usize, end: usize) -> bool {
+    pub(super) fn is_any_after(&self, start: usize, end: usize) -> bool {
         let next = self.places.partition_point(|gap| gap.at <= start);
         self.places.get(next).is_some_and(|gap| gap.at < end)
     }
@@ -71,7 +71,13 @@ impl Gaps {
     /// Where stood what stands at `at` now.
     pub(super) fn origin_of(&self, at: usize) -> usize {
         let next = self.places.partition_point(|gap| gap.at <= at);
-        next.checked_sub(1).map_or(at, |index| self.places[index].origin + (at - self.places[index].at))
+        let Some(index) = next.checked_sub(1) else { return at };
+        let origin = self.places[index].origin + (at - self.places[index].at);
+        // What is spelled by more characters than it becomes has one place.
+        match self.places.get(next).filter(|_| self.is_spelling) {
+            Some(next) => origin.min(next.origin.saturating_sub(1).max(self.places[index].origin)),
+            None => origin,
+        }
     }
 }
 

@@ -1,28 +1,15 @@
 //! The views of a text: as it stands, without its white space, and decoded, each of them again.
 
 use super::decode::{self, Step};
-use super::detect::{Detectors, Scope, Tier};
+use super::detect::{Detectors, Looked, Scope, Tier};
 use super::document::Document;
 use super::fold;
-use super::registered::{Known, Registered};
+use super::hits::{Hit, Hits};
+use super::random::roughness;
+use super::registered::Registered;
 use super::text::Gaps;
 use std::ops::Range;
 use zeroize::Zeroizing;
-
-/// A value, where it is in the document, and how it was hidden.
-#[derive(Debug)]
-pub(super) struct Hit {
-    pub(super) format: String,
-    pub(super) tier: Tier,
-    /// In the document's text.
-    pub(super) span: Range<usize>,
-    /// Whether the span holds the value and nothing else.
-    pub(super) is_exact: bool,
-    pub(super) via: Vec<Step>,
-    pub(super) value: Zeroizing<Vec<u8>>,
-    /// Of a registered value.
-    pub(super) known: Option<Known>,
-}
 
 /// Encodings within encodings.
 const DEPTH_MAX: usize = 5;
@@ -34,8 +21,9 @@ const DERIVED_MIN: usize = 1 << 10;
 pub(super) struct Pass<'e> {
     detectors: &'e Detectors,
     registered: &'e Registered,
-    pub(super) hits: Vec<Hit>,
-    hits_max: usize,
+    pub(super) hits: Hits<'e>,
+    /// The id of the key that Warden's own stamps were made with.
+    stamped_by: &'e str,
     /// Where the document ends.
     end: usize,
     left: usize,
@@ -55,15 +43,25 @@ enum Origin<'o> {
     Part(Range<usize>),
     /// Parts of the document's text, from these places.
     Squeezed(&'o Gaps),
+    /// A part of the document's text, with other spellings from these places, and its end.
+    Spelled(&'o Gaps, usize),
+    /// From these places of a text that itself comes from there.
+    Through(&'o Gaps, &'o Origin<'o>),
 }
 
 impl<'e> Pass<'e> {
-    pub(super) fn new(detectors: &'e Detectors, registered: &'e Registered, length: usize, hits_max: usize) -> Self {
+    pub(super) fn new(
+        detectors: &'e Detectors,
+        registered: &'e Registered,
+        hits: Hits<'e>,
+        stamped_by: &'e str,
+        length: usize,
+    ) -> Self {
         Self {
             detectors,
             registered,
-            hits: Vec::new(),
-            hits_max,
+            hits,
+            stamped_by,
             end: length,
             left: (length * DERIVED_TIMES).max(DERIVED_MIN),
             via: Vec::new(),
@@ -80,14 +78,16 @@ impl<'e> Pass<'e> {
         for leaf in document.leaves.iter().filter(|leaf| !leaf.is_name) {
             squeeze(text, leaf.span.clone(), &mut squeezed, &mut gaps);
         }
+        self.names(document);
         // With one gap, that of its beginning, it is the text itself.
         if gaps.len() > 1 || document.leaves.len() > 1 {
             self.look(&squeezed, &gaps, Scope::Squeezed, &Origin::Squeezed(&gaps));
+            self.derived_squeezed(&squeezed, &gaps);
         }
         self.derived(text, &Origin::Itself);
-        for blob in &document.blobs {
-            // Outside the budget: its type vouches for it.
-            let place = Origin::Part(text.len()..text.len());
+        for (at, blob) in (text.len()..).zip(&document.blobs) {
+            // Outside the budget: its type vouches for it. It stands in no text, so each has a place behind it.
+            let place = Origin::Part(at..at + 1);
             let mut bytes = blob.bytes.clone();
             decode::keep_text(&mut bytes);
             self.look(&bytes, &Gaps::NONE, Scope::Whole, &place);
@@ -96,41 +96,85 @@ impl<'e> Pass<'e> {
 
     /// One text, and nothing that comes of it.
     fn look(&mut self, text: &[u8], gaps: &Gaps, scope: Scope, origin: &Origin<'_>) {
-        let Self { detectors, registered, hits, hits_max, via, is_over, .. } = self;
-        let open = detectors.find(text, gaps, scope, &mut |found| {
-            if has_room(hits, found.tier, *hits_max, is_over) {
-                let mut via = via.clone();
-                via.extend((scope == Scope::Squeezed).then_some(Step::Spaces));
-                via.extend(found.backwards.then_some(Step::Backwards));
-                let (span, is_exact) = origin.of(&found.span);
-                let value = Zeroizing::new(found.value);
-                let hit =
-                    Hit { format: found.format.to_owned(), tier: found.tier, span, is_exact, via, value, known: None };
-                keep(hits, hit);
-            }
-        });
-        registered.find(text, |span, known| {
-            if has_room(hits, Tier::Finding, *hits_max, is_over) {
-                let mut via = via.clone();
-                via.extend((scope == Scope::Squeezed).then_some(Step::Spaces));
-                let format = if known.canary { "canary" } else { "registered_value" };
-                let value = Zeroizing::new(text[span.clone()].to_vec());
-                let (span, is_exact) = origin.of(&span);
-                let hit = Hit {
-                    format: format.to_owned(),
-                    tier: Tier::Finding,
-                    span,
-                    is_exact,
-                    via,
-                    value,
-                    known: Some(known.clone()),
-                };
-                keep(hits, hit);
-            }
-        });
-        for open in [open, registered.open(text)].into_iter().flatten() {
+        let looked = self.typed(text, gaps, scope, origin);
+        self.is_over |= looked.is_over;
+        self.known(text, scope, origin);
+        for open in [looked.open, self.registered.open(text)].into_iter().flatten() {
             if let Some(open) = origin.open(open, self.end) {
                 self.opens(open);
+            }
+        }
+    }
+
+    fn typed(&mut self, text: &[u8], gaps: &Gaps, scope: Scope, origin: &Origin<'_>) -> Looked {
+        let Self { detectors, hits, via, stamped_by, .. } = self;
+        detectors.find(text, gaps, scope, &mut |found| {
+            if is_stamped(text, &found.span, stamped_by) {
+                return;
+            }
+            let mut via = via.clone();
+            via.extend((scope == Scope::Squeezed).then_some(Step::Spaces));
+            via.extend(found.backwards.then_some(Step::Backwards));
+            let (span, is_exact) = origin.of(&found.span);
+            let value = Zeroizing::new(found.value);
+            hits.add(Hit {
+                format: found.format.to_owned(),
+                tier: found.tier,
+                span,
+                is_exact,
+                via,
+                value,
+                known: None,
+            });
+        })
+    }
+
+    fn known(&mut self, text: &[u8], scope: Scope, origin: &Origin<'_>) {
+        let Self { registered, hits, via, .. } = self;
+        registered.find(text, |span, known| {
+            let mut via = via.clone();
+            via.extend((scope == Scope::Squeezed).then_some(Step::Spaces));
+            let format = if known.canary { "canary" } else { "registered_value" }.to_owned();
+            let value = Zeroizing::new(text[span.clone()].to_vec());
+            let (span, is_exact) = origin.of(&span);
+            hits.add(Hit { format, tier: Tier::Finding, span, is_exact, via, value, known: Some(known.clone()) });
+        });
+    }
+
+    /// Members' names: each without its white space, and for registered values all strings in their order.
+    fn names(&mut self, document: &Document) {
+        let text = &document.text;
+        let is_spaced = |name: &&super::document::Leaf| text[name.span.clone()].iter().any(|byte| is_dropped(*byte));
+        for name in document.leaves.iter().filter(|leaf| leaf.is_name).filter(is_spaced) {
+            let (mut squeezed, mut gaps) = (Vec::new(), Gaps::default());
+            squeeze(text, name.span.clone(), &mut squeezed, &mut gaps);
+            self.look(&squeezed, &gaps, Scope::Squeezed, &Origin::Squeezed(&gaps));
+        }
+        if !self.registered.values().is_empty() && document.leaves.iter().any(|leaf| leaf.is_name) {
+            for are_names in [true, false] {
+                let (mut squeezed, mut gaps) = (Vec::with_capacity(text.len()), Gaps::default());
+                for leaf in document.leaves.iter().filter(|leaf| leaf.is_name || !are_names) {
+                    squeeze(text, leaf.span.clone(), &mut squeezed, &mut gaps);
+                }
+                self.known(&squeezed, Scope::Squeezed, &Origin::Squeezed(&gaps));
+            }
+        }
+    }
+
+    /// What comes of a text without its white space by decoding what the white space parted.
+    fn derived_squeezed(&mut self, squeezed: &[u8], gaps: &Gaps) {
+        for (span, step) in decode::runs(squeezed).encoded {
+            let is_parted = gaps.is_any_after(span.start, span.end);
+            // Words that lost their spaces look like base64, but for what stands side by side in them.
+            let is_words =
+                || step == Step::Base64 && squeezed[span.clone()].chunks(48).all(|part| roughness(part) < 0.4);
+            if is_parted
+                && !is_words()
+                && let Some(bytes) = decode::decoded(&squeezed[span.clone()], step)
+            {
+                self.via.push(Step::Spaces);
+                self.again(&bytes, step, &Origin::Squeezed(gaps).within(span));
+                self.via.pop();
             }
         }
     }
@@ -158,10 +202,8 @@ impl<'e> Pass<'e> {
         }
         if runs.is_wide && self.via.last() != Some(&Step::Lookalikes) {
             for line in wide_parts(text) {
-                let (mut folded, mut places) = (Vec::with_capacity(line.len()), Gaps::spelling());
-                // What is no UTF-8 was left out of decoded bytes before, and strings have none.
-                let Ok(wide) = std::str::from_utf8(&text[line.clone()]) else { continue };
-                if fold::fold_with(wide, &mut folded, |at, from| places.push(at, line.start + from)) {
+                let (folded, places, is_new) = folded(text, line.clone());
+                if is_new {
                     let from = origin.through(line, &places);
                     self.again(&folded, Step::Lookalikes, &from);
                 }
@@ -181,43 +223,43 @@ impl<'e> Pass<'e> {
         squeeze(bytes, 0..bytes.len(), &mut squeezed, &mut gaps);
         let whole = Origin::Part(origin.of(&(0..bytes.len())).0);
         if gaps.len() > 1 {
-            self.look(&squeezed, &gaps, Scope::Squeezed, &whole);
+            self.look(&squeezed, &gaps, Scope::Squeezed, &Origin::Through(&gaps, origin));
         }
         self.derived(bytes, &whole);
         self.via.pop();
     }
 }
 
-/// Whether another hit can be told of. What is more than that is too much; guesses are not.
-fn has_room(hits: &[Hit], tier: Tier, most: usize, is_over: &mut bool) -> bool {
-    let has_room = hits.iter().filter(|hit| hit.tier == tier).count() < most;
-    *is_over |= !has_room && tier == Tier::Finding;
-    has_room
+/// A part of a text folded, where its bytes stood, and whether there is anything new in it. What is no UTF-8 stays.
+fn folded(text: &[u8], part: Range<usize>) -> (Vec<u8>, Gaps, bool) {
+    let (mut folded, mut places, mut is_new) = (Vec::with_capacity(part.len()), Gaps::spelling(), false);
+    let mut start = part.start;
+    for chunk in text[part].utf8_chunks() {
+        is_new |= fold::fold_with(chunk.valid(), &mut folded, |at, from| places.push(at, start + from));
+        start += chunk.valid().len();
+        places.push(folded.len(), start);
+        folded.extend_from_slice(chunk.invalid());
+        start += chunk.invalid().len();
+    }
+    (folded, places, is_new)
 }
 
-/// The same value may be found in several views, and a part of it by several detectors; the plainest counts, and what is
-/// registered before what only looks like something.
-fn keep(hits: &mut Vec<Hit>, hit: Hit) {
-    if let Some(known) = &hit.known {
-        let is_same = |other: &Hit| other.known.as_ref().is_some_and(|other| other.fingerprint == known.fingerprint);
-        let overlaps = |other: &Hit| other.span.start < hit.span.end && hit.span.start < other.span.end;
-        if hits.iter().any(|other| is_same(other) && overlaps(other)) {
-            return;
-        }
-        hits.retain(|other| {
-            other.known.is_some() || other.span.start < hit.span.start || hit.span.end < other.span.end
-        });
-        hits.push(hit);
-        return;
-    }
-    let is_known = hits.iter().rev().take(32).any(|other| {
-        let same_place = other.span.start <= hit.span.start && hit.span.end <= other.span.end;
-        let covers = other.is_exact && hit.is_exact && hit.tier == Tier::Suspicion;
-        same_place && other.tier >= hit.tier && (other.value == hit.value || covers)
-    });
-    if !is_known {
-        hits.push(hit);
-    }
+/// Whether what is found at `span` stands in a `[secret:FORMAT:FINGERPRINT]` that Warden wrote itself.
+fn is_stamped(text: &[u8], span: &Range<usize>, by: &str) -> bool {
+    const OPENS: &[u8] = b"[secret:";
+    const WITHIN: usize = 192;
+    let from = span.start.saturating_sub(WITHIN);
+    let Some(before) = text.get(from..text.len().min(span.start + OPENS.len())) else { return false };
+    let Some(stamp) = before.windows(OPENS.len()).rposition(|bytes| bytes == OPENS).map(|at| from + at) else {
+        return false;
+    };
+    let inside = &text[stamp + OPENS.len()..text.len().min(stamp + WITHIN)];
+    let Some(end) = inside.iter().position(|byte| *byte == b']') else { return false };
+    let mut parts = inside[..end].split(|byte| *byte == b':');
+    let format = parts.next().is_some_and(|id| id.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_'));
+    let key = parts.next() == Some(by.as_bytes());
+    let tag = parts.next().is_some_and(|tag| tag.len() == 32 && tag.iter().all(u8::is_ascii_hexdigit));
+    format && key && tag && parts.next().is_none() && span.end <= stamp + OPENS.len() + end + 1
 }
 
 impl Origin<'_> {
@@ -226,6 +268,10 @@ impl Origin<'_> {
             Origin::Itself => (span.clone(), true),
             Origin::Part(part) => (part.clone(), false),
             Origin::Squeezed(gaps) => (gaps.origin_of(span.start)..gaps.origin_after(span.end), true),
+            Origin::Through(gaps, origin) => origin.of(&(gaps.origin_of(span.start)..gaps.origin_after(span.end))),
+            Origin::Spelled(gaps, end) => {
+                (gaps.origin_of(span.start).min(*end)..gaps.origin_after(span.end).min(*end), true)
+            }
         }
     }
 
@@ -235,14 +281,16 @@ impl Origin<'_> {
             Origin::Itself => Some(at),
             Origin::Part(part) => (part.end >= end && part.start < end).then_some(part.start),
             Origin::Squeezed(gaps) => Some(gaps.origin_of(at)),
+            Origin::Through(gaps, origin) => origin.open(gaps.origin_of(at), end),
+            Origin::Spelled(gaps, part_end) => (*part_end >= end).then(|| gaps.origin_of(at).min(end)),
         }
     }
 
     /// Of a part whose bytes stand at these places of the text.
     fn through<'p>(&self, part: Range<usize>, places: &'p Gaps) -> Origin<'p> {
         match self {
-            Origin::Itself => Origin::Squeezed(places),
-            Origin::Part(_) | Origin::Squeezed(_) => self.within(part),
+            Origin::Itself => Origin::Spelled(places, part.end),
+            Origin::Part(_) | Origin::Squeezed(_) | Origin::Spelled(..) | Origin::Through(..) => self.within(part),
         }
     }
 
@@ -251,12 +299,16 @@ impl Origin<'_> {
     }
 }
 
+fn is_dropped(byte: u8) -> bool {
+    byte <= b' ' || byte == 0x7f
+}
+
 /// Appends a part of `text` without white space and control characters.
 fn squeeze(text: &[u8], span: Range<usize>, squeezed: &mut Vec<u8>, gaps: &mut Gaps) {
     let mut at = span.start;
     // The end of a string is a gap as well.
     while at < span.end {
-        let kept = text[at..span.end].iter().position(|byte| *byte <= b' ').unwrap_or(span.end - at);
+        let kept = text[at..span.end].iter().position(|byte| is_dropped(*byte)).unwrap_or(span.end - at);
         if kept > 0 {
             gaps.push(squeezed.len(), at);
             squeezed.extend_from_slice(&text[at..at + kept]);
