@@ -4,7 +4,7 @@ use super::config;
 use crate::cli::Global;
 use crate::exit::{Failure, Outcome};
 use crate::gateway::Gateway;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Serves until it is told to stop.
 pub async fn run(global: &Global, watch: bool, new_checkpoint_key: bool) -> Outcome {
@@ -13,18 +13,37 @@ pub async fn run(global: &Global, watch: bool, new_checkpoint_key: bool) -> Outc
         writable_by_workers(&config)?;
         tracing::warn!("--watch: whoever can write the policy folder decides, with no operator asked");
     }
+    // Whoever reaches the gateway can also stop it in good order.
+    let mut stop = Stop::new()?;
     let gateway = Gateway::start(&config, watch, new_checkpoint_key).await?;
     tracing::info!(address = %gateway.address, operators = %gateway.socket.display(), "Warden serves");
-    stopped().await?;
+    stop.asked().await;
     tracing::info!("stopping: what is in flight is finished or recorded as aborted");
     gateway.stop().await;
     Ok(0)
 }
 
-/// Waits for SIGTERM or SIGINT.
+/// SIGTERM and SIGINT, which from now on end nothing by themselves.
+pub struct Stop {
+    term: Signal,
+    int: Signal,
+}
+
+impl Stop {
+    /// Takes both.
+    pub fn new() -> Result<Self, Failure> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them; one that came before counts.
+    pub async fn asked(&mut self) {
+        tokio::select! { _ = self.term.recv() => {}, _ = self.int.recv() => {} }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT from now on.
 pub async fn stopped() -> Result<(), Failure> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    Stop::new()?.asked().await;
     Ok(())
 }
 

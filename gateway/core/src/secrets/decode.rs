@@ -143,15 +143,19 @@ impl Runs {
 
     /// Hexadecimal digits that something else touches, as in `0x67…` and `/v1/67…`.
     fn hex_within(&mut self, text: &[u8], span: Range<usize>) {
-        let mut start = span.start;
-        for at in span.start..=span.end {
-            if at < span.end && CLASS[usize::from(text[at])] & HEX != 0 {
-                continue;
+        let is_hex = |byte: &u8| CLASS[usize::from(*byte)] & HEX != 0;
+        let mut at = span.start + RUN_MIN - 1;
+        // So many in a row stand in one of these places.
+        while at < span.end {
+            if is_hex(&text[at]) {
+                let start = at - text[span.start..at].iter().rev().take_while(|byte| is_hex(byte)).count();
+                let end = at + text[at..span.end].iter().take_while(|byte| is_hex(byte)).count();
+                if end - start >= RUN_MIN {
+                    self.encoded.push((start..end, Step::Hex));
+                }
+                at = end;
             }
-            if at - start >= RUN_MIN {
-                self.encoded.push((start..at, Step::Hex));
-            }
-            start = at + 1;
+            at += RUN_MIN;
         }
     }
 
@@ -239,18 +243,21 @@ fn wide(bytes: &[u8]) -> usize {
 
 /// From the first digit, or from the second: whichever gives more to read.
 fn hex(run: &[u8]) -> Vec<u8> {
-    let digits: Vec<u8> =
-        run.iter().filter_map(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8).collect();
     let text = |digits: &[u8]| {
-        let mut bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        let value = |byte: u8| (byte & 15) + 9 * (byte >> 6);
+        let mut bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect();
         keep_text(&mut bytes);
         bytes
     };
-    let first = text(&digits);
-    if first.len() * 4 > digits.len() {
+    if run.iter().any(|byte| !byte.is_ascii_hexdigit()) {
+        let digits: Vec<u8> = run.iter().copied().filter(u8::is_ascii_hexdigit).collect();
+        return text(&digits);
+    }
+    let first = text(run);
+    if first.len() * 4 > run.len() {
         return first;
     }
-    let second = text(digits.get(1..).unwrap_or_default());
+    let second = text(&run[1..]);
     if second.len() > first.len() { second } else { first }
 }
 
@@ -287,15 +294,44 @@ fn base64(run: &[u8]) -> Vec<u8> {
     let parts =
         run.iter().take(PHASES_WITHIN).enumerate().filter(|(_, byte)| b"/-_+".contains(byte)).map(|(at, _)| at + 1);
     let starts = (0..4).chain(parts).filter(|start| run.len() - start >= RUN_MIN).take(PHASES_MAX);
-    // Glued to something else the text begins anywhere; there all of it is ASCII.
-    let is_ascii = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
-    let is_text = |byte: u8| is_ascii(byte) || byte == 0 || byte >= 128;
-    let glued = (0..run.len().saturating_sub(RUN_MIN)).find(|start| octets(&run[*start..]).take(SAMPLE).all(is_ascii));
+    let is_text = |byte: u8| is_ascii_text(byte) || byte == 0 || byte >= 128;
     let loose = || starts.into_iter().find(|start| octets(&run[*start..]).take(SAMPLE).all(is_text));
-    let phase = glued.or_else(loose).unwrap_or(0);
-    let mut bytes = Vec::with_capacity((run.len() - phase) * 3 / 4 + 3);
-    bytes.extend(octets(&run[phase..]));
+    from(run, begins(run).or_else(loose).unwrap_or(0))
+}
+
+fn from(run: &[u8], start: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity((run.len() - start) * 3 / 4 + 3);
+    bytes.extend(octets(&run[start..]));
     bytes
+}
+
+/// The text in a run of base64 that lost its white space, if it begins to make sense somewhere.
+pub(super) fn parted_base64(run: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = from(run, begins(run)?);
+    keep_text(&mut bytes);
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+fn is_ascii_text(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t')
+}
+
+/// Where base64 of ASCII text begins in a run, whatever it is glued to.
+fn begins(run: &[u8]) -> Option<usize> {
+    // The first six bits of a byte that can be printed.
+    static FIRST: [bool; 256] = {
+        let mut first = [false; 256];
+        let mut at = 0;
+        while at < 256 {
+            first[at] = SEXTETS[at] >= 8 && SEXTETS[at] < 32;
+            at += 1;
+        }
+        first
+    };
+    const CHARACTERS: usize = SAMPLE / 3 * 4;
+    run.windows(CHARACTERS).position(|window| {
+        window.iter().step_by(4).all(|byte| FIRST[usize::from(*byte)]) && octets(window).all(is_ascii_text)
+    })
 }
 
 /// The bytes that base64 characters stand for; what is none of them is left out.

@@ -330,12 +330,12 @@ impl Scanner {
     /// Whether `text` holds no secret value as it stands, guesses and disguises aside: the last look at what was masked before.
     pub fn is_plain(&self, text: &str) -> bool {
         let engine = self.engine();
-        let mut is_plain = true;
-        let looked = engine
-            .detectors
-            .find(text.as_bytes(), &Gaps::NONE, Scope::Typed, &mut |found| is_plain &= found.tier < Tier::Finding);
+        let (bytes, mut is_plain) = (text.as_bytes(), true);
+        let looked = engine.detectors.find(bytes, &Gaps::NONE, Scope::Typed, &mut |found| {
+            is_plain &= found.tier < Tier::Finding || view::is_stamped(bytes, &found.span, self.key.kid());
+        });
         is_plain &= !looked.is_over;
-        engine.registered.find(text.as_bytes(), |_, _| is_plain = false);
+        engine.registered.find(bytes, |_, _| is_plain = false);
         is_plain
     }
 

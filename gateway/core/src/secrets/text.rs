@@ -34,6 +34,11 @@ impl Gaps {
         Self { is_spelling: true, ..Self::NONE }
     }
 
+    /// For a text of this length.
+    pub(super) fn with_room(length: usize) -> Self {
+        Self { places: Vec::with_capacity(length / 8), marks: Vec::with_capacity(length / 64 + 1), is_spelling: false }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }

@@ -1,11 +1,10 @@
 //! The views of a text: as it stands, without its white space, and decoded, each of them again.
 
 use super::decode::{self, Step};
-use super::detect::{Detectors, Looked, Scope, Tier};
+use super::detect::{Detectors, Scope, Tier};
 use super::document::Document;
 use super::fold;
 use super::hits::{Hit, Hits};
-use super::random::roughness;
 use super::registered::Registered;
 use super::text::Gaps;
 use std::ops::Range;
@@ -16,6 +15,8 @@ const DEPTH_MAX: usize = 5;
 /// Bytes that are looked at besides the text itself, as a multiple of it, and at least.
 const DERIVED_TIMES: usize = 3;
 const DERIVED_MIN: usize = 1 << 10;
+/// How much of a string can join with what stands beside it: more than is needed of any value.
+const JOINT: usize = 64;
 
 /// One scan.
 pub(super) struct Pass<'e> {
@@ -72,17 +73,20 @@ impl<'e> Pass<'e> {
 
     pub(super) fn document(&mut self, document: &Document) {
         let text = &document.text;
-        self.look(text, &Gaps::NONE, Scope::Whole, &Origin::Itself);
+        self.typed(text, &Gaps::NONE, Scope::Whole, &Origin::Itself);
         let mut squeezed = Vec::with_capacity(text.len());
-        let mut gaps = Gaps::default();
+        let mut gaps = Gaps::with_room(text.len());
         for leaf in document.leaves.iter().filter(|leaf| !leaf.is_name) {
             squeeze(text, leaf.span.clone(), &mut squeezed, &mut gaps);
         }
-        self.names(document);
-        // With one gap, that of its beginning, it is the text itself.
-        if gaps.len() > 1 || document.leaves.len() > 1 {
+        // One value with one gap, that of its beginning, is the text itself.
+        let has_name = document.leaves.first().is_some_and(|leaf| leaf.is_name);
+        if gaps.len() > 1 || document.leaves.len() > 1 || has_name {
             self.look(&squeezed, &gaps, Scope::Squeezed, &Origin::Squeezed(&gaps));
             self.derived_squeezed(&squeezed, &gaps);
+            self.names(document);
+        } else {
+            self.known(text, &Gaps::NONE, &Origin::Itself);
         }
         self.derived(text, &Origin::Itself);
         for (at, blob) in (text.len()..).zip(&document.blobs) {
@@ -96,19 +100,13 @@ impl<'e> Pass<'e> {
 
     /// One text, and nothing that comes of it.
     fn look(&mut self, text: &[u8], gaps: &Gaps, scope: Scope, origin: &Origin<'_>) {
-        let looked = self.typed(text, gaps, scope, origin);
-        self.is_over |= looked.is_over;
-        self.known(text, scope, origin);
-        for open in [looked.open, self.registered.open(text)].into_iter().flatten() {
-            if let Some(open) = origin.open(open, self.end) {
-                self.opens(open);
-            }
-        }
+        self.typed(text, gaps, scope, origin);
+        self.known(text, gaps, origin);
     }
 
-    fn typed(&mut self, text: &[u8], gaps: &Gaps, scope: Scope, origin: &Origin<'_>) -> Looked {
+    fn typed(&mut self, text: &[u8], gaps: &Gaps, scope: Scope, origin: &Origin<'_>) {
         let Self { detectors, hits, via, stamped_by, .. } = self;
-        detectors.find(text, gaps, scope, &mut |found| {
+        let looked = detectors.find(text, gaps, scope, &mut |found| {
             if is_stamped(text, &found.span, stamped_by) {
                 return;
             }
@@ -126,19 +124,23 @@ impl<'e> Pass<'e> {
                 value,
                 known: None,
             });
-        })
+        });
+        self.is_over |= looked.is_over;
+        self.opens(looked.open, origin);
     }
 
-    fn known(&mut self, text: &[u8], scope: Scope, origin: &Origin<'_>) {
+    /// Registered values. Each is indexed without its white space as well.
+    fn known(&mut self, text: &[u8], gaps: &Gaps, origin: &Origin<'_>) {
         let Self { registered, hits, via, .. } = self;
         registered.find(text, |span, known| {
             let mut via = via.clone();
-            via.extend((scope == Scope::Squeezed).then_some(Step::Spaces));
+            via.extend(gaps.is_any_after(span.start, span.end).then_some(Step::Spaces));
             let format = if known.canary { "canary" } else { "registered_value" }.to_owned();
             let value = Zeroizing::new(text[span.clone()].to_vec());
             let (span, is_exact) = origin.of(&span);
             hits.add(Hit { format, tier: Tier::Finding, span, is_exact, via, value, known: Some(known.clone()) });
         });
+        self.opens(self.registered.open(text), origin);
     }
 
     /// Members' names: each without its white space, and for registered values all strings in their order.
@@ -150,28 +152,31 @@ impl<'e> Pass<'e> {
             squeeze(text, name.span.clone(), &mut squeezed, &mut gaps);
             self.look(&squeezed, &gaps, Scope::Squeezed, &Origin::Squeezed(&gaps));
         }
-        if !self.registered.values().is_empty() && document.leaves.iter().any(|leaf| leaf.is_name) {
-            for are_names in [true, false] {
-                let (mut squeezed, mut gaps) = (Vec::with_capacity(text.len()), Gaps::default());
-                for leaf in document.leaves.iter().filter(|leaf| leaf.is_name || !are_names) {
-                    squeeze(text, leaf.span.clone(), &mut squeezed, &mut gaps);
-                }
-                self.known(&squeezed, Scope::Squeezed, &Origin::Squeezed(&gaps));
-            }
+        if self.registered.values().is_empty() || !document.leaves.iter().any(|leaf| leaf.is_name) {
+            return;
+        }
+        let mut joined = Vec::with_capacity(text.len());
+        join(document, &mut |part| joined.extend(text[part].iter().filter(|byte| !is_dropped(**byte))));
+        let mut is_there = false;
+        self.registered.find(&joined, |_, _| is_there = true);
+        if is_there {
+            // Where it all stood is asked for now.
+            let (mut joined, mut gaps) = (Vec::with_capacity(text.len()), Gaps::with_room(text.len()));
+            join(document, &mut |part| squeeze(text, part, &mut joined, &mut gaps));
+            self.known(&joined, &gaps, &Origin::Squeezed(&gaps));
         }
     }
 
     /// What comes of a text without its white space by decoding what the white space parted.
     fn derived_squeezed(&mut self, squeezed: &[u8], gaps: &Gaps) {
         for (span, step) in decode::runs(squeezed).encoded {
-            let is_parted = gaps.is_any_after(span.start, span.end);
-            // Words that lost their spaces look like base64, but for what stands side by side in them.
-            let is_words =
-                || step == Step::Base64 && squeezed[span.clone()].chunks(48).all(|part| roughness(part) < 0.4);
-            if is_parted
-                && !is_words()
-                && let Some(bytes) = decode::decoded(&squeezed[span.clone()], step)
-            {
+            if !gaps.is_any_after(span.start, span.end) {
+                continue;
+            }
+            let run = &squeezed[span.clone()];
+            // Words that lost their spaces look like base64 as well.
+            let bytes = if step == Step::Hex { decode::decoded(run, step) } else { decode::parted_base64(run) };
+            if let Some(bytes) = bytes {
                 self.via.push(Step::Spaces);
                 self.again(&bytes, step, &Origin::Squeezed(gaps).within(span));
                 self.via.pop();
@@ -179,15 +184,18 @@ impl<'e> Pass<'e> {
         }
     }
 
-    fn opens(&mut self, at: usize) {
-        self.open = Some(self.open.map_or(at, |open| open.min(at)));
+    /// Something may begin at this place of a text.
+    fn opens(&mut self, at: Option<usize>, origin: &Origin<'_>) {
+        if let Some(at) = at.and_then(|at| origin.open(at, self.end)) {
+            self.open = Some(self.open.map_or(at, |open| open.min(at)));
+        }
     }
 
     /// What comes of a text by decoding it.
     fn derived(&mut self, text: &[u8], origin: &Origin<'_>) {
         let runs = decode::runs(text);
-        if let (Origin::Itself, Some(start)) = (origin, runs.open(text)) {
-            self.opens(start);
+        if let Origin::Itself = origin {
+            self.opens(runs.open(text), origin);
         }
         for (span, step) in runs.encoded {
             if let Some(bytes) = decode::decoded(&text[span.clone()], step) {
@@ -245,7 +253,7 @@ fn folded(text: &[u8], part: Range<usize>) -> (Vec<u8>, Gaps, bool) {
 }
 
 /// Whether what is found at `span` stands in a `[secret:FORMAT:FINGERPRINT]` that Warden wrote itself.
-fn is_stamped(text: &[u8], span: &Range<usize>, by: &str) -> bool {
+pub(super) fn is_stamped(text: &[u8], span: &Range<usize>, by: &str) -> bool {
     const OPENS: &[u8] = b"[secret:";
     const WITHIN: usize = 192;
     let from = span.start.saturating_sub(WITHIN);
@@ -296,6 +304,20 @@ impl Origin<'_> {
 
     fn within(&self, span: Range<usize>) -> Origin<'static> {
         Origin::Part(self.of(&span).0)
+    }
+}
+
+/// The parts of all strings that could join with what stands beside them.
+fn join(document: &Document, part: &mut impl FnMut(Range<usize>)) {
+    for leaf in &document.leaves {
+        let Range { start, end } = leaf.span;
+        if leaf.is_name || end - start <= 2 * JOINT {
+            part(start..end);
+        } else {
+            // What is between them was looked at in its string, and what is joined over it is no value.
+            part(start..start + JOINT);
+            part(end - JOINT..end);
+        }
     }
 }
 
