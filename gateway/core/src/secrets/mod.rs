@@ -2,7 +2,7 @@
 //!
 //! Scanning looks at strings as they are after JSON is unescaped, member names included, never at wire bytes: there a
 //! `\u0067hp_…` would pass. One pass over all strings finds published [formats](Engine::formats), structures such as private
-//! keys, assignments that look like secrets, and [registered values](registered); its [views](view) are the text without white
+//! keys, assignments that look like secrets, and [registered values](registered); its views are the text without white
 //! space and across string ends, read backwards, folded from lookalikes, and decoded, to a depth and within a budget. A
 //! finding keeps its format, place and keyed fingerprint, and never the value.
 

@@ -64,7 +64,7 @@ impl Words {
     }
 }
 
-/// Whether there is a digit, or so long a run that it needs none, see [`looks_made`](super::detect::looks_made). Without white
+/// Whether there is a digit, or so long a run that it needs none, see `detect::looks_made`. Without white
 /// space all runs are long.
 fn may_be_made(text: &[u8], scope: Scope) -> bool {
     // All of them, without a way out: this is done many bytes at once.

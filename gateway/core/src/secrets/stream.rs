@@ -111,9 +111,10 @@ impl<E> Stream<E> {
             self.look(channel, false);
         }
         let flow = self.flow();
-        // What is held after all that could go went.
-        let left: usize = self.channels.iter().map(|channel| channel.end() - channel.gone).sum();
-        if left > HELD_MAX || self.held.len() > HELD_EVENTS_MAX {
+        // What is held after all that could go went. One event may be longer: it is there in any case.
+        let held: usize = self.channels.iter().map(|channel| channel.end() - channel.gone).sum();
+        let own: usize = pieces.iter().map(|piece| piece.text.len()).sum();
+        if held.saturating_sub(own) > HELD_MAX || self.held.len() > HELD_EVENTS_MAX {
             self.scan.unscannable = true;
             return self.ends();
         }

@@ -153,9 +153,17 @@ fn s1_33_what_is_held_too_long_ends_the_stream_as_unscannable() {
             break;
         }
     }
-    assert_eq!(ends, Some(HELD_MAX / 1000));
+    assert_eq!(ends, Some(HELD_MAX / 1000 + 1));
     assert!(stream.scan().unscannable);
     assert_eq!(stream.push((), &piece("more")), Flow::Ends);
+}
+
+#[test]
+fn one_long_event_with_a_candidate_at_its_end_waits_for_the_next() {
+    let mut stream = Stream::new(scanner(), true);
+    assert_eq!(stream.push(1, &piece(&format!("{} ghp_", "some words ".repeat(4000)))), Flow::On(vec![]));
+    let Flow::On(released) = stream.push(2, &piece(" is a prefix. ")) else { panic!("it ends") };
+    assert_eq!(released.len(), 2);
 }
 
 #[test]
