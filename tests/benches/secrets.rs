@@ -19,6 +19,10 @@ use warden_core::secrets::registered::Registration;
 use warden_core::secrets::{Engine, Scanner, Sources};
 use zeroize::Zeroizing;
 
+/// As the gateway has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long each figure is measured, as the best of [`ROUNDS`].
 const ROUND: Duration = Duration::from_millis(150);
 const ROUNDS: usize = 7;

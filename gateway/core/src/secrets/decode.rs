@@ -185,11 +185,14 @@ impl Runs {
 
 /// The text in what a run stands for, if there is any.
 pub(super) fn decoded(run: &[u8], step: Step) -> Option<Vec<u8>> {
-    let mut bytes = match step {
+    let bytes = match step {
         Step::Hex => hex(run),
-        _ => base64(run),
+        _ => {
+            let mut bytes = base64(run);
+            keep_text(&mut bytes);
+            bytes
+        }
     };
-    keep_text(&mut bytes);
     (!bytes.is_empty()).then_some(bytes)
 }
 
@@ -241,7 +244,7 @@ fn wide(bytes: &[u8]) -> usize {
     if is_one { length } else { 0 }
 }
 
-/// From the first digit, or from the second: whichever gives more to read.
+/// The text from the first digit, or from the second: whichever gives more to read.
 fn hex(run: &[u8]) -> Vec<u8> {
     let text = |digits: &[u8]| {
         let value = |byte: u8| (byte & 15) + 9 * (byte >> 6);
@@ -254,7 +257,8 @@ fn hex(run: &[u8]) -> Vec<u8> {
         return text(&digits);
     }
     let first = text(run);
-    if first.len() * 4 > run.len() {
+    // One digit too many is glued to its beginning or its end.
+    if run.len() % 2 == 0 {
         return first;
     }
     let second = text(&run[1..]);
@@ -307,6 +311,10 @@ fn from(run: &[u8], start: usize) -> Vec<u8> {
 
 /// The text in a run of base64 that lost its white space, if it begins to make sense somewhere.
 pub(super) fn parted_base64(run: &[u8]) -> Option<Vec<u8>> {
+    // Words have no digits, and base64 hardly ever has none.
+    if !run.iter().fold(false, |any, byte| any | byte.is_ascii_digit()) {
+        return None;
+    }
     let mut bytes = from(run, begins(run)?);
     keep_text(&mut bytes);
     (!bytes.is_empty()).then_some(bytes)

@@ -191,17 +191,23 @@ impl Detectors {
         &self.keywords
     }
 
-    /// Every keyword in `bytes`, overlapping ones too. The automaton's own search begins anew behind each of them.
-    fn each_keyword(&self, bytes: &[u8], mut see: impl FnMut(usize, Range<usize>)) {
+    /// Every keyword in `bytes`, overlapping ones too. The automaton's own search begins anew behind each of them. What is seen is
+    /// handled elsewhere, so that the loop stays as small as it is.
+    fn each_keyword(&self, bytes: &[u8], see: &mut dyn FnMut(usize, Range<usize>)) {
         let automaton = &self.automaton;
         let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
-        for (at, byte) in bytes.iter().enumerate() {
-            state = automaton.next_state(Anchored::No, state, *byte);
-            if automaton.is_special(state) && automaton.is_match(state) {
-                for index in 0..automaton.match_len(state) {
-                    let keyword = automaton.match_pattern(state, index);
-                    see(keyword.as_usize(), at + 1 - automaton.pattern_len(keyword)..at + 1);
-                }
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..) {
+            let Some(length) = rest.iter().position(|byte| {
+                state = automaton.next_state(Anchored::No, state, *byte);
+                automaton.is_special(state)
+            }) else {
+                return;
+            };
+            at += length + 1;
+            for index in 0..if automaton.is_match(state) { automaton.match_len(state) } else { 0 } {
+                let keyword = automaton.match_pattern(state, index);
+                see(keyword.as_usize(), at - automaton.pattern_len(keyword)..at);
             }
         }
     }
@@ -225,7 +231,7 @@ impl Detectors {
             words: near::Words::default(),
             effort,
         };
-        self.each_keyword(bytes, |keyword, hit| {
+        self.each_keyword(bytes, &mut |keyword, hit| {
             let action = &self.actions[keyword];
             for what in &action.forwards {
                 look.at(text, *what, hit.clone(), found);

@@ -156,7 +156,10 @@ impl<'e> Pass<'e> {
             return;
         }
         let mut joined = Vec::with_capacity(text.len());
-        join(document, &mut |part| joined.extend(text[part].iter().filter(|byte| !is_dropped(**byte))));
+        join(document, &mut |part| match &text[part] {
+            solid if is_solid(solid) => joined.extend_from_slice(solid),
+            part => joined.extend(part.iter().filter(|byte| !is_dropped(**byte))),
+        });
         let mut is_there = false;
         self.registered.find(&joined, |_, _| is_there = true);
         if is_there {
@@ -325,10 +328,20 @@ fn is_dropped(byte: u8) -> bool {
     byte <= b' ' || byte == 0x7f
 }
 
+/// Whether nothing is dropped of it. All bytes are looked at, without a way out: many at once.
+fn is_solid(text: &[u8]) -> bool {
+    !text.iter().fold(false, |any, byte| any | is_dropped(*byte))
+}
+
 /// Appends a part of `text` without white space and control characters.
 fn squeeze(text: &[u8], span: Range<usize>, squeezed: &mut Vec<u8>, gaps: &mut Gaps) {
     let mut at = span.start;
     // The end of a string is a gap as well.
+    if is_solid(&text[span.clone()]) && !span.is_empty() {
+        gaps.push(squeezed.len(), at);
+        squeezed.extend_from_slice(&text[span]);
+        return;
+    }
     while at < span.end {
         let kept = text[at..span.end].iter().position(|byte| is_dropped(*byte)).unwrap_or(span.end - at);
         if kept > 0 {
