@@ -258,7 +258,7 @@ fn hex(run: &[u8]) -> Vec<u8> {
     }
     let first = text(run);
     // One digit too many is glued to its beginning or its end.
-    if run.len() % 2 == 0 {
+    if run.len().is_multiple_of(2) {
         return first;
     }
     let second = text(&run[1..]);
