@@ -28,7 +28,7 @@ const ROUND: Duration = Duration::from_millis(150);
 const ROUNDS: usize = 7;
 const LIMITS: Limits = Limits { bytes_max: usize::MAX, depth_max: 128 };
 
-pub fn main() {
+fn main() {
     let key = MacKey::new("bench", [3; 32]);
     let mut random = Random(0x5eed);
     let values = (0..1000).map(|number| Registration {
@@ -104,7 +104,7 @@ fn rate(bytes: usize, mut work: impl FnMut()) -> f64 {
 }
 
 /// Ordinary traffic, and texts made to be slow.
-pub fn payloads(size: usize) -> Vec<(&'static str, String)> {
+fn payloads(size: usize) -> Vec<(&'static str, String)> {
     let mut random = Random(size as u64 + 1);
     let wrap = |text: &str| serde_json::json!({ "content": [{ "type": "text", "text": text }] }).to_string();
     let fill = |piece: &mut dyn FnMut() -> String| {

@@ -1,5 +1,6 @@
-//! Record format version 2: one JSON object a record. Version 1 lacked the kinds `read`, `retention`, `hold` and `key`, and of a
-//! decision `session`, `task`, `run`, `level` and `input_sealed`; it is read as it stands.
+//! Record format version 3: one JSON object a record. Version 2 lacked the suspicions of a decision and their number in an
+//! outcome, the fingerprint and the disguises of a finding, and redacted answers. Version 1 lacked the kinds `read`, `retention`,
+//! `hold` and `key` as well, and of a decision `session`, `task`, `run`, `level` and `input_sealed`. Both are read as they stand.
 
 use crate::decision::Decision;
 use crate::outcome::Outcome;
@@ -86,7 +87,7 @@ pub struct OperatorAct {
     /// The operator's name.
     pub operator: String,
     /// What: `token_issue`, `token_revoke`, `operator_add`, `operator_revoke`, `policy_apply`, `tools_classify`,
-    /// `worker_erase`.
+    /// `worker_erase`, `secret_register`, `secret_forget`, `secret_allow`, `secret_disallow`.
     pub act: String,
     /// To what.
     pub object: String,

@@ -71,8 +71,7 @@ pub(super) struct Looked {
     pub(super) is_over: bool,
 }
 
-/// Work that may be done for each byte of a text, and for any text: a unit is about a byte that a detector reads. Ordinary
-/// text takes less than one in four of it.
+/// Work that may be done for each byte of a text, and for any text: a unit is about a byte that a detector reads.
 const EFFORT_TIMES: usize = 64;
 const EFFORT_MIN: usize = 64 << 10;
 

@@ -6,7 +6,7 @@ use super::shape::{Edges, Literal, Part, Set, Shape};
 /// A published token format.
 #[derive(Clone, Debug)]
 pub struct Format {
-    /// For example `github_token`.
+    /// For example `github_personal_access_token`.
     pub id: String,
     /// Whose it is.
     pub provider: String,

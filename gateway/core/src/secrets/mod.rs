@@ -55,7 +55,7 @@ use view::Pass;
 /// A secret value, by what and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The token format, for example `github_token`.
+    /// The format, for example `github_personal_access_token`, or `registered_value`.
     pub format: String,
     /// JSON pointer of the string. Masked, since a member's name can be a secret as well.
     pub at: String,
