@@ -203,12 +203,31 @@ pub enum Tools {
 /// Policies.
 #[derive(Debug, Subcommand)]
 pub enum Policy {
-    /// Check the policy folder as it stands
+    /// Check a policy folder: everything that keeps it from being loaded, and what is hardly meant
     Check {
+        /// What is checked
+        #[command(flatten)]
+        desk: Desk,
         /// How problems are shown
         #[arg(long, default_value = "human", value_name = "FORMAT")]
         error_format: ErrorFormat,
+        /// Warnings fail the check as well
+        #[arg(long)]
+        deny_warnings: bool,
     },
+    /// Format policy files
+    Fmt {
+        /// A folder or a file; the configuration's policy folder when absent
+        path: Option<PathBuf>,
+        /// Write nothing; exit code 2 when a file is not formatted
+        #[arg(long)]
+        check: bool,
+    },
+    /// Hold policies to the cases of their folder, and show what the cases leave open
+    ///
+    /// Cases are JSON files in `cases/`, in the form of the Cedar CLI's `run-tests`; a decision may also be `escalate`.
+    /// `cases/matrix.txt` is the reviewed table of workers and tools.
+    Test(PolicyTest),
     /// List the policies that decide, and whether the folder differs from them
     List,
     /// Make the policy folder decide, if it still has this digest
@@ -216,6 +235,38 @@ pub enum Policy {
         /// From `warden policy list`; its first characters are enough
         digest: String,
     },
+}
+
+/// A policy folder, and the tools it speaks about.
+#[derive(Clone, Debug, Args)]
+pub struct Desk {
+    /// The policy folder; the configuration's when absent
+    ///
+    /// Without a configuration file the folder speaks for itself: `cases/workers.json` and `cases/catalogue.json`.
+    pub dir: Option<PathBuf>,
+    /// A tool catalogue to use instead of the data folder's
+    #[arg(long, value_name = "FILE")]
+    pub catalogue: Option<PathBuf>,
+    /// A charter to try out instead of the compiled-in one. Nothing ever serves it
+    #[arg(long, value_name = "DIR")]
+    pub charter: Option<PathBuf>,
+}
+
+/// What is tested.
+#[derive(Debug, Args)]
+pub struct PolicyTest {
+    /// What is tested
+    #[command(flatten)]
+    pub desk: Desk,
+    /// Write `cases/matrix.txt` as it is now
+    #[arg(long)]
+    pub update: bool,
+    /// Show the coverage of every rule, not only what is missing
+    #[arg(long)]
+    pub coverage: bool,
+    /// Make small mistakes in every rule, and show those that no case notices
+    #[arg(long)]
+    pub mutate: bool,
 }
 
 /// Secret values.

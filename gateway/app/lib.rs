@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod config;
+pub mod diagnostics;
 pub mod exit;
 pub mod file_server;
 pub mod gateway;

@@ -45,6 +45,7 @@ pub fn source(site: &str, composition: Option<&str>) -> Source {
         catalogue: catalogue(),
         levels: Levels::default(),
         results: ByAction::default(),
+        standings: BTreeMap::new(),
     }
 }
 

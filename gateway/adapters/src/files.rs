@@ -99,6 +99,27 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Replaces a file of an operator's whole, with the rights it has: a crash or a full disk leaves the old one.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let rights = std::fs::metadata(path).map(|metadata| metadata.permissions());
+    let mut making = path.as_os_str().to_owned();
+    making.push(".tmp");
+    let making = PathBuf::from(making);
+    let written = (|| {
+        let mut file = File::create(&making)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        if let Ok(rights) = rights {
+            std::fs::set_permissions(&making, rights)?;
+        }
+        std::fs::rename(&making, path)
+    })();
+    if written.is_err() {
+        let _ = std::fs::remove_file(&making);
+    }
+    written
+}
+
 /// Replaces a file whole, readable by its owner only, and durably: a crash leaves the old or the new one.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut making = path.as_os_str().to_owned();

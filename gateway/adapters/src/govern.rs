@@ -19,7 +19,7 @@ use warden_core::catalogue::{Catalogue, Effect};
 use warden_core::journal::record::{Body, OperatorAct, PolicyChange, PolicyEvent, Record};
 use warden_core::pipeline::Gate;
 use warden_core::policy::Problems;
-use warden_core::policy::layer::{SourceFile, digest};
+use warden_core::policy::layer::{SourceFile, Standing, digest};
 use warden_core::policy::level::{ByAction, Inbound, Levels};
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
 use warden_core::port::{Journal, JournalError, Room};
@@ -48,6 +48,16 @@ pub struct Setup {
     pub results: ByAction<Inbound>,
 }
 
+impl Setup {
+    /// The operators' files with the policies of `dir`: schema fragments and entities are where they always are.
+    pub fn site_with(&self, dir: &Path) -> io::Result<Vec<SourceFile>> {
+        let mut files = policy_folder::read(dir)?;
+        files.extend(policy_folder::read_schemas(&self.schema_dir)?);
+        files.extend(policy_folder::read_entities(&self.entities_file)?);
+        Ok(files)
+    }
+}
+
 /// See the module.
 pub struct Governor {
     gate: Arc<Gate<World>>,
@@ -63,6 +73,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 struct State {
     site: Vec<SourceFile>,
     catalogue: Catalogue,
+    standings: BTreeMap<String, Standing>,
 }
 
 /// Why a change was not made.
@@ -128,34 +139,35 @@ pub fn load(setup: &Setup) -> Result<(Source, Snapshot), Error> {
         Some(site) => site,
         None => {
             let site = read_site(setup)?;
-            let source = source(setup, &site, &load_catalogue(&setup.data_dir)?);
-            Snapshot::build(source)?;
+            Snapshot::build(source_at_rest(setup, &site)?)?;
             policy_folder::keep_applied(&setup.data_dir, &site)?;
             site
         }
     };
-    let source = source(setup, &site, &load_catalogue(&setup.data_dir)?);
+    let source = source_at_rest(setup, &site)?;
     let snapshot = Snapshot::build(source.clone())?;
     Ok((source, snapshot))
 }
 
 /// The operators' files as they stand: policies, schema fragments, entities. They are applied together.
 pub fn read_site(setup: &Setup) -> io::Result<Vec<SourceFile>> {
-    let mut files = policy_folder::read(&setup.policy_dir)?;
-    files.extend(policy_folder::read_schemas(&setup.schema_dir)?);
-    files.extend(policy_folder::read_entities(&setup.entities_file)?);
-    Ok(files)
+    setup.site_with(&setup.policy_dir)
 }
 
 /// The catalogue file; none is an empty one.
 pub fn load_catalogue(data_dir: &Path) -> io::Result<Catalogue> {
-    let path = data_dir.join("catalogue.json");
-    match std::fs::read(&path) {
+    match read_catalogue(&data_dir.join("catalogue.json")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Catalogue::default()),
-        Err(e) => Err(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", path.display()))),
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|e| io::Error::other(format!("`{}` is not a tool catalogue: {e}", path.display()))),
+        other => other,
     }
+}
+
+/// Reads a catalogue file.
+pub fn read_catalogue(path: &Path) -> io::Result<Catalogue> {
+    let bytes =
+        std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("cannot read `{}`: {e}", path.display())))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| io::Error::other(format!("`{}` is not a tool catalogue: {e}", path.display())))
 }
 
 /// Writes the catalogue file.
@@ -163,17 +175,29 @@ pub fn save_catalogue(data_dir: &Path, catalogue: &Catalogue) -> io::Result<()> 
     write_private(&data_dir.join("catalogue.json"), &serde_json::to_vec_pretty(catalogue)?)
 }
 
+/// Everything a snapshot is built from, with the catalogue and the standings of the data folder.
+pub fn source_at_rest(setup: &Setup, site: &[SourceFile]) -> io::Result<Source> {
+    Ok(source(setup, site, &load_catalogue(&setup.data_dir)?, &policy_folder::standings(&setup.data_dir)?))
+}
+
 /// Everything a snapshot is built from.
-pub fn source(setup: &Setup, site: &[SourceFile], catalogue: &Catalogue) -> Source {
-    Source {
-        site: site.to_vec(),
+pub fn source(
+    setup: &Setup,
+    site: &[SourceFile],
+    catalogue: &Catalogue,
+    standings: &BTreeMap<String, Standing>,
+) -> Source {
+    let whole = Source {
+        site: Vec::new(),
         compositions: BTreeMap::new(),
         workers: setup.workers.clone(),
         servers: setup.servers.keys().cloned().collect(),
         catalogue: catalogue.clone(),
         levels: setup.levels.clone(),
         results: setup.results.clone(),
-    }
+        standings: standings.clone(),
+    };
+    whole.with_site(site.to_vec())
 }
 
 /// Asks servers that were never listed for their tools. What goes wrong is told and does not keep Warden from starting:
@@ -201,7 +225,7 @@ pub async fn discover(setup: &Setup, catalogue: &mut Catalogue, scanner: &Arc<Sc
 impl Governor {
     /// Of a gate that serves what `source` made.
     pub fn new(gate: Arc<Gate<World>>, setup: Setup, source: Source) -> Self {
-        let state = Mutex::new(State { site: source.site, catalogue: source.catalogue });
+        let state = Mutex::new(State { site: source.site, catalogue: source.catalogue, standings: source.standings });
         Self { gate, setup, state, asked: Mutex::default() }
     }
 
@@ -330,7 +354,7 @@ impl Governor {
         let folder = read_site(&self.setup)?;
         let pending = (folder != state.site).then(|| digest(&folder));
         let problems = match &pending {
-            Some(_) => match self.build(&folder, &state.catalogue).await {
+            Some(_) => match self.build(&State { site: folder, ..state.clone() }).await {
                 Err(Error::Policies(Problems(problems))) => problems,
                 Err(other) => return Err(other),
                 Ok(_) => Vec::new(),
@@ -380,8 +404,8 @@ impl Governor {
         self.gate.ports.append(Record::new(now(), body), Room::Reserved).await.map(drop)
     }
 
-    async fn build(&self, site: &[SourceFile], catalogue: &Catalogue) -> Result<Snapshot, Error> {
-        let source = source(&self.setup, site, catalogue);
+    async fn build(&self, state: &State) -> Result<Snapshot, Error> {
+        let source = source(&self.setup, &state.site, &state.catalogue, &state.standings);
         // Validation takes milliseconds a policy at times; proposals go on meanwhile.
         let built = tokio::task::spawn_blocking(move || Snapshot::build(source)).await;
         Ok(built.map_err(io::Error::other)??)
@@ -395,7 +419,7 @@ impl Governor {
         operator: Option<&str>,
         tools: Vec<String>,
     ) -> Result<(), Error> {
-        let snapshot = self.build(&next.site, &next.catalogue).await?;
+        let snapshot = self.build(&next).await?;
         let change =
             PolicyChange { event, digests: (*snapshot.digests).clone(), operator: operator.map(str::to_owned), tools };
         archive::keep(&self.setup.data_dir, &snapshot)?;
@@ -405,6 +429,9 @@ impl Governor {
         }
         if next.site != state.site {
             policy_folder::keep_applied(&self.setup.data_dir, &next.site)?;
+        }
+        if next.standings != state.standings {
+            policy_folder::keep_standings(&self.setup.data_dir, &next.standings)?;
         }
         if let Err(e) = write_schema(&self.setup.data_dir, &snapshot) {
             tracing::warn!(error = %e, "the schema for editors cannot be written");

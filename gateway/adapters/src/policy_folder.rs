@@ -1,9 +1,10 @@
 //! The operators' files: policies, schema fragments and entities as they stand, and the applied copy that decides.
 
 use crate::files::{create_private_dir, write_private};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use warden_core::policy::layer::SourceFile;
+use warden_core::policy::layer::{SourceFile, Standing};
 
 /// Reads `*.cedar` of a folder and its subfolders but `charter` and `cases`, sorted by name.
 pub fn read(dir: &Path) -> io::Result<Vec<SourceFile>> {
@@ -68,6 +69,22 @@ pub fn applied(data_dir: &Path) -> io::Result<Option<Vec<SourceFile>>> {
             Ok(Some(pairs.into_iter().map(|(name, text)| SourceFile { name, text }).collect()))
         }
     }
+}
+
+/// The rules whose standing operators have changed, by `@id`.
+pub fn standings(data_dir: &Path) -> io::Result<BTreeMap<String, Standing>> {
+    let path = data_dir.join("policies.standings.json");
+    match std::fs::read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(e) => Err(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", path.display()))),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| io::Error::other(format!("`{}` is not what Warden wrote: {e}", path.display()))),
+    }
+}
+
+/// Keeps the standings.
+pub fn keep_standings(data_dir: &Path, standings: &BTreeMap<String, Standing>) -> io::Result<()> {
+    write_private(&data_dir.join("policies.standings.json"), &serde_json::to_vec_pretty(standings)?)
 }
 
 /// Keeps `files` as the applied copy. What decides is this copy, so a changed folder waits until somebody applies it.

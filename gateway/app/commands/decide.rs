@@ -32,8 +32,7 @@ pub fn run(global: &Global, file: &Path) -> Outcome {
         Some(site) => site,
         None => govern::read_site(&config.setup)?,
     };
-    let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
-    let snapshot = Snapshot::build(govern::source(&config.setup, &site, &catalogue)).map_err(Failure::invalid)?;
+    let snapshot = Snapshot::build(govern::source_at_rest(&config.setup, &site)?).map_err(Failure::invalid)?;
     let keys = Keys::open(&config.setup.data_dir)?;
     let engine = secrets::load(&config.setup.data_dir, &keys, &config.secrets)?;
     let scanner = Scanner::new(engine, keys.mac().clone());

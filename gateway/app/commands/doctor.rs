@@ -129,7 +129,7 @@ pub async fn run(global: &Global) -> Outcome {
         Err(e) => find("bad", e.to_string(), "make the folder, or point `policies` at it"),
         Ok(folder) => {
             let catalogue = govern::load_catalogue(&data)?;
-            match Snapshot::build(govern::source(&config.setup, &folder, &catalogue)) {
+            match Snapshot::build(govern::source_at_rest(&config.setup, &folder)?) {
                 Ok(snapshot) => find("ok", format!("policies: {}", snapshot.digests.policy), ""),
                 Err(problems) => {
                     find("bad", format!("policies:\n{problems}"), "mend them; `warden policy check` looks again")

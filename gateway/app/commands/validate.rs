@@ -18,8 +18,7 @@ pub fn run(global: &Global) -> Outcome {
     }
     secrets::check_packs(&config.secrets)?;
     let folder = govern::read_site(&config.setup)?;
-    let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
-    let snapshot = Snapshot::build(govern::source(&config.setup, &folder, &catalogue)).map_err(Failure::invalid)?;
+    let snapshot = Snapshot::build(govern::source_at_rest(&config.setup, &folder)?).map_err(Failure::invalid)?;
     let digest = &snapshot.digests.policy;
     let rules: usize = snapshot.layers.iter().map(|layer| layer.rules.len()).sum();
     if global.json {

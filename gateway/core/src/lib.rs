@@ -8,6 +8,8 @@
 //! 6. what happened is the [`outcome`], recorded as well;
 //! 7. [`pipeline::handle`] is the one function that holds these branches.
 //!
+//! [`authoring`] stands beside that path: what people who write policies ask of them before they decide anything.
+//!
 //! **Invariant:** this crate never does I/O, reads no clock and knows no runtime: it depends on no crate that could.
 //! The pipeline is an `async fn` over the traits of [`port`]; whoever implements those brings the runtime.
 
@@ -31,3 +33,4 @@ pub mod journal;
 pub mod denials;
 pub mod port;
 pub mod pipeline;
+pub mod authoring;

@@ -90,7 +90,8 @@ pub fn evaluate(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluati
     decide(snapshot, slice, &request, case.in_composition)
 }
 
-fn decide(snapshot: &Snapshot, slice: &Slice, request: &Request, in_composition: bool) -> Evaluation {
+/// The verdict of the policies of a slice on one request.
+pub(crate) fn decide(snapshot: &Snapshot, slice: &Slice, request: &Request, in_composition: bool) -> Evaluation {
     let entities = snapshot.entities();
     match ask(&slice.plain, request, entities, in_composition) {
         Answer::Yes(permits) => Evaluation {

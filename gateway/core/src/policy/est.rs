@@ -72,7 +72,7 @@ pub fn prepare(policy: &Policy) -> Option<(Policy, Option<Policy>)> {
     let mut mentions = false;
     for condition in acknowledged.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(body) = condition.get_mut("body") {
-            mentions |= take_for_true(body);
+            mentions |= take_for(body, true);
         }
     }
     let plain = Policy::from_json(Some(policy.id().clone()), est).ok()?;
@@ -84,6 +84,162 @@ pub fn prepare(policy: &Policy) -> Option<(Policy, Option<Policy>)> {
 /// Whether a policy has conditions at all.
 pub fn is_conditional(policy: &Policy) -> bool {
     policy.to_json().map_or(true, |est| conditions(&est).next().is_some())
+}
+
+/// A part of a rule's conditions that has to be true, or, from an `unless`, false, for the rule to match.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clause {
+    /// It stood in an `unless`: it has to be false.
+    pub unless: bool,
+    /// The expression.
+    pub body: Value,
+}
+
+impl Clause {
+    /// As Cedar writes it.
+    pub fn text(&self) -> String {
+        let text = text_of(&self.body);
+        if self.unless { format!("unless {text}") } else { text }
+    }
+
+    /// As a condition of a policy.
+    pub fn condition(&self) -> Value {
+        json!({ "kind": if self.unless { "unless" } else { "when" }, "body": self.body })
+    }
+}
+
+/// The conditions of a policy as clauses: a `when` is split at its `&&`, an `unless` at its `||`.
+pub fn clauses(policy: &Policy) -> Vec<Clause> {
+    fn split<'e>(expression: &'e Value, at: &str, into: &mut Vec<&'e Value>) {
+        match operation(expression) {
+            Some((operator, operands)) if operator == at => {
+                ["left", "right"].into_iter().filter_map(|side| operands.get(side)).for_each(|e| split(e, at, into));
+            }
+            _ => into.push(expression),
+        }
+    }
+    let Ok(est) = policy.to_json() else { return Vec::new() };
+    let mut all = Vec::new();
+    for (unless, body) in conditions(&est) {
+        let mut parts = Vec::new();
+        split(body, if unless { "||" } else { "&&" }, &mut parts);
+        all.extend(parts.into_iter().map(|body| Clause { unless, body: body.clone() }));
+    }
+    all
+}
+
+/// The policy with other conditions.
+pub fn with_conditions(policy: &Policy, clauses: &[Clause]) -> Option<Policy> {
+    let mut est = policy.to_json().ok()?;
+    est["conditions"] = clauses.iter().map(Clause::condition).collect();
+    Policy::from_json(Some(policy.id().clone()), est).ok()
+}
+
+/// An expression as Cedar writes it.
+pub fn text_of(expression: &Value) -> String {
+    let est = json!({ "effect": "permit", "principal": { "op": "All" }, "action": { "op": "All" }, "resource": { "op": "All" },
+        "conditions": [{ "kind": "when", "body": expression }] });
+    let text = Policy::from_json(None, est).map(|policy| policy.to_string()).unwrap_or_default();
+    let body = text.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(body, _)| body);
+    body.trim().to_owned()
+}
+
+/// The names of an attribute that is reached from `context`: `context.input.path` is `["input", "path"]`.
+pub fn context_path(expression: &Value) -> Option<Vec<&str>> {
+    if is_context(expression) {
+        return Some(Vec::new());
+    }
+    let operands = expression.get(".")?;
+    let mut path = context_path(operands.get("left")?)?;
+    path.push(operands.get("attr")?.as_str()?);
+    Some(path)
+}
+
+/// Whether an expression speaks of a variable: `principal`, `action`, `resource`, `context`.
+pub fn names(expression: &Value, variable: &str) -> bool {
+    expression.get("Var").is_some_and(|name| name == variable)
+        || parts(expression).into_iter().any(|part| names(part, variable))
+}
+
+/// What of `context.input` an expression reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// `context.input` as a value: all of it.
+    pub whole: bool,
+    /// Arguments by name.
+    pub arguments: std::collections::BTreeSet<String>,
+}
+
+impl Reads {
+    /// Nothing of it.
+    pub fn is_none(&self) -> bool {
+        !self.whole && self.arguments.is_empty()
+    }
+
+    /// Whether it reads an argument.
+    pub fn reads(&self, argument: &str) -> bool {
+        self.whole || self.arguments.contains(argument)
+    }
+
+    /// Adds what `expression` reads.
+    pub fn add(&mut self, expression: &Value) {
+        let has = expression.get("has");
+        if let Some(mut path) = has.and_then(|has| context_path(has.get("left")?)) {
+            let attribute = has.and_then(|has| has.get("attr"));
+            match attribute {
+                Some(Value::String(name)) => path.push(name),
+                Some(Value::Array(names)) => path.extend(names.iter().filter_map(Value::as_str)),
+                _ => {}
+            }
+            // That there is an input at all depends on the action alone.
+            if path.len() > 1 {
+                self.add_path(&path);
+            }
+        } else if let Some(path) = context_path(expression) {
+            self.add_path(&path);
+        } else {
+            parts(expression).into_iter().for_each(|part| self.add(part));
+        }
+    }
+
+    fn add_path(&mut self, path: &[&str]) {
+        match path {
+            [] | ["input"] => self.whole = true,
+            ["input", argument, ..] => drop(self.arguments.insert((*argument).to_owned())),
+            _ => {}
+        }
+    }
+
+    /// Of the conditions of policies.
+    pub fn of<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> Self {
+        let mut reads = Self::default();
+        for policy in policies {
+            match policy.to_json() {
+                Ok(est) => conditions(&est).for_each(|(_, body)| reads.add(body)),
+                Err(_) => reads.whole = true,
+            }
+        }
+        reads
+    }
+}
+
+/// Whether a policy says anything of `context.acknowledged`.
+pub fn mentions_acknowledged(policy: &Policy) -> bool {
+    fn inside(expression: &Value) -> bool {
+        is_acknowledged(expression) || parts(expression).into_iter().any(inside)
+    }
+    policy.to_json().is_ok_and(|est| conditions(&est).any(|(_, body)| inside(body)))
+}
+
+/// A policy with `context.acknowledged` taken for a constant.
+pub fn with_acknowledged(policy: &Policy, value: bool) -> Option<Policy> {
+    let mut est = policy.to_json().ok()?;
+    for condition in est.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(body) = condition.get_mut("body") {
+            take_for(body, value);
+        }
+    }
+    Policy::from_json(Some(policy.id().clone()), est).ok()
 }
 
 fn conditions(est: &Value) -> impl Iterator<Item = (bool, &Value)> {
@@ -111,7 +267,7 @@ fn has_acknowledged(expression: &Value) -> bool {
 }
 
 /// The expressions an expression is made of. A literal has none, and a record's members are not operators.
-fn parts(expression: &Value) -> Vec<&Value> {
+pub(crate) fn parts(expression: &Value) -> Vec<&Value> {
     let Some((operator, operands)) = operation(expression) else { return Vec::new() };
     match (operator, operands) {
         ("Value" | "Var" | "Slot", _) => Vec::new(),
@@ -121,7 +277,7 @@ fn parts(expression: &Value) -> Vec<&Value> {
     }
 }
 
-fn parts_mut(expression: &mut Value) -> Vec<&mut Value> {
+pub(crate) fn parts_mut(expression: &mut Value) -> Vec<&mut Value> {
     let Some((operator, operands)) =
         expression.as_object_mut().filter(|o| o.len() == 1).and_then(|o| o.iter_mut().next())
     else {
@@ -135,7 +291,7 @@ fn parts_mut(expression: &mut Value) -> Vec<&mut Value> {
     }
 }
 
-fn operation(expression: &Value) -> Option<(&str, &Value)> {
+pub(crate) fn operation(expression: &Value) -> Option<(&str, &Value)> {
     let members = expression.as_object().filter(|members| members.len() == 1)?;
     members.iter().next().map(|(operator, operands)| (operator.as_str(), operands))
 }
@@ -174,15 +330,15 @@ fn polarity(expression: &Value) -> Polarity {
     parts(expression).into_iter().map(polarity).fold(Polarity::None, Polarity::join).opaque()
 }
 
-/// Puts `true` where `context.acknowledged` stood; whether it stood anywhere.
-fn take_for_true(expression: &mut Value) -> bool {
+/// Puts a constant where `context.acknowledged` stood; whether it stood anywhere.
+fn take_for(expression: &mut Value, value: bool) -> bool {
     if is_acknowledged(expression) {
-        *expression = json!({ "Value": true });
+        *expression = json!({ "Value": value });
         return true;
     }
     let mut any = false;
     for part in parts_mut(expression) {
-        any |= take_for_true(part);
+        any |= take_for(part, value);
     }
     any
 }

@@ -1,9 +1,10 @@
 //! One layer's policies, read from text and refused unless they can be trusted to mean what they say.
 
-use super::{Problem, Problems, est, place};
+use super::{Problem, Problems, Span, est};
 use crate::catalogue::sha256_hex;
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
 use miette::Diagnostic;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// The layers, each its own policy set, never one merged text.
@@ -43,6 +44,27 @@ pub struct SourceFile {
     pub text: String,
 }
 
+/// Whether a rule decides. Cedar has no word for it: `@mode` of a site's permit says it, or an operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It decides.
+    #[default]
+    Live,
+    /// It is evaluated beside what decides, and recorded apart.
+    Shadow,
+}
+
+impl Standing {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Standing::Live => "live",
+            Standing::Shadow => "shadow",
+        }
+    }
+}
+
 /// One policy with what people want to know of it.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -52,6 +74,10 @@ pub struct Rule {
     pub file: String,
     /// The line it starts at, from 1.
     pub line: usize,
+    /// Its bytes in the file.
+    pub span: Span,
+    /// Whether it decides.
+    pub standing: Standing,
     /// `@reason`: the code that a refusal by it carries.
     pub reason: Option<String>,
     /// `@advice`: what a worker can do instead.
@@ -132,11 +158,21 @@ impl Layer {
         Ok(Self { name, rules, digest: digest(files) })
     }
 
-    /// The policies as one set.
+    /// The policies that decide, as one set.
     pub fn set(&self) -> PolicySet {
+        let live = self.rules.iter().filter(|rule| rule.standing == Standing::Live);
         // Ids were checked to be unique.
-        PolicySet::from_policies(self.rules.iter().map(|rule| rule.policy.clone())).unwrap_or_default()
+        PolicySet::from_policies(live.map(|rule| rule.policy.clone())).unwrap_or_default()
     }
+}
+
+/// The `@id`s of files that can be read.
+pub fn ids(files: &[SourceFile]) -> std::collections::BTreeSet<String> {
+    let sets = files.iter().filter_map(|file| file.text.parse::<PolicySet>().ok());
+    let of = |set: PolicySet| {
+        set.policies().filter_map(|policy| policy.annotation("id").map(str::to_owned)).collect::<Vec<_>>()
+    };
+    sets.flat_map(of).collect()
 }
 
 /// SHA-256 over the names and texts of policy files.
@@ -178,17 +214,13 @@ impl<'f> Place<'f> {
         (self.offset, self.end) = (offset, offset + text.len());
     }
 
+    fn span(&self) -> Span {
+        Span { offset: self.offset, length: self.end - self.offset }
+    }
+
     fn problem(&self, code: &str, policy: Option<&str>, message: &str, help: &str) -> Problem {
-        let before = &self.file.text[..self.offset];
-        Problem {
-            code: code.into(),
-            file: self.file.name.clone(),
-            line: self.line,
-            column: before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1,
-            policy: policy.map(str::to_owned),
-            message: message.into(),
-            help: Some(help.into()),
-        }
+        let policy = policy.map(str::to_owned);
+        Problem { policy, help: Some(help.into()), ..Problem::at(self.file, self.span(), code, message) }
     }
 }
 
@@ -202,6 +234,27 @@ fn rule(layer: LayerName, prefix: &str, place: &Place<'_>, policy: &Policy) -> R
     if layer == LayerName::Charter && policy.effect() == Effect::Permit {
         return Err(refuse("charter_permit", "the charter only forbids", "put permits into the site's policies"));
     }
+    let standing = match (policy.annotation("mode"), layer, policy.effect()) {
+        (None, ..) | (Some("live"), LayerName::Site, Effect::Permit) => Standing::Live,
+        (Some("shadow"), LayerName::Site, Effect::Permit) => Standing::Shadow,
+        (Some(_), LayerName::Site, Effect::Permit) => {
+            return Err(refuse(
+                "mode",
+                "`@mode` is neither `shadow` nor `live`",
+                "say `@mode(\"shadow\")`, or leave it out",
+            ));
+        }
+        (Some(_), LayerName::Site, Effect::Forbid) => {
+            return Err(refuse(
+                "mode",
+                "a forbid has no `@mode`: text alone must not take a guard away",
+                "leave it out, apply it, and then `warden policy demote ID`",
+            ));
+        }
+        (Some(_), ..) => {
+            return Err(refuse("mode", "only a site's permit has a `@mode`", "leave it out"));
+        }
+    };
     let code = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if policy.annotation("reason").is_some_and(|reason| reason.is_empty() || !code(reason)) {
         return Err(refuse(
@@ -231,6 +284,8 @@ fn rule(layer: LayerName, prefix: &str, place: &Place<'_>, policy: &Policy) -> R
         policy: policy.new_id(PolicyId::new(format!("{prefix}{id}"))),
         file: place.file.name.clone(),
         line: place.line,
+        span: place.span(),
+        standing,
         reason: policy.annotation("reason").map(str::to_owned),
         advice: policy.annotation("advice").map(str::to_owned),
         severity: policy.annotation("severity").map(str::to_owned),
@@ -241,17 +296,9 @@ fn parse_problems(file: &SourceFile, errors: &cedar_policy::ParseErrors) -> Vec<
     errors
         .iter()
         .map(|e| {
-            let offset = e.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset());
-            let (line, column) = place(&file.text, offset);
-            Problem {
-                code: "syntax".into(),
-                file: file.name.clone(),
-                line,
-                column,
-                policy: None,
-                message: e.to_string(),
-                help: e.help().map(|help| help.to_string()),
-            }
+            let label = e.labels().and_then(|mut labels| labels.next());
+            let span = label.map_or(Span::default(), |label| Span { offset: label.offset(), length: label.len() });
+            Problem { help: e.help().map(|help| help.to_string()), ..Problem::at(file, span, "syntax", e.to_string()) }
         })
         .collect()
 }

@@ -1,12 +1,14 @@
 //! Policies: three layers, loaded strictly, kept ready as slices.
 //!
-//! [`layer`] reads text, [`schema`] says what it can speak about, [`site`] what operators add to that, [`est`] looks into conditions, [`slice`](mod@slice) prepares what
-//! one worker and one target need, [`snapshot`] holds it all together, and [`probe`] refuses a snapshot that allows
-//! what must never be allowed.
+//! [`layer`] reads text, [`schema`] says what it can speak about, [`site`] what operators add to that, [`est`] looks into
+//! conditions, [`check`] validates, [`load`] does all of this, [`slice`](mod@slice) prepares what one worker and one target
+//! need, [`snapshot`] holds it all together, and [`probe`] refuses a snapshot that allows what must never be allowed.
 
+pub mod check;
 pub mod est;
 pub mod layer;
 pub mod level;
+pub mod load;
 pub mod probe;
 pub mod schema;
 pub mod site;
@@ -16,24 +18,56 @@ pub mod snapshot;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Something that keeps policies from being loaded: what, where, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How much a problem matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It keeps policies from being loaded.
+    #[default]
+    Error,
+    /// It loads, and hardly means what was meant.
+    Warning,
+}
+
+impl Severity {
+    fn is_error(&self) -> bool {
+        *self == Severity::Error
+    }
+}
+
+/// Bytes of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The first.
+    pub offset: usize,
+    /// How many.
+    pub length: usize,
+}
+
+/// What is wrong with policies: what, where, and what to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// A stable code.
     pub code: String,
+    /// Whether it keeps them from being loaded. Absent in JSON when it does.
+    #[serde(default, skip_serializing_if = "Severity::is_error")]
+    pub severity: Severity,
     /// The file, relative to the policy folder.
     pub file: String,
     /// From 1; 0 when it concerns no line.
     pub line: usize,
     /// From 1; 0 when it concerns no column.
     pub column: usize,
+    /// The bytes it is about; absent when it concerns none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
     /// The policy's `@id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// What is wrong.
     pub message: String,
     /// What to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
 }
 
@@ -43,7 +77,8 @@ impl fmt::Display for Problem {
         if self.line > 0 {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
-        write!(f, ": {}", self.message)?;
+        let weight = if self.severity.is_error() { "" } else { "warning: " };
+        write!(f, ": {weight}{}", self.message)?;
         if let Some(policy) = &self.policy {
             write!(f, " (policy `{policy}`)")?;
         }
@@ -58,6 +93,61 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Problems(pub Vec<Problem>);
+
+impl Problem {
+    /// One that concerns no place in a file.
+    pub fn general(message: impl Into<String>) -> Self {
+        Self { code: "snapshot".into(), file: "policies".into(), message: message.into(), ..Self::default() }
+    }
+
+    /// One about a span of `file`.
+    pub fn at(file: &layer::SourceFile, span: Span, code: &str, message: impl Into<String>) -> Self {
+        let (line, column) = place(&file.text, span.offset);
+        Self {
+            code: code.into(),
+            file: file.name.clone(),
+            line,
+            column,
+            span: Some(span),
+            message: message.into(),
+            ..Self::default()
+        }
+    }
+
+    /// One about a rule as a whole.
+    pub fn of(rule: &layer::Rule, code: &str, message: impl Into<String>, help: Option<String>) -> Self {
+        Self {
+            code: code.into(),
+            file: rule.file.clone(),
+            line: rule.line,
+            column: 1,
+            span: Some(rule.span),
+            policy: Some(rule.policy.id().to_string()),
+            message: message.into(),
+            help,
+            ..Self::default()
+        }
+    }
+}
+
+impl Problem {
+    /// Points at where `text` stands in the rule, when it stands there once.
+    fn narrow_to(&mut self, rule: &layer::Rule, text: &str) {
+        let Some(source) = rule.policy.to_cedar() else { return };
+        let mut found = source.match_indices(text);
+        if let (Some((at, _)), None) = (found.next(), found.next()) {
+            self.span = Some(Span { offset: rule.span.offset + at, length: text.len() });
+        }
+    }
+}
+
+/// The name of `known` that is most like `name`, when one is like it at all.
+pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    const ALIKE: f64 = 0.8;
+    let rated = known.into_iter().map(|other| (strsim::jaro_winkler(name, other), other));
+    let best = rated.max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(alike, _)| *alike >= ALIKE).map(|(_, other)| other)
+}
 
 /// From byte offset to line and column, both from 1.
 fn place(text: &str, offset: usize) -> (usize, usize) {

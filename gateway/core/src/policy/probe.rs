@@ -21,9 +21,6 @@ pub(super) fn run(snapshot: &Snapshot) -> Result<(), Problems> {
                 problems.push(Problem {
                     code: "probe_allowed".into(),
                     file: "charter".into(),
-                    line: 0,
-                    column: 0,
-                    policy: None,
                     message: format!(
                         "probe `{name}` got `{}` for {} on {}, and never more than `{}` is safe",
                         verdict.name(),
@@ -32,6 +29,7 @@ pub(super) fn run(snapshot: &Snapshot) -> Result<(), Problems> {
                         worst.name()
                     ),
                     help: Some("this is a defect of Warden: report it, and do not serve".into()),
+                    ..Problem::default()
                 });
             }
         }
@@ -68,7 +66,8 @@ fn probes(case: &Case<'_>) -> Vec<(&'static str, Facts, Verdict)> {
     probes
 }
 
-fn facts(input: &Ty) -> Facts {
+/// Facts of a proposal with nothing remarkable about it.
+pub(crate) fn facts(input: &Ty) -> Facts {
     let unseen = if *input == Ty::Unseen { vec![String::new()] } else { Vec::new() };
     Facts {
         acknowledged: false,
@@ -81,7 +80,7 @@ fn facts(input: &Ty) -> Facts {
 }
 
 /// Some value of a type, so that the request is a valid one.
-fn sample(ty: &Ty) -> Option<Expression> {
+pub(crate) fn sample(ty: &Ty) -> Option<Expression> {
     Some(match ty {
         Ty::Text(members) => {
             let text = members.as_ref().and_then(|members| members.first().cloned());

@@ -3,7 +3,7 @@
 //! action has. Nothing of Warden's own can be declared again.
 
 use super::layer::SourceFile;
-use super::{Problem, Problems, place};
+use super::{Problem, Problems, Span, place};
 use crate::catalogue::ty::{Extra, Field, Ty};
 use cedar_policy::SchemaFragment;
 use miette::Diagnostic;
@@ -91,7 +91,8 @@ fn fragment(file: &SourceFile) -> Result<Parts, Box<Problem>> {
     let (fragment, warnings) = SchemaFragment::from_cedarschema_str(&file.text).map_err(|e| {
         let offset = e.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset());
         let (line, column) = place(&file.text, offset);
-        Box::new(Problem { line, column, ..problem(file, e.to_string(), HELP) })
+        let span = Some(Span { offset, length: 0 });
+        Box::new(Problem { line, column, span, ..problem(file, e.to_string(), HELP) })
     })?;
     if let Some(warning) = warnings.into_iter().next() {
         return Err(refuse(warning.to_string(), "choose another name"));
@@ -228,11 +229,9 @@ fn problem(file: &SourceFile, message: String, help: &str) -> Problem {
     Problem {
         code: "site_schema".into(),
         file: file.name.clone(),
-        line: 0,
-        column: 0,
-        policy: None,
         message,
         help: Some(help.into()),
+        ..Problem::default()
     }
 }
 

@@ -4,7 +4,7 @@
 //! their scopes once at load saves deciding them on every proposal. Slices of equal content are one slice.
 
 use super::est;
-use super::layer::{Layer, LayerName};
+use super::layer::{Layer, LayerName, Rule, Standing};
 use cedar_policy::{
     ActionConstraint, Effect, EntityUid, Policy, PolicyId, PolicySet, PrincipalConstraint, ResourceConstraint,
 };
@@ -24,12 +24,15 @@ pub struct Slice {
     pub permits_more: bool,
     /// Whether a list shows the target: a permit's scope matches in every layer, and no forbid is without condition.
     pub listed: bool,
+    /// The same with the rules in shadow; absent when there are none.
+    pub beside: Option<Arc<Slice>>,
 }
 
 struct Entry {
     plain: Policy,
     acknowledged: Option<Policy>,
     layer: LayerName,
+    standing: Standing,
     effect: Effect,
     conditional: bool,
     principal: PrincipalConstraint,
@@ -83,13 +86,14 @@ impl Index {
         };
         for layer in layers {
             for rule in &layer.rules {
-                index.add(layer.name, &rule.policy)?;
+                index.add(layer.name, rule)?;
             }
         }
         Ok(index)
     }
 
-    fn add(&mut self, layer: LayerName, policy: &Policy) -> Result<(), Unpreparable> {
+    fn add(&mut self, layer: LayerName, rule: &Rule) -> Result<(), Unpreparable> {
+        let policy = &rule.policy;
         let (plain, acknowledged) = est::prepare(policy).ok_or_else(|| Unpreparable(policy.id().clone()))?;
         let number = self.entries.len();
         let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
@@ -119,6 +123,7 @@ impl Index {
             plain,
             acknowledged,
             layer,
+            standing: rule.standing,
             effect: policy.effect(),
             conditional: est::is_conditional(policy),
             principal,
@@ -150,6 +155,13 @@ impl Index {
     }
 
     fn build(&self, numbers: &[usize]) -> Slice {
+        let live: Vec<usize> =
+            numbers.iter().copied().filter(|n| self.entries[*n].standing == Standing::Live).collect();
+        let beside = (live.len() < numbers.len()).then(|| Arc::new(self.build_of(numbers)));
+        Slice { beside, ..self.build_of(&live) }
+    }
+
+    fn build_of(&self, numbers: &[usize]) -> Slice {
         let entries = || numbers.iter().map(|n| &self.entries[*n]);
         let set = |policies: Vec<Policy>| PolicySet::from_policies(policies).unwrap_or_default();
         let mentions = entries().any(|entry| entry.acknowledged.is_some());
@@ -165,6 +177,7 @@ impl Index {
                 .collect(),
             permits_more: entries().any(|e| e.acknowledged.is_some() && e.effect == Effect::Permit),
             listed: permits(LayerName::Site) && (!self.needs_composition || permits(LayerName::Composition)) && !shut,
+            beside: None,
         }
     }
 }

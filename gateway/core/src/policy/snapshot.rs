@@ -1,31 +1,25 @@
 //! A policy snapshot: everything a verdict needs, prepared once. One snapshot serves a proposal from its first to its
 //! last evaluation.
 
-use super::layer::{self, Layer, LayerName, Rule, SourceFile};
+use super::layer::{Layer, Rule, SourceFile, Standing};
 use super::level::{ByAction, Inbound, Level, Levels};
-use super::schema::{self, Builder, Footprint, verb_input};
+use super::load::Loaded;
+use super::schema::verb_input;
 use super::site::{self, SiteSchema};
 use super::slice::{Index, Lineage, Slice};
 use super::{Problem, Problems, probe};
 use crate::catalogue::ty::Ty;
-use crate::catalogue::{Catalogue, Effect as ToolEffect, HeaderParam, hash_of, sha256_hex};
+use crate::catalogue::{Catalogue, Effect as ToolEffect, HeaderParam, Tool, sha256_hex};
 use crate::facts::{Facts, Mode};
 use crate::proposal::{Ask, EntityName, SiteAsk, Verb};
 use cedar_policy::{
-    ActionConstraint, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet,
-    Request, RestrictedExpression as Expression, Schema, ValidationMode, Validator,
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
+    RestrictedExpression as Expression, Schema,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-
-/// The charter's files, compiled in.
-pub const CHARTER: [(&str, &str); 3] = [
-    ("charter/attended.cedar", include_str!("../../../../policies/charter/attended.cedar")),
-    ("charter/reserved.cedar", include_str!("../../../../policies/charter/reserved.cedar")),
-    ("charter/secrets.cedar", include_str!("../../../../policies/charter/secrets.cedar")),
-];
 
 /// A worker that policies can speak about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +49,18 @@ pub struct Source {
     pub levels: Levels,
     /// What becomes of answers with a secret value in them.
     pub results: ByAction<Inbound>,
+    /// Site rules whose standing an operator has changed, by `@id`.
+    pub standings: BTreeMap<String, Standing>,
+}
+
+impl Source {
+    /// The same with other files. Standings are of rules, so they go with those.
+    #[must_use]
+    pub fn with_site(&self, site: Vec<SourceFile>) -> Self {
+        let ids = super::layer::ids(&site);
+        let standings = self.standings.iter().filter(|(id, _)| ids.contains(*id));
+        Self { standings: standings.map(|(id, s)| (id.clone(), *s)).collect(), site, ..self.clone() }
+    }
 }
 
 /// What a snapshot was made of, for the record. Each is `sha256:` and hex.
@@ -136,7 +142,7 @@ struct Bound {
     record: Arc<serde_json::Value>,
     /// By target; none when the worker's composition cannot be resolved.
     slices: Option<Vec<Arc<Slice>>>,
-    in_composition: bool,
+    composition: Option<String>,
 }
 
 /// What a verdict is asked about: one worker, one target, found in the snapshot.
@@ -193,44 +199,21 @@ pub enum NoCase {
 impl Snapshot {
     /// Loads, validates and prepares everything, and refuses what allows a known-forbidden probe.
     pub fn build(source: Source) -> Result<Self, Problems> {
-        let charter_files: Vec<SourceFile> =
-            CHARTER.iter().map(|(name, text)| SourceFile { name: (*name).into(), text: (*text).into() }).collect();
-        let charter = Layer::load(LayerName::Charter, &charter_files)?;
-        let general = |message: String| Problems(vec![general_problem(&message)]);
-        let base = schema::base().map_err(|e| general(e.to_string()))?;
-        let policies: Vec<SourceFile> = {
-            let apart = |file: &&SourceFile| !site::is_fragment(file) && !site::is_entities(file);
-            source.site.iter().filter(apart).cloned().collect()
-        };
-        let mut site = Layer::load(LayerName::Site, &policies)?;
-        // What operators apply is all of it.
-        site.digest = layer::digest(&source.site);
-        let site_schema = site::read(&source.site, &base)?;
-        let mut compositions = BTreeMap::new();
-        for (name, files) in &source.compositions {
-            compositions.insert(name.clone(), Layer::composition(name, files)?);
-        }
-        let groups: Vec<String> = {
-            let all: std::collections::BTreeSet<&String> = source.workers.iter().flat_map(|w| &w.groups).collect();
-            all.into_iter().cloned().collect()
-        };
-        let builder = Builder::new(&source.catalogue, &source.servers, &groups, &site_schema)
-            .map_err(|e| general(e.to_string()))?;
-        let known = Known { workers: &source.workers, groups: &groups, source: &source };
-        let mut problems = Vec::new();
-        for layer in [&charter, &site].into_iter().chain(compositions.values()) {
-            problems.extend(validate(layer, &builder, &known));
-        }
-        if !problems.is_empty() {
-            return Err(Problems(problems));
-        }
-        let schema_json = builder.json(Footprint::All).map_err(|e| general(e.to_string()))?;
-        let schema_digest = hash_of(&schema_json);
-        let schema_text = cedar_policy::SchemaFragment::from_json_value(schema_json)
-            .map_err(|e| e.to_string())
-            .and_then(|fragment| fragment.to_cedarschema().map_err(|e| e.to_string()))
-            .map_err(general)?;
-        let schema = builder.schema(Footprint::All).map_err(|e| general(e.to_string()))?;
+        let loaded = Loaded::new(&source)?;
+        let snapshot = Self::prepare(source, loaded)?;
+        probe::run(&snapshot)?;
+        Ok(snapshot)
+    }
+
+    /// The same under another charter and without probes: to try things out, never to serve.
+    pub fn on_trial(source: Source, charter: &[SourceFile]) -> Result<Self, Problems> {
+        let loaded = Loaded::with_charter(&source, charter)?;
+        Self::prepare(source, loaded)
+    }
+
+    fn prepare(source: Source, loaded: Loaded) -> Result<Self, Problems> {
+        let general = |message: String| Problems(vec![Problem::general(message)]);
+        let Loaded { charter, site, compositions, site_schema, schema, schema_text, schema_digest } = loaded;
         let (mut targets, servers, operate) = targets(&source).map_err(general)?;
         settings_known(&source, &targets, &site_schema)?;
         targets.iter_mut().for_each(|target| target.set(&source));
@@ -259,14 +242,11 @@ impl Snapshot {
             });
             let uid = uid("Worker", &worker.name).map_err(general)?;
             let record = Arc::new(serde_json::json!({ "type": "Worker", "id": worker.name, "parents": worker.groups }));
-            workers.insert(
-                worker.name.clone(),
-                Bound { uid, record, slices, in_composition: worker.composition.is_some() },
-            );
+            workers.insert(worker.name.clone(), Bound { uid, record, slices, composition: worker.composition.clone() });
         }
         let digests = Arc::new(Digests {
             charter: charter.digest.clone(),
-            policy: policy_digest(&site, &compositions),
+            policy: policy_digest(&site, &compositions, &source.standings),
             schema: schema_digest,
             catalogue: source.catalogue.digest(),
         });
@@ -334,7 +314,7 @@ impl Snapshot {
         };
         let action = Lineage::new(site.target.action.clone(), site.target.action_lineage.iter().cloned());
         // Their compositions say nothing of a site's own actions, so workers in one may do none of them.
-        let in_composition = caller.in_composition || bound.is_some_and(|bound| bound.in_composition);
+        let in_composition = [Some(caller), bound].into_iter().flatten().any(|bound| bound.composition.is_some());
         let slice =
             (!in_composition).then(|| self.site.index.slice(&lineage(&principal), &action, &lineage(&resource)));
         let record = |uid: &EntityUid| {
@@ -430,6 +410,28 @@ impl Snapshot {
         &self.catalogue
     }
 
+    /// The generated schema.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The composition a worker is bound to.
+    pub fn composition(&self, worker: &str) -> Option<&str> {
+        self.workers.get(worker)?.composition.as_deref()
+    }
+
+    /// The rules that decide, layer by layer.
+    pub fn live_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.layers.iter().flat_map(|layer| &layer.rules).filter(|rule| rule.standing == Standing::Live)
+    }
+
+    /// The workers, sorted.
+    pub fn workers(&self) -> Vec<&str> {
+        let mut all: Vec<&str> = self.workers.keys().map(String::as_str).collect();
+        all.sort_unstable();
+        all
+    }
+
     /// The generated schema in Cedar's text form, for authors and their editors.
     pub fn schema_text(&self) -> &str {
         &self.schema_text
@@ -458,19 +460,23 @@ impl Bound {
             resource: Cow::Borrowed(&target.resource),
             resource_record: Record::Known(&target.resource_record),
             slice: self.slices.as_ref().map(|slices| slices[number].clone()),
-            in_composition: self.in_composition,
+            in_composition: self.composition.is_some(),
         }
     }
 }
 
-fn policy_digest(site: &Layer, compositions: &BTreeMap<String, Layer>) -> String {
-    if compositions.is_empty() {
+fn policy_digest(
+    site: &Layer,
+    compositions: &BTreeMap<String, Layer>,
+    standings: &BTreeMap<String, Standing>,
+) -> String {
+    if compositions.is_empty() && standings.is_empty() {
         return site.digest.clone();
     }
     let all: BTreeMap<&str, &str> = std::iter::once(("site", site.digest.as_str()))
         .chain(compositions.iter().map(|(name, layer)| (name.as_str(), layer.digest.as_str())))
         .collect();
-    sha256_hex(serde_json::json!(all).to_string().as_bytes())
+    sha256_hex(serde_json::json!([all, standings]).to_string().as_bytes())
 }
 
 fn uid(ty: &str, id: &str) -> Result<EntityUid, String> {
@@ -510,7 +516,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
                     tool_name,
                     tool.effect(),
                     tool.open_world.unwrap_or(true),
-                    true,
+                    Some(tool),
                 )),
                 input: tool.input(),
                 paths: tool.paths.clone(),
@@ -526,7 +532,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
         let unlisted = add(Target {
             action: uid("Action", "call_tool/unlisted")?,
             resource: uid("Tool", &format!("{name}/*"))?,
-            resource_record: Arc::new(tool_record(name, "*", ToolEffect::Production, true, false)),
+            resource_record: Arc::new(tool_record(name, "*", ToolEffect::Production, true, None)),
             input: Ty::Unseen,
             paths: Vec::new(),
             header_params: Vec::new(),
@@ -573,10 +579,21 @@ fn targets(source: &Source) -> Result<Targets, String> {
     Ok((targets, servers, operate))
 }
 
-fn tool_record(server: &str, tool: &str, effect: ToolEffect, open_world: bool, listed: bool) -> serde_json::Value {
-    serde_json::json!({
-        "type": "Tool", "id": format!("{server}/{tool}"), "parents": [server],
-        "effect": effect, "open_world": open_world, "listed": listed })
+fn tool_record(
+    server: &str,
+    name: &str,
+    effect: ToolEffect,
+    open_world: bool,
+    tool: Option<&Tool>,
+) -> serde_json::Value {
+    let mut record = serde_json::json!({
+        "type": "Tool", "id": format!("{server}/{name}"), "parents": [server],
+        "effect": effect, "open_world": open_world, "listed": tool.is_some() });
+    // Said only when it is so: records are many.
+    if tool.is_some_and(|tool| tool.changed.is_some()) {
+        record["changed"] = true.into();
+    }
+    record
 }
 
 fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<Entities, String> {
@@ -593,6 +610,7 @@ fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<E
             ("effect".to_owned(), Expression::new_entity_uid(uid("Effect", effect)?)),
             ("open_world".to_owned(), flag("open_world")),
             ("listed".to_owned(), flag("listed")),
+            ("changed".to_owned(), flag("changed")),
         ]);
         let parents: HashSet<EntityUid> = target.resource_parents.iter().cloned().collect();
         all.push(Entity::new(target.resource.clone(), attributes, parents).map_err(|e| e.to_string())?);
@@ -618,7 +636,7 @@ fn settings_known(source: &Source, targets: &[Target], site: &SiteSchema) -> Res
         Some((place, name)) => {
             let message = format!("{place}: `{}` is no action and no group of actions", name.escape_debug());
             let help = "use `SERVER/TOOL`, `SERVER/*`, `call_tool`, `server_request`, an action such as `read_resource`, or `*`";
-            let problem = general_problem(&message);
+            let problem = Problem::general(message);
             Err(Problems(vec![Problem { file: "warden.yaml".into(), help: Some(help.into()), ..problem }]))
         }
     }
@@ -677,7 +695,7 @@ fn with_site_entities(
                 file: file.name.clone(),
                 code: "site_entities".into(),
                 help,
-                ..general_problem(&message)
+                ..Problem::general(message)
             }])
         };
         // The parser's own words may quote an attribute's value; it is the operators' file, and they read them.
@@ -699,152 +717,4 @@ fn deepest(error: &dyn std::error::Error) -> String {
         error = cause;
     }
     error.to_string()
-}
-
-struct Known<'a> {
-    workers: &'a [Worker],
-    groups: &'a [String],
-    source: &'a Source,
-}
-
-impl Known<'_> {
-    /// Entity literals of types that are not enumerated: a typo in them would be a rule that never fires.
-    fn unknown(&self, literal: &EntityUid) -> Option<(String, Vec<String>)> {
-        let id: &str = literal.id().as_ref();
-        let (is_known, all) = match literal.type_name().basename() {
-            "Worker" => {
-                let worker = id.split('/').next().unwrap_or(id);
-                (self.workers.iter().any(|w| w.name == worker), self.workers.iter().map(|w| w.name.clone()).collect())
-            }
-            "Group" => (self.groups.iter().any(|group| group == id), self.groups.to_vec()),
-            "Tool" => {
-                let known = id.split_once('/').is_some_and(|(server, tool)| {
-                    self.source.catalogue.tool(server, tool).is_some()
-                        || tool == "*" && self.source.servers.iter().any(|s| s == server)
-                });
-                (known, Vec::new())
-            }
-            _ => (true, Vec::new()),
-        };
-        (!is_known).then(|| (literal.to_string(), all))
-    }
-}
-
-fn validate(layer: &Layer, builder: &Builder<'_>, known: &Known<'_>) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let mut by_footprint: BTreeMap<(u8, String, String), Vec<&Rule>> = BTreeMap::new();
-    for rule in &layer.rules {
-        for literal in rule.policy.entity_literals() {
-            if let Some((literal, all)) = known.unknown(&literal) {
-                let help = match all.is_empty() {
-                    true => "check the spelling, and that the server has been listed once".to_owned(),
-                    false => format!("known: {}", all.join(", ")),
-                };
-                problems.push(rule_problem(rule, "unknown_entity", format!("no such entity: `{literal}`"), Some(help)));
-            }
-        }
-        by_footprint.entry(footprint(&rule.policy)).or_default().push(rule);
-    }
-    for ((kind, server, tool), rules) in by_footprint {
-        let footprint = match kind {
-            0 => Footprint::None,
-            1 => Footprint::Tool(&server, &tool),
-            2 => Footprint::Server(&server),
-            _ => Footprint::All,
-        };
-        let found = check(&rules, builder, footprint);
-        // A condition may speak of an action that the cut schema lacks: the whole schema has the last word.
-        let found = match footprint {
-            Footprint::All => found,
-            _ if found.is_empty() => found,
-            _ => check(&rules, builder, Footprint::All),
-        };
-        problems.extend(found);
-    }
-    problems
-}
-
-/// As [`Footprint`], owned: kind, server, tool.
-fn footprint(policy: &Policy) -> (u8, String, String) {
-    let of = |uid: &EntityUid| {
-        let id: &str = uid.id().as_ref();
-        match id.split_once('/') {
-            _ if id == "call_tool/unlisted" => (0, String::new(), String::new()),
-            Some((server, "*")) => (2, server.to_owned(), String::new()),
-            Some((server, tool)) => (1, server.to_owned(), tool.to_owned()),
-            None if ["call_tool", "effect"].contains(&id) => (3, String::new(), String::new()),
-            None => (0, String::new(), String::new()),
-        }
-    };
-    match policy.action_constraint() {
-        ActionConstraint::Any => (3, String::new(), String::new()),
-        ActionConstraint::Eq(uid) => of(&uid),
-        ActionConstraint::In(uids) => match uids.as_slice() {
-            [one] => of(one),
-            _ => (3, String::new(), String::new()),
-        },
-    }
-}
-
-fn check(rules: &[&Rule], builder: &Builder<'_>, footprint: Footprint<'_>) -> Vec<Problem> {
-    let schema = match builder.schema(footprint) {
-        Ok(schema) => schema,
-        Err(e) => return vec![general_problem(&e.to_string())],
-    };
-    let set = match PolicySet::from_policies(rules.iter().map(|rule| rule.policy.clone())) {
-        Ok(set) => set,
-        Err(e) => return vec![general_problem(&e.to_string())],
-    };
-    let result = Validator::new(schema).validate_with_level(&set, ValidationMode::Strict, 1);
-    let mut said: BTreeMap<PolicyId, (String, Option<String>, usize)> = BTreeMap::new();
-    let errors = result
-        .validation_errors()
-        .map(|e| (e.policy_id(), e.to_string(), miette::Diagnostic::help(e).map(|h| h.to_string())));
-    let warnings = result
-        .validation_warnings()
-        .map(|w| (w.policy_id(), w.to_string(), miette::Diagnostic::help(w).map(|h| h.to_string())));
-    for (id, message, help) in errors.chain(warnings) {
-        // One message a policy: a mistake in a group's rule would be told once for each tool.
-        said.entry(id.clone()).or_insert((message, help, 0)).2 += 1;
-    }
-    let mut problems = Vec::new();
-    for rule in rules {
-        let Some((message, help, count)) = said.remove(rule.policy.id()) else { continue };
-        let about = format!("for policy `{}`", rule.policy.id());
-        let message = message.trim_start_matches(&about).trim_start_matches([',', ':', ' ']).to_owned();
-        let (message, help) = match count {
-            1 => (message, help),
-            n if message.contains("`input") => (
-                format!("{message} (and {} more like it)", n - 1),
-                Some("`context.input` is typed per tool: name the tools in the scope, `action == Action::\"SERVER/TOOL\"`".into()),
-            ),
-            n => (format!("{message} (and {} more)", n - 1), help),
-        };
-        problems.push(rule_problem(rule, "invalid", message, help));
-    }
-    problems
-}
-
-fn rule_problem(rule: &Rule, code: &str, message: String, help: Option<String>) -> Problem {
-    Problem {
-        code: code.into(),
-        file: rule.file.clone(),
-        line: rule.line,
-        column: 1,
-        policy: Some(rule.policy.id().to_string()),
-        message,
-        help,
-    }
-}
-
-fn general_problem(message: &str) -> Problem {
-    Problem {
-        code: "snapshot".into(),
-        file: "policies".into(),
-        line: 0,
-        column: 0,
-        policy: None,
-        message: message.into(),
-        help: None,
-    }
 }

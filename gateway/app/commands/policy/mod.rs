@@ -1,23 +1,29 @@
 //! `warden policy`.
 
-use super::{config, say, table};
-use crate::cli::{ErrorFormat, Global, Policy};
+mod check;
+mod desk;
+mod fmt;
+mod test;
+
+use super::{config, data_dir, say, table};
+use crate::cli::{Global, Policy};
 use crate::client::Client;
-use crate::exit::{Failure, INVALID, Outcome};
+use crate::exit::{Failure, Outcome};
 use serde_json::json;
 use warden_adapters::govern::{self, Listed, Status};
 use warden_adapters::policy_folder;
 use warden_core::policy::layer::digest;
 use warden_core::policy::snapshot::Snapshot;
-use warden_core::policy::{Problem, Problems};
 
 /// Checks, lists and applies policies.
 pub async fn run(global: &Global, policy: Policy) -> Outcome {
     match policy {
-        Policy::Check { error_format } => check(global, error_format),
+        Policy::Check { desk, error_format, deny_warnings } => check::run(global, &desk, error_format, deny_warnings),
+        Policy::Fmt { path, check } => fmt::run(global, path, check),
+        Policy::Test(args) => test::run(global, &args),
         Policy::List => list(global).await,
         Policy::Apply { digest } => {
-            let client = Client::need(&super::data_dir(global)?)?;
+            let client = Client::need(&data_dir(global)?)?;
             let answer = client.post("/v1/policies/apply", &json!({ "digest": digest })).await?;
             if global.json {
                 say(&answer);
@@ -25,44 +31,6 @@ pub async fn run(global: &Global, policy: Policy) -> Outcome {
                 say(format!("applied {}", answer["applied"].as_str().unwrap_or_default()));
             }
             Ok(0)
-        }
-    }
-}
-
-fn check(global: &Global, format: ErrorFormat) -> Outcome {
-    let config = config(global)?;
-    let folder = govern::read_site(&config.setup)?;
-    let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
-    let format = if global.json { ErrorFormat::Json } else { format };
-    match Snapshot::build(govern::source(&config.setup, &folder, &catalogue)) {
-        Ok(snapshot) => {
-            let site: usize = folder.len();
-            let found = digest(&folder);
-            if format == ErrorFormat::Json {
-                say(json!({ "valid": true, "files": site, "digest": found }));
-            } else {
-                let rules: usize = snapshot.layers.iter().map(|layer| layer.rules.len()).sum();
-                say(format!("valid: {site} files, {rules} policies with the charter\n{found}"));
-            }
-            Ok(0)
-        }
-        Err(Problems(problems)) => {
-            for problem in &problems {
-                say(shown(problem, format));
-            }
-            let count = problems.len();
-            Err(Failure { code: INVALID, message: format!("{count} problem{}", if count == 1 { "" } else { "s" }) })
-        }
-    }
-}
-
-fn shown(problem: &Problem, format: ErrorFormat) -> String {
-    match format {
-        ErrorFormat::Json => json!(problem).to_string(),
-        ErrorFormat::Human => problem.to_string(),
-        ErrorFormat::Plain => {
-            let Problem { file, line, column, code, message, .. } = problem;
-            format!("{file}:{line}:{column}: {code}: {}", message.replace('\n', " "))
         }
     }
 }
@@ -100,8 +68,7 @@ async fn list(global: &Global) -> Outcome {
 fn offline(config: &crate::config::Config) -> Result<Status, Failure> {
     let folder = govern::read_site(&config.setup)?;
     let site = policy_folder::applied(&config.setup.data_dir)?.unwrap_or_else(|| folder.clone());
-    let catalogue = govern::load_catalogue(&config.setup.data_dir)?;
-    let snapshot = Snapshot::build(govern::source(&config.setup, &site, &catalogue)).map_err(Failure::invalid)?;
+    let snapshot = Snapshot::build(govern::source_at_rest(&config.setup, &site)?).map_err(Failure::invalid)?;
     let pending = (folder != site).then(|| digest(&folder));
     Ok(Status { applied: digest(&site), pending, problems: Vec::new(), policies: govern::listed(&snapshot) })
 }

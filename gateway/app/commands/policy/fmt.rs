@@ -1,0 +1,62 @@
+//! `warden policy fmt`.
+
+use crate::cli::Global;
+use crate::commands::{config, say};
+use crate::exit::{Failure, NO, Outcome};
+use cedar_policy_formatter::{Config, policies_str_to_pretty};
+use std::path::{Path, PathBuf};
+
+/// Formats the files of a folder, or single files. With `check` nothing is written.
+pub(super) fn run(global: &Global, path: Option<PathBuf>, check: bool) -> Outcome {
+    let path = match path {
+        Some(path) => path,
+        None => config(global)?.setup.policy_dir,
+    };
+    let files = files(&path)?;
+    let mut different = 0;
+    for file in &files {
+        let text = std::fs::read_to_string(file)
+            .map_err(|e| Failure::failed(format!("cannot read `{}`: {e}", file.display())))?;
+        let pretty = policies_str_to_pretty(&text, &Config { line_width: 100, indent_width: 2 })
+            .map_err(|e| Failure::invalid(format!("{}: {}", file.display(), causes(&e))))?;
+        if pretty == text {
+            continue;
+        }
+        different += 1;
+        say(file.display());
+        if !check {
+            warden_adapters::files::replace(file, pretty.as_bytes())?;
+        }
+    }
+    match check && different > 0 {
+        true => Err(Failure { code: NO, message: format!("{different} of {} files are not formatted", files.len()) }),
+        false => Ok(0),
+    }
+}
+
+fn causes(error: &miette::Report) -> String {
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    if !path.is_dir() {
+        return Err(Failure::invalid(format!("`{}` is neither a file nor a folder", path.display())));
+    }
+    let (mut open, mut found) = (vec![path.to_owned()], Vec::new());
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let path = entry?.path();
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if path.is_dir() && !hidden {
+                open.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "cedar") && !hidden {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

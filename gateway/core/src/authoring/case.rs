@@ -1,0 +1,209 @@
+//! Written cases: a request, and the answer it must get. The form is that of the Cedar CLI's `run-tests`, whose `decision` may
+//! also be `escalate`.
+
+use super::cover::{Coverage, Parts, RuleState};
+use super::question::{self, Answer, Question};
+use crate::policy::layer::Rule;
+use crate::policy::snapshot::Snapshot;
+use crate::verdict::Verdict;
+use cedar_policy::{Entities, Policy, PolicySet, Request};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One case as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// A sentence.
+    pub name: String,
+    /// What is asked.
+    pub request: Asked,
+    /// The entities it names, in Cedar's JSON form; those of the configuration and the catalogue when absent.
+    #[serde(default)]
+    pub entities: Option<Value>,
+    /// The answer it must get.
+    pub decision: Verdict,
+    /// The policies that decide, or, where one fails, those that fail: no more and no less. Not compared when absent.
+    #[serde(default)]
+    pub reason: Option<Vec<String>>,
+    /// How many policies fail.
+    #[serde(default)]
+    pub num_errors: usize,
+}
+
+/// What a case asks.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// `Worker::"demo"`
+    pub principal: String,
+    /// `Action::"files/read"`
+    pub action: String,
+    /// `Tool::"files/read"`
+    pub resource: String,
+    /// In Cedar's JSON form. Base fields that are missing are plain ones.
+    #[serde(default)]
+    pub context: Map<String, Value>,
+}
+
+/// What is wrong with a file of cases, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {message}")]
+pub struct Unreadable {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    /// What, and what to write instead.
+    pub message: String,
+}
+
+/// Reads a file of cases.
+pub fn read(text: &str) -> Result<Vec<Case>, Unreadable> {
+    serde_json::from_str(text).map_err(|e| {
+        let said = e.to_string();
+        let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
+        let help = match text.trim_start().chars().next() {
+            Some('[') => {
+                "a case is {\"name\": …, \"request\": {\"principal\": …, \"action\": …, \"resource\": …, \"context\": {…}}, \"decision\": \"allow\", \"escalate\" or \"deny\"}"
+            }
+            _ => "a file of cases is one JSON array: [{\"name\": …, \"request\": …, \"decision\": …}, …]",
+        };
+        Unreadable { line: e.line().max(1), column: e.column().max(1), message: format!("{what}; {help}") }
+    })
+}
+
+/// Why a case fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// The case.
+    pub name: String,
+    /// What is different.
+    pub why: Vec<String>,
+}
+
+/// A case, ready to be asked of several sets.
+pub struct Ready {
+    case: Case,
+    asked: [Request; 2],
+    entities: Entities,
+    in_composition: bool,
+    /// The policies whose scope fits: no other can matter.
+    set: PolicySet,
+    states: Vec<RuleState>,
+}
+
+/// Cases against a snapshot.
+pub struct Suite {
+    parts: Parts,
+    ready: Vec<Ready>,
+    failed: Vec<Failed>,
+}
+
+impl Suite {
+    /// Makes requests of the cases. Those that cannot be made are failures.
+    pub fn new(snapshot: &Snapshot, cases: Vec<Case>) -> Self {
+        let live = || snapshot.live_rules();
+        let parts = Parts::of(live());
+        let (mut ready, mut failed) = (Vec::new(), Vec::new());
+        for case in cases {
+            match prepare(snapshot, &parts, case) {
+                Ok(case) => ready.push(case),
+                Err(why) => failed.push(why),
+            }
+        }
+        Self { parts, ready, failed }
+    }
+
+    /// How many cases there are.
+    pub fn len(&self) -> usize {
+        self.ready.len() + self.failed.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All cases that fail.
+    pub fn run(&self) -> Vec<Failed> {
+        let differ = |ready: &Ready| {
+            let why = ready.differs(&ready.set);
+            (!why.is_empty()).then(|| Failed { name: ready.case.name.clone(), why })
+        };
+        self.failed.iter().cloned().chain(self.ready.iter().filter_map(differ)).collect()
+    }
+
+    /// What the cases show of the rules.
+    pub fn coverage(&self) -> Vec<super::cover::Covered> {
+        let mut coverage = Coverage::new(&self.parts);
+        self.ready.iter().for_each(|ready| coverage.add(&ready.states));
+        coverage.of(&self.parts)
+    }
+
+    /// Whether a case notices that `rule` is replaced by `other`, or dropped.
+    pub fn notices(&self, rule: &Rule, other: Option<&Policy>) -> bool {
+        let Some(number) = self.parts.rules().iter().position(|known| known.id == rule.policy.id().as_ref()) else {
+            return false;
+        };
+        let fits = |ready: &&Ready| ready.states.get(number).is_some_and(|state| state.scope);
+        self.ready.iter().filter(fits).any(|ready| {
+            let kept = ready.set.policies().filter(|policy| policy.id() != rule.policy.id());
+            let set = PolicySet::from_policies(kept.chain(other).cloned()).unwrap_or_default();
+            !ready.differs(&set).is_empty()
+        })
+    }
+}
+
+fn prepare(snapshot: &Snapshot, parts: &Parts, case: Case) -> Result<Ready, Failed> {
+    let refuse = |why: String| Failed { name: case.name.clone(), why: vec![why] };
+    let Asked { principal, action, resource, context } = &case.request;
+    let question = Question::new(snapshot, [principal, action, resource], context).map_err(refuse)?;
+    let entities = match &case.entities {
+        None => snapshot.entities().clone(),
+        Some(entities) => Entities::from_json_value(entities.clone(), Some(snapshot.schema()))
+            .map_err(|e| refuse(format!("the entities do not fit the schema: {}", super::deepest(&e))))?,
+    };
+    let request = |acknowledged| question.request(snapshot, acknowledged).map_err(refuse);
+    let asked = [request(None)?, request(Some(true))?];
+    let states = parts.look(&asked[0], &entities);
+    let fits: std::collections::HashSet<&str> =
+        parts.rules().iter().zip(&states).filter(|(_, state)| state.scope).map(|(rule, _)| rule.id.as_str()).collect();
+    let whole = question.layers(snapshot);
+    let fitting = whole.policies().filter(|policy| fits.contains(AsRef::<str>::as_ref(policy.id()))).cloned();
+    let set = PolicySet::from_policies(fitting).unwrap_or_default();
+    let in_composition = snapshot.composition(question.principal.id().unescaped()).is_some();
+    Ok(Ready { asked, entities, in_composition, set, states, case })
+}
+
+impl Ready {
+    /// What `set` answers otherwise than the case says.
+    fn differs(&self, set: &PolicySet) -> Vec<String> {
+        let Answer { verdict, policies, errors } =
+            question::answer(&self.asked, set, &self.entities, self.in_composition);
+        let mut why = Vec::new();
+        if verdict != self.case.decision {
+            let by = if policies.is_empty() { String::new() } else { format!(" by {}", policies.join(", ")) };
+            why.push(format!("expected {}, got {}{by}", self.case.decision.name(), verdict.name()));
+        }
+        if errors.len() != self.case.num_errors {
+            why.push(format!(
+                "expected {} failing policies, got {}{}{}",
+                self.case.num_errors,
+                errors.len(),
+                if errors.is_empty() { "" } else { ": " },
+                errors.join(", ")
+            ));
+        }
+        let said = if errors.is_empty() { &policies } else { &errors };
+        let listed = |ids: &[String]| if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
+        if let Some(wanted) = &self.case.reason {
+            let mut wanted = wanted.clone();
+            wanted.sort_unstable();
+            if wanted != *said {
+                why.push(format!("expected {} to decide, got {}", listed(&wanted), listed(said)));
+            }
+        }
+        why
+    }
+}

@@ -1,0 +1,252 @@
+//! What loads, and is hardly meant.
+
+use crate::catalogue::ty::Ty;
+use crate::facts::Facts;
+use crate::policy::est;
+use crate::policy::layer::{LayerName, Rule, Standing};
+use crate::policy::probe;
+use crate::policy::slice::Slice;
+use crate::policy::snapshot::{Case, Snapshot};
+use crate::policy::{Problem, Severity, nearest};
+use crate::verdict::{Verdict, decide};
+use cedar_policy::{ActionConstraint, Effect, PolicyId, PolicySet, PrincipalConstraint, ResourceConstraint};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// All warnings about the policies of the site and of compositions.
+pub fn lint(snapshot: &Snapshot) -> Vec<Problem> {
+    let cases: Vec<Case<'_>> = snapshot.cases().collect();
+    let applied = applied(&cases);
+    let mut found = Vec::new();
+    for rule in snapshot.layers.iter().filter(|layer| layer.name != LayerName::Charter).flat_map(|layer| &layer.rules) {
+        let of_rule = applied.get(rule.policy.id()).map_or(&[][..], Vec::as_slice);
+        found.extend(unscoped(rule));
+        found.extend(misplaced_advice(rule));
+        found.extend(unknown_values(snapshot, rule));
+        if of_rule.is_empty() && rule.standing == Standing::Live && !snapshot.workers().is_empty() {
+            found.push(warn(
+                rule,
+                "dead_rule",
+                "no worker and no target fits its scope: it can never decide",
+                "look at `warden tools list` and at `workers:`, or remove it",
+            ));
+        } else {
+            found.extend(under_the_charter(snapshot, rule, of_rule));
+        }
+    }
+    found.extend(tools_without_rule(snapshot));
+    found
+}
+
+fn warn(rule: &Rule, code: &str, message: impl Into<String>, help: impl Into<String>) -> Problem {
+    Problem { severity: Severity::Warning, ..Problem::of(rule, code, message, Some(help.into())) }
+}
+
+/// The cases that each rule is in the slice of.
+fn applied<'c, 's>(cases: &'c [Case<'s>]) -> HashMap<PolicyId, Vec<&'c Case<'s>>> {
+    let mut by_slice: HashMap<*const Slice, Vec<PolicyId>> = HashMap::new();
+    let mut applied: HashMap<PolicyId, Vec<&Case<'_>>> = HashMap::new();
+    for case in cases {
+        let Some(slice) = &case.slice else { continue };
+        let ids = by_slice.entry(std::sync::Arc::as_ptr(slice)).or_insert_with(|| {
+            let whole = slice.beside.as_deref().unwrap_or(slice);
+            whole.plain.policies().map(|policy| policy.id().clone()).collect()
+        });
+        for id in ids.iter() {
+            applied.entry(id.clone()).or_default().push(case);
+        }
+    }
+    applied
+}
+
+/// A permit for anybody, to anything, by itself.
+fn unscoped(rule: &Rule) -> Option<Problem> {
+    let policy = &rule.policy;
+    let open = policy.effect() == Effect::Permit
+        && matches!(policy.principal_constraint(), PrincipalConstraint::Any | PrincipalConstraint::Is(_))
+        && matches!(policy.resource_constraint(), ResourceConstraint::Any | ResourceConstraint::Is(_));
+    let narrowed = || {
+        let exact = matches!(policy.action_constraint(), ActionConstraint::Eq(uid) if AsRef::<str>::as_ref(uid.id()).contains('/'));
+        let asks = |clause: &est::Clause| ["principal", "resource"].iter().any(|name| est::names(&clause.body, name));
+        exact || est::mentions_acknowledged(policy) || est::clauses(policy).iter().any(asks)
+    };
+    (open && policy.annotation("unscoped").is_none() && !narrowed()).then(|| {
+        warn(
+            rule,
+            "unscoped_permit",
+            "it permits every worker, on every resource",
+            "name a principal or a resource; when it is meant, say why: `@unscoped(\"any worker may connect\")`",
+        )
+    })
+}
+
+/// Words that nobody is ever told.
+fn misplaced_advice(rule: &Rule) -> Option<Problem> {
+    let policy = &rule.policy;
+    let permits_at_once = policy.effect() == Effect::Permit && !est::mentions_acknowledged(policy);
+    let word = ["advice", "reason"].into_iter().find(|word| policy.annotation(word).is_some())?;
+    if permits_at_once {
+        let help = "advice belongs to a forbid, or to a permit that says `context.acknowledged`";
+        return Some(warn(
+            rule,
+            "unreachable_advice",
+            format!("nobody is ever told its `@{word}`: it only allows"),
+            help,
+        ));
+    }
+    (policy.effect() == Effect::Permit && rule.reason.is_some()).then(|| {
+        warn(
+            rule,
+            "unreachable_advice",
+            "a permit's `@reason` is told to nobody: a proposal that waits for it has the reason of the forbid, or `acknowledgement_required`",
+            "leave `@reason` out; `@advice` is told",
+        )
+    })
+}
+
+/// A permit whose every target the charter shuts, or holds for a person while it asks for none.
+fn under_the_charter(snapshot: &Snapshot, rule: &Rule, cases: &[&Case<'_>]) -> Option<Problem> {
+    if rule.policy.effect() != Effect::Permit || cases.is_empty() {
+        return None;
+    }
+    let mentions = est::mentions_acknowledged(&rule.policy);
+    let mut worst = Verdict::Deny;
+    let mut by = BTreeSet::new();
+    for case in cases {
+        let (verdict, policies) = charter_alone(snapshot, case)?;
+        if verdict.rank() > worst.rank() {
+            worst = verdict;
+        }
+        by.extend(policies);
+    }
+    let by = by.into_iter().collect::<Vec<_>>().join(", ");
+    match (worst, mentions) {
+        (Verdict::Deny, _) => Some(warn(
+            rule,
+            "shadowed_by_charter",
+            format!("the charter forbids everything it permits, whoever says yes ({by})"),
+            "remove it",
+        )),
+        (Verdict::Escalate, false) => Some(warn(
+            rule,
+            "shadowed_by_charter",
+            format!("the charter holds everything it permits for a person ({by})"),
+            "say so: `when { context.acknowledged }`; or classify the tools, if they can be taken back",
+        )),
+        _ => None,
+    }
+}
+
+/// What the charter makes of a plain proposal, if everything else permitted it.
+fn charter_alone(snapshot: &Snapshot, case: &Case<'_>) -> Option<(Verdict, Vec<String>)> {
+    let slice = case.slice.as_deref()?;
+    let alone = |set: &PolicySet| {
+        let charter = set.policies().filter(|policy| LayerName::of(policy.id()) == Some(LayerName::Charter)).cloned();
+        let all = ["site/", "composition/"].into_iter().filter_map(|prefix| {
+            let id = PolicyId::new(format!("{prefix}all"));
+            cedar_policy::Policy::parse(Some(id), "permit (principal, action, resource);").ok()
+        });
+        PolicySet::from_policies(charter.chain(all)).ok()
+    };
+    let charter = Slice {
+        plain: alone(&slice.plain)?,
+        acknowledged: Some(alone(slice.acknowledged.as_ref().unwrap_or(&slice.plain))?),
+        liftable: slice.liftable.clone(),
+        permits_more: false,
+        listed: false,
+        beside: None,
+    };
+    let facts: Facts = probe::facts(&case.target.input);
+    let request = snapshot.request(case, &facts).ok()?;
+    let evaluation = decide(snapshot, &charter, &request, case.in_composition);
+    Some((evaluation.verdict, evaluation.policies.into_iter().filter(|id| id.starts_with("charter/")).collect()))
+}
+
+/// A text that the tool's schema does not list: a rule that never fires.
+fn unknown_values(snapshot: &Snapshot, rule: &Rule) -> Vec<Problem> {
+    let actions = match rule.policy.action_constraint() {
+        ActionConstraint::Any => Vec::new(),
+        ActionConstraint::Eq(uid) => vec![uid],
+        ActionConstraint::In(uids) => uids,
+    };
+    let mut compared = Vec::new();
+    est::clauses(&rule.policy).iter().for_each(|clause| comparisons(&clause.body, &mut compared));
+    let mut found = Vec::new();
+    for (path, text) in compared {
+        let types: Vec<Ty> = actions
+            .iter()
+            .filter_map(|action| {
+                let id: &str = action.id().as_ref();
+                let (server, tool) = id.split_once('/')?;
+                Some(snapshot.catalogue().tool(server, tool)?.input())
+            })
+            .collect();
+        let lists: Vec<&BTreeSet<String>> = types.iter().filter_map(|ty| members(ty, &path)).collect();
+        if !lists.is_empty() && lists.len() == actions.len() && lists.iter().all(|members| !members.contains(&text)) {
+            let all: BTreeSet<&str> = lists.into_iter().flatten().map(String::as_str).collect();
+            let help = match nearest(&text, all.iter().copied()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("its schema lists {}", all.into_iter().collect::<Vec<_>>().join(", ")),
+            };
+            let what = format!("`context.input.{}` is never \"{}\"", path.join("."), text.escape_debug());
+            found.push(warn(rule, "unknown_value", what, help));
+        }
+    }
+    found
+}
+
+fn members<'t>(ty: &'t Ty, path: &[String]) -> Option<&'t BTreeSet<String>> {
+    match (ty, path) {
+        (Ty::Text(Some(members)), []) => Some(members),
+        (Ty::Record(fields, _), [name, rest @ ..]) => members(&fields.get(name)?.ty, rest),
+        (Ty::Set(item), []) => members(item, &[]),
+        _ => None,
+    }
+}
+
+/// Arguments that are compared with texts.
+fn comparisons(expression: &Value, found: &mut Vec<(Vec<String>, String)>) {
+    if let Some((operator @ ("==" | "!=" | "contains"), operands)) = est::operation(expression) {
+        let argument = |side: &str| {
+            let path = est::context_path(operands.get(side)?)?;
+            match path.as_slice() {
+                ["input", rest @ ..] if !rest.is_empty() => Some(rest.iter().map(|name| (*name).to_owned()).collect()),
+                _ => None,
+            }
+        };
+        let text = |side: &str| Some(operands.get(side)?.get("Value")?.as_str()?.to_owned());
+        let sides: &[(&str, &str)] =
+            if operator == "contains" { &[("left", "right")] } else { &[("left", "right"), ("right", "left")] };
+        found.extend(sides.iter().filter_map(|(one, other)| Some((argument(one)?, text(other)?))));
+    }
+    est::parts(expression).into_iter().for_each(|part| comparisons(part, found));
+}
+
+/// Tools that no permit could ever let through, one warning a server.
+fn tools_without_rule(snapshot: &Snapshot) -> Vec<Problem> {
+    let mut open: BTreeSet<String> = BTreeSet::new();
+    for case in snapshot.cases() {
+        if case.slice.as_deref().is_some_and(|slice| slice.listed) {
+            open.insert(case.target.action.id().unescaped().to_owned());
+        }
+    }
+    let mut shut: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (server, tools) in &snapshot.catalogue().servers {
+        if !snapshot.has_server(server) || snapshot.workers().is_empty() {
+            continue;
+        }
+        for tool in tools.keys().filter(|tool| !open.contains(&format!("{server}/{tool}"))) {
+            shut.entry(server).or_default().push(tool);
+        }
+    }
+    let warning = |(server, tools): (&str, Vec<&str>)| Problem {
+        code: "tool_without_rule".into(),
+        severity: Severity::Warning,
+        help: Some(format!(
+            "permit `action == Action::\"{server}/{}\"` where it is wanted",
+            tools.first().unwrap_or(&"…")
+        )),
+        ..Problem::general(format!("no permit's scope fits these tools of `{server}`: {}", tools.join(", ")))
+    };
+    shut.into_iter().map(warning).collect()
+}
