@@ -228,6 +228,15 @@ pub enum Policy {
     /// Cases are JSON files in `cases/`, in the form of the Cedar CLI's `run-tests`; a decision may also be `escalate`.
     /// `cases/matrix.txt` is the reviewed table of workers and tools.
     Test(PolicyTest),
+    /// Prove that the charter holds whatever operators write, and look at changed rules one by one
+    ///
+    /// Needs the solver cvc5. For every kind of request: the charter and a permit for everything allow nothing that must never
+    /// be allowed; no rule of the charter fails; acknowledging never takes anything away. Exit code 2 when anything is not proved.
+    Prove(PolicyProve),
+    /// What B allows that A does not, and the reverse, each with a request that shows it
+    ///
+    /// Needs the solver cvc5. Exit code 2 when B is wider.
+    Diff(PolicyDiff),
     /// List the policies that decide, and whether the folder differs from them
     List,
     /// Make the policy folder decide, if it still has this digest
@@ -250,6 +259,38 @@ pub struct Desk {
     /// A charter to try out instead of the compiled-in one. Nothing ever serves it
     #[arg(long, value_name = "DIR")]
     pub charter: Option<PathBuf>,
+}
+
+/// What is proved.
+#[derive(Debug, Args)]
+pub struct PolicyProve {
+    /// What is proved
+    #[command(flatten)]
+    pub desk: Desk,
+    /// Look at every site rule, not only at those that differ from the applied ones
+    #[arg(long)]
+    pub all: bool,
+    /// How long the solver may think about one question
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub solver_limit: u64,
+}
+
+/// What is compared.
+#[derive(Debug, Args)]
+pub struct PolicyDiff {
+    /// The policy folder as it was
+    pub a: PathBuf,
+    /// The policy folder as it would be
+    pub b: PathBuf,
+    /// A tool catalogue to use instead of the data folder's
+    #[arg(long, value_name = "FILE")]
+    pub catalogue: Option<PathBuf>,
+    /// A charter to try out instead of the compiled-in one
+    #[arg(long, value_name = "DIR")]
+    pub charter: Option<PathBuf>,
+    /// How long the solver may think about one question
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub solver_limit: u64,
 }
 
 /// What is tested.

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod policy_folder;
 pub mod review;
 pub mod secrets;
+pub mod solver;
 pub mod view;
 pub mod world;
 

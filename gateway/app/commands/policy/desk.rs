@@ -9,6 +9,7 @@ use warden_adapters::{govern, policy_folder};
 use warden_core::catalogue::Catalogue;
 use warden_core::policy::Problems;
 use warden_core::policy::layer::SourceFile;
+use warden_core::policy::load::{self, Loaded};
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
 
 /// See the module.
@@ -86,6 +87,19 @@ impl Desk {
         match &self.charter {
             None => Snapshot::build(source),
             Some(charter) => Snapshot::on_trial(source, charter),
+        }
+    }
+
+    /// What would decide, without a look at what it would allow.
+    pub(super) fn on_trial(&self) -> Result<Snapshot, Problems> {
+        Snapshot::on_trial(self.source.clone(), &self.charter.clone().unwrap_or_else(load::charter))
+    }
+
+    /// The policies, read and checked, and nothing prepared from them.
+    pub(super) fn loaded(&self, source: &Source) -> Result<Loaded, Problems> {
+        match &self.charter {
+            None => Loaded::new(source),
+            Some(charter) => Loaded::with_charter(source, charter),
         }
     }
 

@@ -2,14 +2,18 @@
 
 mod check;
 mod desk;
+mod diff;
 mod fmt;
+mod prove;
 mod test;
 
-use super::{config, data_dir, say, table};
+use super::{config, data_dir, plain, say, table};
 use crate::cli::{Global, Policy};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
-use serde_json::json;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::io::IsTerminal;
 use warden_adapters::govern::{self, Listed, Status};
 use warden_adapters::policy_folder;
 use warden_core::policy::layer::digest;
@@ -20,6 +24,8 @@ pub async fn run(global: &Global, policy: Policy) -> Outcome {
     match policy {
         Policy::Check { desk, error_format, deny_warnings } => check::run(global, &desk, error_format, deny_warnings),
         Policy::Fmt { path, check } => fmt::run(global, path, check),
+        Policy::Prove(args) => prove::run(global, &args).await,
+        Policy::Diff(args) => diff::run(global, &args).await,
         Policy::Test(args) => test::run(global, &args),
         Policy::List => list(global).await,
         Policy::Apply { digest } => {
@@ -32,6 +38,27 @@ pub async fn run(global: &Global, policy: Policy) -> Outcome {
             }
             Ok(0)
         }
+    }
+}
+
+/// For work of unknown length; nothing where nobody looks.
+fn spinner() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{spinner} {pos} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style)
+}
+
+/// A request of a solver, for people.
+fn tell_request(request: &Value) {
+    for part in ["principal", "action", "resource"] {
+        say(format!("  {part:9} {}", plain(request[part].as_str().unwrap_or_default())));
+    }
+    say(format!("  context   {}", plain(&request["context"].to_string())));
+    for entity in request["entities"].as_array().into_iter().flatten() {
+        say(format!("  entity    {}", plain(&entity.to_string())));
     }
 }
 

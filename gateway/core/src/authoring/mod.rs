@@ -10,6 +10,7 @@ pub mod lint;
 pub mod matrix;
 pub mod mutate;
 pub mod question;
+pub mod region;
 
 /// The innermost cause of an error, which says what is wrong.
 pub(crate) fn deepest(error: &dyn std::error::Error) -> String {

@@ -32,7 +32,7 @@ pub struct Answer {
 }
 
 /// The base fields of a context with nothing remarkable about it.
-fn plain() -> Map<String, Value> {
+pub fn plain() -> Map<String, Value> {
     let plain = json!({ "acknowledged": false, "mode": { "__entity": { "type": "Mode", "id": "execute" } },
         "secret_findings": 0, "secret_suspicions": 0, "unseen": [], "dot_segments": false });
     match plain {
