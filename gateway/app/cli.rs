@@ -237,6 +237,15 @@ pub enum Policy {
     ///
     /// Needs the solver cvc5. Exit code 2 when B is wider.
     Diff(PolicyDiff),
+    /// Why a proposal or a recorded decision got its verdict, and what would have to be different about it
+    ///
+    /// A recorded decision is explained by the policies of its time. Each nearest change was tried on the engine.
+    Explain(PolicyExplain),
+    /// Decide the recorded proposals again under a candidate folder: what would have been different
+    ///
+    /// Reads the journal of the data folder, beside a running gateway or without one, and changes nothing. A record that cannot be
+    /// decided again is counted and named.
+    Replay(PolicyReplay),
     /// List the policies that decide, and whether the folder differs from them
     List,
     /// Make the policy folder decide, if it still has this digest
@@ -291,6 +300,42 @@ pub struct PolicyDiff {
     /// How long the solver may think about one question
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub solver_limit: u64,
+}
+
+/// What is explained.
+#[derive(Debug, Args)]
+pub struct PolicyExplain {
+    /// A file with a proposal (`-` for stdin), as `warden decide` takes it; or a decision's id or sequence number
+    #[arg(value_name = "PROPOSAL|DECISION_ID")]
+    pub what: String,
+    /// A recorded decision by the policies of now
+    #[arg(long)]
+    pub now: bool,
+    /// By the policies of this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "now")]
+    pub policies: Option<PathBuf>,
+}
+
+/// What is replayed.
+#[derive(Debug, Args)]
+pub struct PolicyReplay {
+    /// The candidate; the configuration's policy folder when absent
+    pub candidate: Option<PathBuf>,
+    /// From then on: `7d`, `12h`, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, default_value = "7d", value_name = "TIME")]
+    pub since: String,
+    /// Until then
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only of this worker
+    #[arg(long)]
+    pub worker: Option<String>,
+    /// A tool catalogue to use instead of the data folder's
+    #[arg(long, value_name = "FILE")]
+    pub catalogue: Option<PathBuf>,
+    /// Threads; one for each core when absent
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
 }
 
 /// What is tested.

@@ -58,7 +58,11 @@ impl From<crate::config::Error> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::failed(error)
+        match error.kind() {
+            // What stands in a file is the author's to mend.
+            std::io::ErrorKind::InvalidData => Self::invalid(error),
+            _ => Self::failed(error),
+        }
     }
 }
 

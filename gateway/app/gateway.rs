@@ -104,7 +104,7 @@ impl Gateway {
             tracing::warn!(error = %e, "the schema for editors cannot be written");
         }
         // On a full disk a gateway starts all the same: an operator makes room through it.
-        if let Err(e) = archive::keep(data_dir.path(), &snapshot) {
+        if let Err(e) = archive::keep(data_dir.path(), &snapshot, &source) {
             tracing::warn!(error = %e, "the text of the rules of now cannot be kept for reviewers");
         }
         let open: Vec<_> = journal.head().state.open.into_keys().collect();

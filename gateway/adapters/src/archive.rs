@@ -1,11 +1,15 @@
-//! The policies that ever decided, by digest: so that a reviewer sees the text of a rule as it was when it decided.
+//! What ever decided, by digest: so that a reviewer sees the text of a rule as it was when it decided, and an operator can ask
+//! the policies of then.
 
 use crate::files::{create_private_dir, write_private};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use warden_core::policy::snapshot::{Digests, Snapshot};
+use warden_core::catalogue::sha256_hex;
+use warden_core::policy::layer::{SourceFile, Standing};
+use warden_core::policy::load;
+use warden_core::policy::snapshot::{Digests, Snapshot, Source, Worker};
 
 /// A rule as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +26,106 @@ pub struct ArchivedRule {
 }
 
 fn file(data_dir: &Path, digests: &Digests) -> PathBuf {
-    let part = |digest: &str| digest.trim_start_matches("sha256:").chars().take(32).collect::<String>();
     data_dir.join("archive").join(format!("{}-{}.json", part(&digests.policy), part(&digests.charter)))
 }
 
-/// Keeps the rules of a snapshot, before it decides anything.
-pub fn keep(data_dir: &Path, snapshot: &Snapshot) -> io::Result<()> {
+/// Everything a snapshot was built from but its catalogue, which is kept once for all snapshots that share it.
+#[derive(Serialize, Deserialize)]
+struct ArchivedSource {
+    charter: Vec<(String, String)>,
+    site: Vec<(String, String)>,
+    compositions: BTreeMap<String, Vec<(String, String)>>,
+    workers: Vec<ArchivedWorker>,
+    servers: Vec<String>,
+    standings: BTreeMap<String, Standing>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ArchivedWorker {
+    name: String,
+    groups: Vec<String>,
+    composition: Option<String>,
+}
+
+fn texts(files: &[SourceFile]) -> Vec<(String, String)> {
+    files.iter().map(|file| (file.name.clone(), file.text.clone())).collect()
+}
+
+fn files(texts: Vec<(String, String)>) -> Vec<SourceFile> {
+    texts.into_iter().map(|(name, text)| SourceFile { name, text }).collect()
+}
+
+fn source_file(data_dir: &Path, digests: &Digests) -> PathBuf {
+    let all = serde_json::json!(digests).to_string();
+    data_dir.join("archive/sources").join(format!("{}.json", part(&sha256_hex(all.as_bytes()))))
+}
+
+fn catalogue_file(data_dir: &Path, digests: &Digests) -> PathBuf {
+    data_dir.join("archive/catalogues").join(format!("{}.json", part(&digests.catalogue)))
+}
+
+/// What a snapshot was built from, and the charter it was under; nothing when that is not kept.
+pub fn source(data_dir: &Path, digests: &Digests) -> io::Result<Option<(Source, Vec<SourceFile>)>> {
+    let read = |path: PathBuf| match std::fs::read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    };
+    let Some(bytes) = read(source_file(data_dir, digests))? else { return Ok(None) };
+    let Some(catalogue) = read(catalogue_file(data_dir, digests))? else { return Ok(None) };
+    let kept: ArchivedSource = serde_json::from_slice(&bytes)?;
+    let worker =
+        |worker: ArchivedWorker| Worker { name: worker.name, groups: worker.groups, composition: worker.composition };
+    let source = Source {
+        site: files(kept.site),
+        compositions: kept.compositions.into_iter().map(|(name, texts)| (name, files(texts))).collect(),
+        workers: kept.workers.into_iter().map(worker).collect(),
+        servers: kept.servers,
+        catalogue: serde_json::from_slice(&catalogue)?,
+        standings: kept.standings,
+        ..Source::default()
+    };
+    Ok(Some((source, files(kept.charter))))
+}
+
+fn keep_source(data_dir: &Path, digests: &Digests, source: &Source) -> io::Result<()> {
+    let catalogue = catalogue_file(data_dir, digests);
+    if !catalogue.exists() {
+        create_private_dir(&data_dir.join("archive/catalogues"))?;
+        write_private(&catalogue, &serde_json::to_vec(&source.catalogue)?)?;
+    }
+    let path = source_file(data_dir, digests);
+    if path.exists() {
+        return Ok(());
+    }
+    let kept = ArchivedSource {
+        charter: texts(&load::charter()),
+        site: texts(&source.site),
+        compositions: source.compositions.iter().map(|(name, files)| (name.clone(), texts(files))).collect(),
+        workers: source
+            .workers
+            .iter()
+            .map(|worker| ArchivedWorker {
+                name: worker.name.clone(),
+                groups: worker.groups.clone(),
+                composition: worker.composition.clone(),
+            })
+            .collect(),
+        servers: source.servers.clone(),
+        standings: source.standings.clone(),
+    };
+    create_private_dir(&data_dir.join("archive/sources"))?;
+    write_private(&path, &serde_json::to_vec(&kept)?)
+}
+
+/// The first part of a digest, which names a file.
+fn part(digest: &str) -> String {
+    digest.trim_start_matches("sha256:").chars().take(32).collect()
+}
+
+/// Keeps a snapshot's rules, and what it was built from, before it decides anything.
+pub fn keep(data_dir: &Path, snapshot: &Snapshot, source: &Source) -> io::Result<()> {
+    create_private_dir(&data_dir.join("archive"))?;
+    keep_source(data_dir, &snapshot.digests, source)?;
     let path = file(data_dir, &snapshot.digests);
     if path.exists() {
         return Ok(());
@@ -38,7 +136,6 @@ pub fn keep(data_dir: &Path, snapshot: &Snapshot) -> io::Result<()> {
         text: rule.policy.to_string(),
         advice: rule.advice.clone(),
     });
-    create_private_dir(&data_dir.join("archive"))?;
     write_private(&path, &serde_json::to_vec_pretty(&rules.collect::<Vec<_>>())?)
 }
 

@@ -166,8 +166,9 @@ pub fn load_catalogue(data_dir: &Path) -> io::Result<Catalogue> {
 pub fn read_catalogue(path: &Path) -> io::Result<Catalogue> {
     let bytes =
         std::fs::read(path).map_err(|e| io::Error::new(e.kind(), format!("cannot read `{}`: {e}", path.display())))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| io::Error::other(format!("`{}` is not a tool catalogue: {e}", path.display())))
+    serde_json::from_slice(&bytes).map_err(|e| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("`{}` is not a tool catalogue: {e}", path.display()))
+    })
 }
 
 /// Writes the catalogue file.
@@ -422,7 +423,8 @@ impl Governor {
         let snapshot = self.build(&next).await?;
         let change =
             PolicyChange { event, digests: (*snapshot.digests).clone(), operator: operator.map(str::to_owned), tools };
-        archive::keep(&self.setup.data_dir, &snapshot)?;
+        let source = source(&self.setup, &next.site, &next.catalogue, &next.standings);
+        archive::keep(&self.setup.data_dir, &snapshot, &source)?;
         self.record(Body::Policy(change)).await?;
         if next.catalogue != state.catalogue {
             save_catalogue(&self.setup.data_dir, &next.catalogue)?;

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod mcp;
 pub mod metrics;
 pub mod policy_folder;
+pub mod replay;
 pub mod review;
 pub mod secrets;
 pub mod solver;

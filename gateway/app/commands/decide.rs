@@ -2,6 +2,7 @@
 
 use super::{config, say};
 use crate::cli::Global;
+use crate::config::Config;
 use crate::exit::{ESCALATE, Failure, NO, Outcome};
 use std::io::Read;
 use std::path::Path;
@@ -18,25 +19,36 @@ use warden_core::proposal::{Ask, Correlation, Door, Proposal, Verb};
 use warden_core::secrets::Scanner;
 use warden_core::verdict::Verdict;
 
-/// Evaluates one proposal by what decides (or would, at a first start). Records nothing.
-pub fn run(global: &Global, file: &Path) -> Outcome {
-    let config = config(global)?;
+/// The proposal of a file or, of `-`, of stdin.
+pub(super) fn proposal(file: &Path) -> Result<Proposal, Failure> {
     let mut bytes = Vec::new();
     if file == Path::new("-") {
         std::io::stdin().read_to_end(&mut bytes)?;
     } else {
         bytes = std::fs::read(file).map_err(|e| Failure::invalid(format!("cannot read `{}`: {e}", file.display())))?;
     }
-    let proposal = read(&bytes).map_err(|e| Failure::invalid(format!("`{}`: {e}", file.display())))?;
+    read(&bytes).map_err(|e| Failure::invalid(format!("`{}`: {e}", file.display())))
+}
+
+/// What looks for secret values, as the gateway has it.
+pub(super) fn scanner(config: &Config) -> Result<Scanner, Failure> {
+    let keys = Keys::open(&config.setup.data_dir)?;
+    let engine = secrets::load(&config.setup.data_dir, &keys, &config.secrets)?;
+    let scanner = Scanner::new(engine, keys.mac().clone());
+    scanner.tick(now());
+    Ok(scanner)
+}
+
+/// Evaluates one proposal by what decides (or would, at a first start). Records nothing.
+pub fn run(global: &Global, file: &Path) -> Outcome {
+    let config = config(global)?;
+    let proposal = proposal(file)?;
     let site = match policy_folder::applied(&config.setup.data_dir)? {
         Some(site) => site,
         None => govern::read_site(&config.setup)?,
     };
     let snapshot = Snapshot::build(govern::source_at_rest(&config.setup, &site)?).map_err(Failure::invalid)?;
-    let keys = Keys::open(&config.setup.data_dir)?;
-    let engine = secrets::load(&config.setup.data_dir, &keys, &config.secrets)?;
-    let scanner = Scanner::new(engine, keys.mac().clone());
-    scanner.tick(now());
+    let scanner = scanner(&config)?;
     let evaluation = pipeline::preview(&snapshot, &proposal, &scanner);
     if global.json {
         say(

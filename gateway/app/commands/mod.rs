@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use std::io::Write;
 use std::path::PathBuf;
+use warden_core::catalogue::is_invisible;
 
 fn config(global: &Global) -> Result<Config, Failure> {
     Ok(Config::load(&global.config, global.data_dir.as_deref())?)
@@ -30,6 +31,22 @@ fn data_dir(global: &Global) -> Result<PathBuf, Failure> {
         Some(dir) => Ok(dir.clone()),
         None => Ok(config(global)?.setup.data_dir),
     }
+}
+
+/// A time, or how long ago: `7d`, `12h`, `90m`.
+fn time(flag: &str, text: Option<String>) -> Result<Option<jiff::Timestamp>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    let ago = |span: jiff::Span| {
+        let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours())?;
+        jiff::Timestamp::now().checked_sub(duration.abs())
+    };
+    let parsed = text.parse::<jiff::Timestamp>().ok().or_else(|| ago(text.parse().ok()?).ok());
+    let refuse = || {
+        Failure::invalid(format!(
+            "--{flag} `{text}`: give a time such as 2026-01-31T12:00:00Z, or how long ago, such as 7d"
+        ))
+    };
+    parsed.map(Some).ok_or_else(refuse)
 }
 
 /// Data goes to stdout. A reader that has gone away ends the talk, not the work.
@@ -54,7 +71,8 @@ fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Text from a worker or a server, safe for a terminal.
+/// Text from a worker or a server, safe for a terminal: nothing in it can move the cursor or turn the direction.
 fn plain(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect::<Vec<_>>() } else { vec![c] }).collect()
+    let shown = |c: char| if is_invisible(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] };
+    text.chars().flat_map(shown).collect()
 }

@@ -586,3 +586,8 @@ impl Writer {
 pub fn root_text(root: &Hash) -> String {
     format!("sha256:{}", warden_core::journal::tree::hex(root))
 }
+
+/// The segments of the data folder `dir`, with their first sequence numbers, in order.
+pub fn segments(dir: &Path) -> std::io::Result<Vec<(u64, std::path::PathBuf)>> {
+    segment::list(&dir.join("journal"))
+}

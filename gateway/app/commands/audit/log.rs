@@ -16,13 +16,13 @@ use warden_core::journal::note::Note;
 use warden_core::journal::proof::{self, Leaves};
 
 /// See the module.
-pub(super) enum Log {
+pub(in crate::commands) enum Log {
     Gateway(Client, Option<Keys>),
     Folder(Box<Folder>),
 }
 
 /// A data folder that this process has locked. Looks into it are not recorded: nothing writes.
-pub(super) struct Folder {
+pub(in crate::commands) struct Folder {
     lock: DataDir,
     view: View,
     keys: Keys,
@@ -35,7 +35,7 @@ impl Folder {
 }
 
 impl Log {
-    pub(super) async fn open(dir: &Path) -> Result<Self, Failure> {
+    pub(in crate::commands) async fn open(dir: &Path) -> Result<Self, Failure> {
         if let Some(client) = Client::connect(dir)? {
             // Without the folder's keys what is sealed stays so.
             return Ok(Self::Gateway(client, Keys::open(dir).ok()));
@@ -93,7 +93,7 @@ impl Log {
         }
     }
 
-    pub(super) async fn show(&self, id: &str) -> Result<Option<Shown>, Failure> {
+    pub(in crate::commands) async fn show(&self, id: &str) -> Result<Option<Shown>, Failure> {
         match self {
             Self::Gateway(client, _) => match client.get(&format!("/v1/decisions/{}", percent(id))).await {
                 Ok(shown) => serde_json::from_value(shown).map(Some).map_err(Failure::failed),

@@ -1,11 +1,11 @@
 //! `warden audit`.
 
-mod log;
+pub(super) mod log;
 mod manage;
 mod print;
 mod verify;
 
-use super::data_dir;
+use super::{data_dir, time};
 use crate::cli::{Audit, Global, Query as Flags};
 use crate::exit::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -95,12 +95,6 @@ async fn listed(global: &Global, dir: &Path, query: &Query, follow: bool, oldest
     });
     followed.await?;
     Ok(0)
-}
-
-fn time(flag: &str, text: Option<String>) -> Result<Option<jiff::Timestamp>, Failure> {
-    let Some(text) = text else { return Ok(None) };
-    let parsed = text.parse().map(Some);
-    parsed.map_err(|_| Failure::invalid(format!("--{flag} `{text}`: give a time such as 2026-01-31T12:00:00Z")))
 }
 
 impl Flags {

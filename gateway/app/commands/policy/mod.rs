@@ -3,8 +3,10 @@
 mod check;
 mod desk;
 mod diff;
+mod explain;
 mod fmt;
 mod prove;
+mod replay;
 mod test;
 
 use super::{config, data_dir, plain, say, table};
@@ -26,6 +28,8 @@ pub async fn run(global: &Global, policy: Policy) -> Outcome {
         Policy::Fmt { path, check } => fmt::run(global, path, check),
         Policy::Prove(args) => prove::run(global, &args).await,
         Policy::Diff(args) => diff::run(global, &args).await,
+        Policy::Explain(args) => explain::run(global, &args).await,
+        Policy::Replay(args) => replay::run(global, &args),
         Policy::Test(args) => test::run(global, &args),
         Policy::List => list(global).await,
         Policy::Apply { digest } => {

@@ -4,9 +4,10 @@
 use super::cover::{Coverage, Parts, RuleState};
 use super::question::{self, Answer, Question};
 use crate::policy::layer::Rule;
-use crate::policy::snapshot::Snapshot;
+use crate::policy::nearest;
+use crate::policy::snapshot::{Snapshot, deepest};
 use crate::verdict::Verdict;
-use cedar_policy::{Entities, Policy, PolicySet, Request};
+use cedar_policy::{Entities, EntityUid, Policy, PolicySet, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -160,9 +161,12 @@ fn prepare(snapshot: &Snapshot, parts: &Parts, case: Case) -> Result<Ready, Fail
     let Asked { principal, action, resource, context } = &case.request;
     let question = Question::new(snapshot, [principal, action, resource], context).map_err(refuse)?;
     let entities = match &case.entities {
-        None => snapshot.entities().clone(),
+        None => {
+            known(snapshot, &question.principal).and_then(|()| known(snapshot, &question.resource)).map_err(refuse)?;
+            snapshot.entities().clone()
+        }
         Some(entities) => Entities::from_json_value(entities.clone(), Some(snapshot.schema()))
-            .map_err(|e| refuse(format!("the entities do not fit the schema: {}", super::deepest(&e))))?,
+            .map_err(|e| refuse(format!("the entities do not fit the schema: {}", deepest(&e))))?,
     };
     let request = |acknowledged| question.request(snapshot, acknowledged).map_err(refuse);
     let asked = [request(None)?, request(Some(true))?];
@@ -174,6 +178,21 @@ fn prepare(snapshot: &Snapshot, parts: &Parts, case: Case) -> Result<Ready, Fail
     let set = PolicySet::from_policies(fitting).unwrap_or_default();
     let in_composition = snapshot.composition(question.principal.id().unescaped()).is_some();
     Ok(Ready { asked, entities, in_composition, set, states, case })
+}
+
+/// A worker or a tool that a case names has to be there, unless it brings its own entities: a typo would pass as a denial.
+fn known(snapshot: &Snapshot, uid: &EntityUid) -> Result<(), String> {
+    let ty = uid.type_name().basename();
+    if !["Worker", "Tool"].contains(&ty) || snapshot.entities().get(uid).is_some() {
+        return Ok(());
+    }
+    let alike = snapshot.entities().iter().filter(|other| other.uid().type_name() == uid.type_name());
+    let ids: Vec<String> = alike.map(|other| other.uid().id().unescaped().to_owned()).collect();
+    let help = match nearest(uid.id().unescaped(), ids.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "give it in the case's `entities`, if it is meant to be made up".into(),
+    };
+    Err(format!("there is no {uid}: {help}"))
 }
 
 impl Ready {

@@ -3,7 +3,7 @@
 use crate::catalogue::ty::Ty;
 use crate::facts::Facts;
 use crate::policy::est;
-use crate::policy::layer::{LayerName, Rule, Standing};
+use crate::policy::layer::{LayerName, Rule};
 use crate::policy::probe;
 use crate::policy::slice::Slice;
 use crate::policy::snapshot::{Case, Snapshot};
@@ -23,7 +23,8 @@ pub fn lint(snapshot: &Snapshot) -> Vec<Problem> {
         found.extend(unscoped(rule));
         found.extend(misplaced_advice(rule));
         found.extend(unknown_values(snapshot, rule));
-        if of_rule.is_empty() && rule.standing == Standing::Live && !snapshot.workers().is_empty() {
+        // Who does a site's own actions to what is not known before it is asked.
+        if of_rule.is_empty() && speaks_of_wardens(snapshot, rule) && !snapshot.workers().is_empty() {
             found.push(warn(
                 rule,
                 "dead_rule",
@@ -36,6 +37,16 @@ pub fn lint(snapshot: &Snapshot) -> Vec<Problem> {
     }
     found.extend(tools_without_rule(snapshot));
     found
+}
+
+/// Whether a rule's scope names no action of the site's own, nor a group of them.
+fn speaks_of_wardens(snapshot: &Snapshot, rule: &Rule) -> bool {
+    let own = |uid: &cedar_policy::EntityUid| snapshot.is_sites_own(uid);
+    match rule.policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::Eq(uid) => !own(&uid),
+        ActionConstraint::In(uids) => !uids.iter().any(own),
+    }
 }
 
 fn warn(rule: &Rule, code: &str, message: impl Into<String>, help: impl Into<String>) -> Problem {
@@ -70,7 +81,8 @@ fn unscoped(rule: &Rule) -> Option<Problem> {
         let asks = |clause: &est::Clause| ["principal", "resource"].iter().any(|name| est::names(&clause.body, name));
         exact || est::mentions_acknowledged(policy) || est::clauses(policy).iter().any(asks)
     };
-    (open && policy.annotation("unscoped").is_none() && !narrowed()).then(|| {
+    let typed = matches!(policy.principal_constraint(), PrincipalConstraint::Is(ty) if ty.basename() != "Worker");
+    (open && !typed && policy.annotation("unscoped").is_none() && !narrowed()).then(|| {
         warn(
             rule,
             "unscoped_permit",
@@ -118,6 +130,10 @@ fn under_the_charter(snapshot: &Snapshot, rule: &Rule, cases: &[&Case<'_>]) -> O
             worst = verdict;
         }
         by.extend(policies);
+    }
+    // A changed tool waits for an operator, not for another policy.
+    if by.iter().all(|id| id == "charter/changed_tool_attended") {
+        return None;
     }
     let by = by.into_iter().collect::<Vec<_>>().join(", ");
     match (worst, mentions) {

@@ -47,12 +47,18 @@ enum Suppose {
 /// The cell of one worker and one tool.
 pub fn cell(snapshot: &Snapshot, case: &Case<'_>) -> Cell {
     let Some(slice) = &case.slice else { return Cell { best: 0, worst: 0 } };
-    let facts = probe::facts(&case.target.input);
-    let rank = |suppose| match snapshot.request(case, &facts) {
+    let rank = |suppose, facts| match snapshot.request(case, facts) {
         Ok(request) => decide(snapshot, &supposed(slice, suppose), &request, case.in_composition).verdict.rank(),
         Err(_) => Verdict::Deny.rank(),
     };
-    Cell { best: rank(Suppose::Best), worst: rank(Suppose::Worst) }
+    let facts = probe::facts(&case.target.input);
+    let (best, mut worst) = (rank(Suppose::Best, &facts), rank(Suppose::Worst, &facts));
+    if facts.input.unseen.is_empty() && case.target.input.can_hide() {
+        let mut hidden = facts.clone();
+        hidden.input.unseen.push(String::new());
+        worst = worst.min(rank(Suppose::Worst, &hidden));
+    }
+    Cell { best, worst }
 }
 
 fn supposed(slice: &Slice, suppose: Suppose) -> Slice {

@@ -6,17 +6,11 @@
 
 pub mod case;
 pub mod cover;
+pub mod explain;
 pub mod lint;
 pub mod matrix;
 pub mod mutate;
+mod nearest;
 pub mod question;
+pub mod redecide;
 pub mod region;
-
-/// The innermost cause of an error, which says what is wrong.
-pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(cause) = error.source() {
-        error = cause;
-    }
-    error.to_string()
-}

@@ -2,9 +2,11 @@
 //! against.
 
 use crate::policy::layer::LayerName;
-use crate::policy::snapshot::Snapshot;
+use crate::policy::snapshot::{Snapshot, deepest};
 use crate::verdict::Verdict;
-use cedar_policy::{Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request};
+use cedar_policy::{
+    Authorizer, Context, Decision, Entities, EntityUid, Policy, PolicySet, PrincipalConstraint, Request,
+};
 use serde_json::{Map, Value, json};
 
 /// What is asked. `context` is in Cedar's JSON form and complete, see [`Question::new`].
@@ -41,12 +43,22 @@ pub fn plain() -> Map<String, Value> {
     }
 }
 
+/// An entity's uid as Cedar reads it in a policy, escapes included.
+fn read_uid(text: &str) -> Option<EntityUid> {
+    // Nothing but a uid can stand there.
+    let policy = Policy::parse(None, format!("permit (principal == {text}, action, resource);")).ok()?;
+    match policy.principal_constraint() {
+        PrincipalConstraint::Eq(uid) => Some(uid),
+        _ => None,
+    }
+}
+
 impl Question {
     /// A question whose context says only what matters: base fields that are missing are plain ones, and so is `input` for an
     /// action that has one. The error says what does not fit the schema.
     pub fn new(snapshot: &Snapshot, uids: [&str; 3], context: &Map<String, Value>) -> Result<Self, String> {
         let uid = |what: &str, text: &str| -> Result<EntityUid, String> {
-            text.parse().map_err(|_| format!("{what} `{text}` is no entity: write `Type::\"id\"`"))
+            read_uid(text).ok_or_else(|| format!("{what} `{}` is no entity: write `Type::\"id\"`", text.escape_debug()))
         };
         let mut whole = plain();
         whole.extend(context.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -78,20 +90,11 @@ impl Question {
         if let Some(acknowledged) = acknowledged {
             context["acknowledged"] = acknowledged.into();
         }
-        let whole = |error: &dyn std::error::Error| {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
-            text
-        };
         let schema = snapshot.schema();
         let context = Context::from_json_value(context, Some((schema, &self.action)))
-            .map_err(|e| format!("the context does not fit the schema: {}", whole(&e)))?;
+            .map_err(|e| format!("the context does not fit the schema: {}", deepest(&e)))?;
         Request::new(self.principal.clone(), self.action.clone(), self.resource.clone(), context, Some(schema))
-            .map_err(|e| format!("the request does not fit the schema: {}", whole(&e)))
+            .map_err(|e| format!("the request does not fit the schema: {}", deepest(&e)))
     }
 
     /// The layers that decide it, as one set.

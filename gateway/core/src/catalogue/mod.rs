@@ -4,6 +4,7 @@
 //! effect, and a tool without one counts as `irreversible`.
 
 pub mod input;
+pub mod recorded;
 pub mod ty;
 
 use serde::{Deserialize, Serialize};
@@ -257,13 +258,15 @@ pub fn server_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Control characters, marks of direction, and what has no width.
+pub fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// A tool's name: 1 to 128 characters, not `*` (the group's name), nothing that cannot be seen.
 pub fn tool_name(name: &str) -> Result<(), String> {
-    let invisible = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    if name.is_empty() || name.chars().count() > 128 || name == "*" || name.chars().any(invisible) {
+    if name.is_empty() || name.chars().count() > 128 || name == "*" || name.chars().any(is_invisible) {
         return Err(format!(
             "tool name `{}`: it must have 1 to 128 visible characters and not be `*`",
             name.escape_debug().take(160).collect::<String>()

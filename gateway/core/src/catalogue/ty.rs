@@ -36,6 +36,20 @@ pub enum Ty {
     Unseen,
 }
 
+impl Ty {
+    /// Whether a call can hold something that policy cannot see.
+    pub fn can_hide(&self) -> bool {
+        match self {
+            Ty::Unseen => true,
+            Ty::Text(_) | Ty::Long | Ty::Decimal | Ty::Bool => false,
+            Ty::Set(item) | Ty::Map(item) => item.can_hide(),
+            Ty::Record(fields, extra) => *extra == Extra::Unseen || fields.values().any(|field| field.ty.can_hide()),
+            // Without a type, arrays and objects are named and not shown.
+            Ty::Kinds(kinds) => kinds.values().any(Ty::can_hide) || kinds.len() == 3,
+        }
+    }
+}
+
 /// A member of a record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {

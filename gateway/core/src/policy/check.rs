@@ -119,7 +119,7 @@ fn check(rules: &[&Rule], builder: &Builder<'_>, footprint: Footprint<'_>) -> Ve
     let result = Validator::new(schema).validate_with_level(&set, ValidationMode::Strict, 1);
     let mut said: BTreeMap<PolicyId, (Said, usize)> = BTreeMap::new();
     let errors = result.validation_errors().map(|e| (e.policy_id(), Said::by(e)));
-    let warnings = result.validation_warnings().map(|w| (w.policy_id(), Said::by(w)));
+    let warnings = result.validation_warnings().filter(|w| !is_of_a_name(w)).map(|w| (w.policy_id(), Said::by(w)));
     for (id, what) in errors.chain(warnings) {
         // One message a policy: a mistake in a group's rule would be told once for each tool.
         said.entry(id.clone()).or_insert((what, 0)).1 += 1;
@@ -131,15 +131,31 @@ fn check(rules: &[&Rule], builder: &Builder<'_>, footprint: Footprint<'_>) -> Ve
         let message = message.trim_start_matches(&about).trim_start_matches([',', ':', ' ']).to_owned();
         let (message, help) = match count {
             1 => (message, help),
-            n if message.contains("`input") => (
+            n if message.contains("`input") && !names_one(&rule.policy) => (
                 format!("{message} (and {} more like it)", n - 1),
                 Some("`context.input` is typed per tool: name the tools in the scope, `action == Action::\"SERVER/TOOL\"`".into()),
             ),
             n => (format!("{message} (and {} more)", n - 1), help),
         };
-        problems.push(Problem { span: span.or(Some(rule.span)), ..Problem::of(rule, "invalid", message, help) });
+        let mut problem = Problem::of(rule, "invalid", message, help);
+        if let Some(span) = span {
+            problem.narrow(rule, span);
+        }
+        problems.push(problem);
     }
     problems
+}
+
+/// A tool's name may be in another script than its server's, and policies have to name it: what looks alike is flagged where tools
+/// are listed.
+fn is_of_a_name(warning: &cedar_policy::ValidationWarning) -> bool {
+    use cedar_policy::ValidationWarning::{ConfusableIdentifier, MixedScriptIdentifier};
+    matches!(warning, MixedScriptIdentifier(_) | ConfusableIdentifier(_))
+}
+
+/// Whether the scope names one action.
+fn names_one(policy: &Policy) -> bool {
+    matches!(policy.action_constraint(), ActionConstraint::Eq(_))
 }
 
 /// What the validator says of one place.

@@ -1,6 +1,6 @@
 //! One layer's policies, read from text and refused unless they can be trusted to mean what they say.
 
-use super::{Problem, Problems, Span, est};
+use super::{Problem, Problems, Span, est, text};
 use crate::catalogue::sha256_hex;
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
 use miette::Diagnostic;
@@ -113,6 +113,11 @@ impl Layer {
         let (mut rules, mut problems) = (Vec::new(), Vec::new());
         let mut seen: HashMap<String, String> = HashMap::new();
         for file in files {
+            let unreadable = text::refused(file);
+            if !unreadable.is_empty() {
+                problems.extend(unreadable);
+                continue;
+            }
             let set: PolicySet = match file.text.parse() {
                 Ok(set) => set,
                 Err(e) => {
@@ -168,7 +173,8 @@ impl Layer {
 
 /// The `@id`s of files that can be read.
 pub fn ids(files: &[SourceFile]) -> std::collections::BTreeSet<String> {
-    let sets = files.iter().filter_map(|file| file.text.parse::<PolicySet>().ok());
+    let readable = files.iter().filter(|file| text::refused(file).is_empty());
+    let sets = readable.filter_map(|file| file.text.parse::<PolicySet>().ok());
     let of = |set: PolicySet| {
         set.policies().filter_map(|policy| policy.annotation("id").map(str::to_owned)).collect::<Vec<_>>()
     };

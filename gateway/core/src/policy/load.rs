@@ -81,6 +81,8 @@ impl Loaded {
             problems.extend(validate(layer, &builder, &known));
         }
         if !problems.is_empty() {
+            // What is wrong with the schema is found again for each part of it.
+            problems.dedup();
             return Err(Problems(problems));
         }
         let schema_json = builder.json(Footprint::All).map_err(|e| general(e.to_string()))?;

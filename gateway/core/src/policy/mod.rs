@@ -14,6 +14,7 @@ pub mod schema;
 pub mod site;
 pub mod slice;
 pub mod snapshot;
+mod text;
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -136,8 +137,19 @@ impl Problem {
         let Some(source) = rule.policy.to_cedar() else { return };
         let mut found = source.match_indices(text);
         if let (Some((at, _)), None) = (found.next(), found.next()) {
-            self.span = Some(Span { offset: rule.span.offset + at, length: text.len() });
+            self.narrow(rule, Span { offset: rule.span.offset + at, length: text.len() });
         }
+    }
+
+    /// Points at a span of the rule's file.
+    fn narrow(&mut self, rule: &layer::Rule, span: Span) {
+        let Some(source) = rule.policy.to_cedar() else { return };
+        let Some(inside) = span.offset.checked_sub(rule.span.offset).filter(|inside| *inside <= source.len()) else {
+            return;
+        };
+        let (line, column) = place(&source, inside);
+        // A rule starts at the beginning of its line, as good as always.
+        (self.line, self.column, self.span) = (rule.line + line - 1, column, Some(span));
     }
 }
 

@@ -71,8 +71,10 @@ pub fn read(files: &[SourceFile], base: &Value) -> Result<SiteSchema, Problems> 
     }
     // References between fragments are resolved once, so that nothing of a site's own names is left in Warden's schema.
     for entity in site.entity_types.values_mut() {
-        if let Some(attributes) = entity.get_mut("shape") {
-            *attributes = resolved(attributes, &common, 0);
+        for part in ["shape", "tags"] {
+            if let Some(ty) = entity.get_mut(part) {
+                *ty = resolved(ty, &common, 0);
+            }
         }
     }
     if problems.is_empty() { Ok(site) } else { Err(Problems(problems)) }
@@ -192,7 +194,7 @@ fn resolved(ty: &Value, common: &Map<String, Value>, depth: usize) -> Value {
     }
     match ty {
         Value::Object(members) => {
-            members.iter().map(|(name, value)| (name.clone(), resolved(value, common, depth + 1))).collect()
+            members.iter().map(|(name, value)| (name.clone(), resolved(value, common, depth))).collect()
         }
         other => other.clone(),
     }

@@ -121,6 +121,8 @@ pub struct Snapshot {
 /// The actions of the site's own schema, and the policies that can matter for them. Who does them to what is not known
 /// before it is asked.
 struct Site {
+    /// Of its actions and their groups.
+    names: HashSet<String>,
     actions: HashMap<String, SiteTarget>,
     index: Index,
 }
@@ -264,7 +266,11 @@ impl Snapshot {
             targets,
             servers,
             operate,
-            site: Site { actions: site_targets(site_schema, &source).map_err(general)?, index: plain },
+            site: Site {
+                names: site_schema.actions.keys().cloned().collect(),
+                actions: site_targets(site_schema, &source).map_err(general)?,
+                index: plain,
+            },
             workers,
             rules,
             modes,
@@ -273,7 +279,6 @@ impl Snapshot {
             digests,
             layers,
         };
-        probe::run(&snapshot)?;
         Ok(snapshot)
     }
 
@@ -331,6 +336,11 @@ impl Snapshot {
             slice,
             in_composition,
         })
+    }
+
+    /// Whether an action is one of the site's own, or a group of them.
+    pub fn is_sites_own(&self, action: &EntityUid) -> bool {
+        self.site.names.contains(action.id().unescaped())
     }
 
     /// Every worker with every target, and every action of the site's own, for probes and tests.
@@ -711,10 +721,14 @@ fn with_site_entities(
 }
 
 /// The innermost cause of an error, which says what is wrong.
-fn deepest(error: &dyn std::error::Error) -> String {
+pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(cause) = error.source() {
         error = cause;
     }
-    error.to_string()
+    let said = error.to_string();
+    match said.contains("untagged enum RawCedarValueJson") {
+        true => "a number must be a whole one of 64 bits; a decimal is {\"__extn\": {\"fn\": \"decimal\", \"arg\": \"1.5\"}}".into(),
+        false => said,
+    }
 }

@@ -1,0 +1,256 @@
+//! A recorded proposal, decided again under other policies. What cannot be known again is said, never guessed.
+
+use crate::catalogue::input::Input;
+use crate::catalogue::recorded;
+use crate::facts::{Facts, Mode};
+use crate::policy::est::Reads;
+use crate::policy::level::Level;
+use crate::policy::probe;
+use crate::policy::slice::Slice;
+use crate::policy::snapshot::{Case, Snapshot};
+use crate::proposal::{Ask, EntityName, SiteAsk, Verb};
+use crate::secrets::Finding;
+use crate::verdict::{Evaluation, Verdict, evaluate};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What of a decision's record it takes to decide it again. The rest is not read: there are many.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Recorded<'r> {
+    /// When.
+    pub ts: Timestamp,
+    /// Its id.
+    #[serde(borrow)]
+    pub id: Cow<'r, str>,
+    /// The worker's name.
+    #[serde(borrow)]
+    pub worker: Cow<'r, str>,
+    /// The server, empty where there is none.
+    #[serde(borrow)]
+    pub server: Cow<'r, str>,
+    /// The tool as the worker named it.
+    #[serde(borrow, default)]
+    pub tool: Option<Cow<'r, str>>,
+    /// Who.
+    pub principal: Named,
+    /// The action's id.
+    #[serde(borrow)]
+    pub action: Cow<'r, str>,
+    /// To what.
+    pub resource: Named,
+    /// What Cedar saw.
+    pub context: Seen,
+    /// How much of it stands here.
+    #[serde(default)]
+    pub level: Level,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Its reason code.
+    #[serde(borrow)]
+    pub reason: Cow<'r, str>,
+    /// The policies that decided.
+    pub policies: Vec<String>,
+    /// How many more denials it stands for.
+    #[serde(default)]
+    pub repeated: u64,
+}
+
+/// An entity of a record.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Named {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub ty: String,
+    /// Its id.
+    pub id: String,
+    /// What it was in.
+    #[serde(default)]
+    pub parents: Vec<String>,
+}
+
+/// The context of a record.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Seen {
+    /// Whether a person had acknowledged it.
+    pub acknowledged: bool,
+    /// How the worker ran.
+    pub mode: Mode,
+    /// One for each secret value.
+    pub secret_findings: Vec<IgnoredAny>,
+    /// How many values looked like secrets.
+    pub secret_suspicions: i64,
+    /// Pointers of what policy could not see.
+    pub unseen: Vec<String>,
+    /// Whether a path had a `..` segment.
+    pub dot_segments: bool,
+    /// The arguments, long texts cut.
+    pub input: Value,
+}
+
+/// Why a record cannot be decided again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cannot {
+    /// It was refused before any policy was asked, and would be again.
+    NotByPolicy,
+    /// Its arguments are not in the record, and policies read them.
+    NoInput,
+    /// Its arguments are sealed, and policies read them.
+    Sealed,
+    /// An argument that policies read was cut, or held a secret value.
+    Cut,
+    /// Its worker is not configured any more.
+    Worker,
+    /// Its server is not configured any more.
+    Server,
+    /// Its tool or action is not known any more.
+    Action,
+    /// The tool's arguments have other types now.
+    Types,
+    /// Its context has fields or values that this Warden does not know.
+    Unknown,
+}
+
+impl Cannot {
+    /// As it is shown.
+    pub fn says(self) -> &'static str {
+        match self {
+            Cannot::NotByPolicy => "refused before any policy was asked",
+            Cannot::NoInput => "arguments not recorded (level `metadata`), and rules read them",
+            Cannot::Sealed => "arguments sealed (level `sealed`), and rules read them",
+            Cannot::Cut => "an argument that rules read was cut or masked in the record",
+            Cannot::Worker => "worker not configured any more",
+            Cannot::Server => "server not configured any more",
+            Cannot::Action => "tool or action not known any more",
+            Cannot::Types => "the tool's arguments have other types now",
+            Cannot::Unknown => "the record cannot be read as a decision",
+        }
+    }
+}
+
+/// Reads a record when it is a decision.
+pub fn read(payload: &[u8]) -> Option<Result<Recorded<'_>, Cannot>> {
+    // Records begin with version, time and kind.
+    let head = payload.get(..payload.len().min(96)).unwrap_or_default();
+    memchr::memmem::find(head, br#""kind":"decision""#)?;
+    Some(serde_json::from_slice(payload).map_err(|_| Cannot::Unknown))
+}
+
+/// Decides again, under one snapshot.
+pub struct Redecider<'s> {
+    snapshot: &'s Snapshot,
+    /// What the policies of a slice read of the arguments. The slice is kept, so that its address stays its own.
+    reads: HashMap<*const Slice, (Reads, Arc<Slice>)>,
+}
+
+impl<'s> Redecider<'s> {
+    /// Under `snapshot`.
+    pub fn new(snapshot: &'s Snapshot) -> Self {
+        Self { snapshot, reads: HashMap::new() }
+    }
+
+    /// The verdict on a recorded proposal.
+    pub fn decide(&mut self, recorded: &Recorded<'_>) -> Result<Evaluation, Cannot> {
+        let (case, facts) = self.again(recorded)?;
+        let evaluation = evaluate(self.snapshot, &case, &facts);
+        // What does not fit the schema any more is only denied as a defect.
+        if evaluation.reason == "request_invalid" { Err(Cannot::Types) } else { Ok(evaluation) }
+    }
+
+    /// The case and the facts of a recorded proposal.
+    pub fn again(&mut self, recorded: &Recorded<'_>) -> Result<(Case<'s>, Facts), Cannot> {
+        if !by_policy(&recorded.reason) {
+            return Err(Cannot::NotByPolicy);
+        }
+        let case = self.case(recorded)?;
+        let seen = &recorded.context;
+        let ty = &case.target.input;
+        let mut lost = Vec::new();
+        let input = recorded::restore(ty, &seen.input, &mut lost).map_err(|_| Cannot::Types)?;
+        let input = match (input, &recorded.level) {
+            (input, Level::Facts) => input,
+            (Some(input), _) => Some(input),
+            // Nothing is guessed where nothing is read.
+            (None, level) => match (self.reads(&case).is_some_and(Reads::is_none), level) {
+                (true, _) => probe::sample(ty),
+                (false, Level::Sealed) => return Err(Cannot::Sealed),
+                (false, _) => return Err(Cannot::NoInput),
+            },
+        };
+        if !lost.is_empty() && self.reads(&case).is_none_or(|reads| lost.iter().any(|name| reads.reads(name))) {
+            return Err(Cannot::Cut);
+        }
+        let many = |n: usize| vec![nothing(); n];
+        let facts = Facts {
+            acknowledged: seen.acknowledged,
+            mode: seen.mode,
+            findings: many(seen.secret_findings.len()),
+            suspicions: many(usize::try_from(seen.secret_suspicions).unwrap_or_default()),
+            dot_segments: seen.dot_segments,
+            input: Input { cedar: input, record: Value::Null, unseen: seen.unseen.clone() },
+        };
+        Ok((case, facts))
+    }
+
+    fn case(&self, recorded: &Recorded<'_>) -> Result<Case<'s>, Cannot> {
+        use crate::policy::snapshot::NoCase;
+        let snapshot = self.snapshot;
+        let action: &str = &recorded.action;
+        let verb = Verb::ALL.into_iter().find(|verb| verb.action() == action);
+        let ask = match (&recorded.tool, verb) {
+            (Some(name), _) => Ask::Tool { name: name.clone().into_owned() },
+            (None, Some(verb)) => Ask::Verb(verb),
+            (None, None) => Ask::Site(Box::new(SiteAsk {
+                principal: EntityName { ty: recorded.principal.ty.clone(), id: recorded.principal.id.clone() },
+                action: action.to_owned(),
+                resource: EntityName { ty: recorded.resource.ty.clone(), id: recorded.resource.id.clone() },
+            })),
+        };
+        let case = snapshot.case(&recorded.worker, &recorded.server, &ask).map_err(|why| match why {
+            NoCase::Worker => Cannot::Worker,
+            NoCase::Server => Cannot::Server,
+            NoCase::Action | NoCase::Type => Cannot::Action,
+        })?;
+        // A tool that is gone would be decided as an unlisted one, which it was not.
+        let same = case.target.action.id().unescaped() == action || matches!(ask, Ask::Site(_));
+        let now_listed = action == "call_tool/unlisted";
+        if same || now_listed { Ok(case) } else { Err(Cannot::Action) }
+    }
+
+    fn reads(&mut self, case: &Case<'s>) -> Option<&Reads> {
+        let slice = case.slice.as_ref()?;
+        let (reads, _) = self
+            .reads
+            .entry(Arc::as_ptr(slice))
+            .or_insert_with(|| (Reads::of(slice.plain.policies()), Arc::clone(slice)));
+        Some(reads)
+    }
+}
+
+/// Whether a reason code is one that policies lead to, or the snapshot's layers.
+fn by_policy(reason: &str) -> bool {
+    const BEFORE: [&str; 12] = [
+        "request_invalid",
+        "malformed_request",
+        "unknown_method",
+        "unknown_type",
+        "unknown_server",
+        "unknown_worker",
+        "subject_of_another",
+        "task_of_another",
+        "journal_full",
+        "journal_failed",
+        "journal_busy",
+        "seal_failed",
+    ];
+    !BEFORE.contains(&reason) && !reason.starts_with("argument_")
+}
+
+/// A finding of which only the number matters.
+fn nothing() -> Finding {
+    Finding { format: String::new(), at: String::new(), fingerprint: None, via: Vec::new() }
+}
