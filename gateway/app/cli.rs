@@ -62,14 +62,7 @@ pub enum Command {
         worker: String,
     },
     /// Run the gateway
-    Serve {
-        /// Apply a changed policy folder at once, without an operator. For development
-        #[arg(long)]
-        watch: bool,
-        /// Accept that the log is signed with another key from here on. `warden audit rotate-key` needs no restart
-        #[arg(long)]
-        new_checkpoint_key: bool,
-    },
+    Serve(Serve),
     /// Look at the set-up and say what should be better
     Doctor,
     /// Check the configuration and the policies, and change nothing
@@ -132,6 +125,22 @@ pub enum Command {
     },
 }
 
+/// How the gateway is run.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Serve {
+    /// Apply a changed policy folder at once, without an operator. For development
+    #[arg(long)]
+    pub watch: bool,
+    /// Accept that the log is signed with another key from here on. `warden audit rotate-key` needs no restart
+    #[arg(long)]
+    pub new_checkpoint_key: bool,
+    /// Record what the site's policies say, and enforce none of it. For first days; the charter is always enforced
+    ///
+    /// Decisions that only the site refuses are let through, as `enforced: shadow` with `would_be`. Every log line and /readyz say so.
+    #[arg(long)]
+    pub shadow: bool,
+}
+
 /// Workers' tokens.
 #[derive(Debug, Subcommand)]
 pub enum Token {
@@ -184,8 +193,7 @@ pub enum Tools {
     },
     /// Say how much tools can do
     ///
-    /// A server's own annotations are only a suggestion. A tool that nobody classified counts as irreversible. A changed
-    /// definition is accepted with it.
+    /// A server's own annotations are only a suggestion. A tool that nobody classified counts as irreversible.
     Classify {
         /// `SERVER/TOOL`; `*` stands for any part: `files/read_*`
         tools: String,
@@ -197,6 +205,26 @@ pub enum Tools {
         /// An argument that is a path, beside path, paths, source, destination, uri and file
         #[arg(long = "path", value_name = "ARGUMENT")]
         paths: Vec<String>,
+    },
+    /// Take in a new tool, or the new definition of a changed one, after looking at it
+    ///
+    /// Without a hash it shows what is new, and the command to accept exactly that. Until then a changed tool is held for a person, and a
+    /// new one denied.
+    Approve {
+        /// `SERVER/TOOL`
+        tool: String,
+        /// The hash of the definition that was shown; its first 8 characters are enough
+        hash: Option<String>,
+        /// What it can do; nobody has said when absent
+        #[arg(long)]
+        effect: Option<Effect>,
+    },
+    /// Keep to the definition in the catalogue, and dismiss the new one
+    ///
+    /// The tool is held again when its server lists another definition again.
+    Pin {
+        /// `SERVER/TOOL`
+        tool: String,
     },
 }
 
@@ -223,6 +251,11 @@ pub enum Policy {
         #[arg(long)]
         check: bool,
     },
+    /// Write a first policy, by asking what to allow; or from flags
+    ///
+    /// For example `warden policy new allow --tool files/write --group assistants --argument path --like "/srv/scratch/*"`. It is written
+    /// only if it loads with the others, and decides nothing before it is applied.
+    New(PolicyNew),
     /// Hold policies to the cases of their folder, and show what the cases leave open
     ///
     /// Cases are JSON files in `cases/`, in the form of the Cedar CLI's `run-tests`; a decision may also be `escalate`.
@@ -248,6 +281,10 @@ pub enum Policy {
     Replay(PolicyReplay),
     /// List the policies that decide, and whether the folder differs from them
     List,
+    /// Let a rule decide that is in shadow, after showing what that changes
+    Promote(PolicyMode),
+    /// Take a rule into shadow: it is evaluated and recorded, and decides nothing. After showing what that changes
+    Demote(PolicyMode),
     /// Make the policy folder decide, if it still has this digest
     Apply {
         /// From `warden policy list`; its first characters are enough
@@ -279,6 +316,9 @@ pub struct PolicyProve {
     /// Look at every site rule, not only at those that differ from the applied ones
     #[arg(long)]
     pub all: bool,
+    /// Only theorems whose name holds this text
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
     /// How long the solver may think about one question
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub solver_limit: u64,
@@ -314,6 +354,69 @@ pub struct PolicyExplain {
     /// By the policies of this folder
     #[arg(long, value_name = "DIR", conflicts_with = "now")]
     pub policies: Option<PathBuf>,
+}
+
+/// A rule that changes its mode.
+#[derive(Debug, Args)]
+pub struct PolicyMode {
+    /// The rule's `@id`, as `warden policy list` shows it
+    pub id: String,
+    /// What is replayed: from then on
+    #[arg(long, default_value = "7d", value_name = "TIME")]
+    pub since: String,
+    /// Do it, once the replay was shown. Asked for otherwise
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What a new policy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NewRule {
+    /// The call runs unattended.
+    Allow,
+    /// The call runs when a person acknowledges it.
+    Hold,
+    /// The call never runs.
+    Deny,
+}
+
+impl NewRule {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            NewRule::Allow => "allow",
+            NewRule::Hold => "hold",
+            NewRule::Deny => "deny",
+        }
+    }
+}
+
+/// A new policy.
+#[derive(Debug, Args)]
+pub struct PolicyNew {
+    /// What it does; asked for when absent
+    pub kind: Option<NewRule>,
+    /// Its `@id` and the name of its file
+    #[arg(long)]
+    pub name: Option<String>,
+    /// `SERVER/TOOL`, or `SERVER/*` for all of a server
+    #[arg(long)]
+    pub tool: Option<String>,
+    /// Only for this worker
+    #[arg(long, conflicts_with = "group")]
+    pub worker: Option<String>,
+    /// Only for workers of this group
+    #[arg(long)]
+    pub group: Option<String>,
+    /// Only where this argument …
+    #[arg(long, requires = "like")]
+    pub argument: Option<String>,
+    /// … is this: `*` stands for anything, a number is the most it may be
+    #[arg(long, requires = "argument")]
+    pub like: Option<String>,
+    /// The policy folder; the configuration's when absent
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// What is replayed.

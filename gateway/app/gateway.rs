@@ -1,5 +1,6 @@
 //! The running gateway: everything wired, both planes listening, and an end that loses nothing.
 
+use crate::cli::Serve;
 use crate::config::Config;
 use crate::exit::Failure;
 use std::net::SocketAddr;
@@ -69,7 +70,8 @@ pub struct Gateway {
 
 impl Gateway {
     /// Opens the data folder, verifies the journal, loads what decides, and listens.
-    pub async fn start(config: &Config, watch_policies: bool, new_checkpoint_key: bool) -> Result<Self, Failure> {
+    pub async fn start(config: &Config, serve: &Serve) -> Result<Self, Failure> {
+        let Serve { watch: watch_policies, new_checkpoint_key, shadow } = *serve;
         let shared = config.workers_with_our_uid();
         if !shared.is_empty() {
             return Err(Failure::invalid(format!(
@@ -109,7 +111,7 @@ impl Gateway {
         }
         let open: Vec<_> = journal.head().state.open.into_keys().collect();
         let world = World { journal: journal.clone(), keys, metrics: Arc::new(Metrics::new()), scanner };
-        let gate = Arc::new(Gate::new(world, snapshot));
+        let gate = Arc::new(Gate::new(world, snapshot).in_shadow(shadow));
         if !open.is_empty() {
             tracing::warn!(
                 count = open.len(),
@@ -121,7 +123,14 @@ impl Gateway {
         governor.started().await.map_err(Failure::failed)?;
         if !added.is_empty() {
             let digests = (*gate.snapshot().digests).clone();
-            let change = PolicyChange { event: PolicyEvent::Catalogued, digests, operator: None, tools: added };
+            let change = PolicyChange {
+                event: PolicyEvent::Catalogued,
+                digests,
+                operator: None,
+                tools: added,
+                modes: std::collections::BTreeMap::new(),
+                shadow,
+            };
             let record = Record::new(now(), Body::Policy(change));
             gate.ports.append(record, Room::Reserved).await.map_err(Failure::failed)?;
         }

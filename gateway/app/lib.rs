@@ -18,12 +18,13 @@ use exit::Outcome;
 
 /// Runs one command.
 pub async fn run(cli: Cli) -> Outcome {
-    let quiet = !matches!(cli.command, Command::Serve { .. });
-    log::start(cli.global.log_format, quiet);
+    let quiet = !matches!(cli.command, Command::Serve(_));
+    let shadow = matches!(cli.command, Command::Serve(cli::Serve { shadow: true, .. }));
+    log::start(cli.global.log_format, quiet, shadow);
     let global = &cli.global;
     match cli.command {
         Command::Init { dir, operator, worker } => commands::init::run(&dir, &operator, &worker),
-        Command::Serve { watch, new_checkpoint_key } => commands::serve::run(global, watch, new_checkpoint_key).await,
+        Command::Serve(serve) => commands::serve::run(global, &serve).await,
         Command::Doctor => commands::doctor::run(global).await,
         Command::Validate => commands::validate::run(global),
         Command::Demo { once } => commands::demo::run(global, once).await,

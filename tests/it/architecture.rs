@@ -52,6 +52,7 @@ fn core_depends_on_no_crate_that_could_do_io() {
         "serde",
         "serde_json",
         "sha2",
+        "strsim",
         "thiserror",
         "unicode-normalization",
         "unicode-security",

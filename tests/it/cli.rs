@@ -111,7 +111,7 @@ async fn a_changed_policy_folder_waits_until_it_is_applied() {
     let check = site.run(&["policy", "check", "--error-format", "plain"]);
     assert_eq!(check.status.code(), Some(3));
     let said = String::from_utf8(check.stdout).unwrap();
-    assert!(said.starts_with("test.cedar:1:1: invalid:") && said.contains("odd/ehco"), "{said}");
+    assert!(said.starts_with("test.cedar:1:42: invalid:") && said.contains("odd/ehco"), "{said}");
     let listed: Value = serde_json::from_str(&site.ok(&["policy", "list", "--json"])).unwrap();
     assert_eq!(listed["problems"].as_array().unwrap().len(), 1);
     let digest = listed["pending"].as_str().unwrap().to_owned();

@@ -295,17 +295,56 @@ async fn a_changed_definition_is_hidden_until_an_operator_accepts_it() {
     let before = worker.request("tools/list", json!({})).await;
     assert!(!listed(&before).contains(&"echo".to_owned()), "{before}");
     // The comparison is made beside the answer.
-    for _ in 0..100 {
-        if site.ok(&["tools", "list"]).contains("has changed") {
+    let shown = |site: &Site| site.ok(&["tools", "list"]);
+    for _ in 0..200 {
+        if shown(&site).contains("has changed") {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+    // Known by name, it is held: the definition that was looked at is not the one that would run.
+    let held = worker.call("echo", json!({ "text": "a" })).await;
+    assert!(held.to_string().contains("tool_changed") || held.to_string().contains("definition"), "{held}");
+    assert!(!site.effects().iter().any(|line| line.starts_with("echo")));
+    // Classifying says nothing of a definition that nobody has looked at.
     site.ok(&["tools", "classify", "odd/echo", "read"]);
-    site.ok(&["tools", "classify", "odd/late", "read"]);
+    assert!(shown(&site).contains("has changed"));
+    assert_eq!(site.run(&["tools", "classify", "odd/late", "read"]).status.code(), Some(2));
+    let (echo, late) = (approval(&site, "odd/echo"), approval(&site, "odd/late"));
+    assert!(echo.1.contains("and now a little more"), "the difference is shown: {}", echo.1);
+    assert_eq!(site.run(&["tools", "approve", "odd/echo", "0123456789ab"]).status.code(), Some(2), "another hash");
+    site.ok(&["tools", "pin", "odd/echo"]);
+    assert_eq!(site.run(&["tools", "pin", "odd/echo"]).status.code(), Some(2), "nothing waits any more");
+    assert!(!shown(&site).contains("has changed"));
+    worker.request("tools/list", json!({})).await;
+    for _ in 0..200 {
+        if shown(&site).contains("has changed") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    site.ok(&["tools", "approve", "odd/echo", &echo.0, "--effect", "read"]);
+    site.ok(&["tools", "approve", "odd/late", &late.0, "--effect", "read"]);
+    let events: Vec<String> = records(&site.data())
+        .into_iter()
+        .filter_map(|record| match record.body {
+            Body::Policy(change) => Some(format!("{:?} {}", change.event, change.tools.join(","))),
+            _ => None,
+        })
+        .collect();
+    for event in ["Quarantined odd/echo", "Approved odd/echo", "Approved odd/late"] {
+        assert!(events.iter().any(|said| said == event), "{event} in {events:?}");
+    }
     let after = listed(&worker.request("tools/list", json!({})).await);
     assert!(after.contains(&"echo".to_owned()) && after.contains(&"late".to_owned()), "{after:?}");
     assert_eq!(worker.call("late", json!({})).await["result"]["content"][0]["text"], "done");
+}
+
+/// The hash to approve, and what is shown with it.
+fn approval(site: &Site, tool: &str) -> (String, String) {
+    let shown = site.ok(&["tools", "approve", tool]);
+    let command = shown.lines().find(|line| line.trim().starts_with("warden tools approve")).unwrap().to_owned();
+    (command.rsplit(' ').next().unwrap().to_owned(), shown)
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@
 )]
 
 mod architecture;
+mod authored;
+mod authoring;
 mod authzen;
-mod cases;
 mod cli;
 mod conformance;
 mod crash;
@@ -27,6 +28,8 @@ mod peers;
 mod review;
 mod schemas;
 mod secrets;
+mod shadow;
 mod support;
 mod support_policy;
+mod tutorial;
 mod upstream;

@@ -6,6 +6,7 @@ use cedar_policy::{Authorizer, Decision, Entities, Policy, PolicyId, PolicySet, 
 use expect_test::{Expect, expect};
 use warden_core::catalogue::input;
 use warden_core::catalogue::ty::Ty;
+use warden_core::facts::Facts;
 use warden_core::json::{self, Json, Limits};
 use warden_core::policy::layer::LayerName;
 use warden_core::policy::snapshot::{Case, Snapshot};
@@ -14,10 +15,10 @@ use warden_core::secrets::Finding;
 use warden_core::verdict::{Verdict, evaluate};
 
 /// SplitMix64: the same for the same seed, everywhere.
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,11 +26,11 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         usize::try_from(self.next() % n as u64).unwrap()
     }
 
-    fn one<'t>(&mut self, of: &[&'t str]) -> &'t str {
+    pub fn one<'t>(&mut self, of: &[&'t str]) -> &'t str {
         of[self.below(of.len())]
     }
 }
@@ -98,7 +99,7 @@ fn policy(chance: &mut Chance, n: usize) -> String {
     format!("@id(\"p{n}\") {effect} ({principal}, {action}, {resource}) {};", conditions.join(" "))
 }
 
-fn set(chance: &mut Chance, size: usize) -> String {
+pub fn set(chance: &mut Chance, size: usize) -> String {
     (0..size).map(|n| policy(chance, n)).collect::<Vec<_>>().join("\n")
 }
 
@@ -135,12 +136,19 @@ fn arguments(chance: &mut Chance) -> Json {
     json::parse(text.as_bytes(), Limits::default()).unwrap()
 }
 
-#[test]
-fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
-    let cases = number("WARDEN_ORACLE_CASES", 4_000);
-    let seed = number("WARDEN_SEED", 20_261_121) as u64;
+/// A random site, and proposals to it.
+pub struct Drawn<'s> {
+    /// What it was drawn with.
+    pub place: String,
+    pub snapshot: &'s Snapshot,
+    pub case: Case<'s>,
+    pub facts: Facts,
+}
+
+/// Draws random sites, with and without a composition, and random proposals to each.
+pub fn draw(cases: usize, seed: u64, mut see: impl FnMut(Drawn<'_>)) {
     let mut chance = Chance(seed);
-    let (mut done, mut counts, mut errors, mut helped) = (0, [0usize; 3], 0, 0);
+    let mut done = 0;
     while done < cases {
         let sizes = (4 + chance.below(14), 2 + chance.below(6));
         let composition = (chance.below(2) == 0).then(|| set(&mut chance, sizes.1));
@@ -150,7 +158,7 @@ fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
         all.sort_by_key(|case| {
             (case.principal.to_string(), case.target.action.to_string(), case.target.resource.to_string())
         });
-        for _ in 0..200 {
+        for _ in 0..200.min(cases - done) {
             let case = all[chance.below(all.len())].clone();
             let given = match &case.target.input {
                 Ty::Record(fields, _) if fields.contains_key("path") => arguments(&mut chance),
@@ -166,32 +174,44 @@ fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
             let unseen: &[&str] = if chance.below(5) == 0 { &["/x"] } else { &[] };
             let mut facts = facts(findings, chance.below(5) == 0, unseen, input);
             facts.suspicions = (chance.below(12) == 0).then(|| Finding::unscannable("")).into_iter().collect();
-            let given_verdict = evaluate(&snapshot, &case, &facts).verdict;
-            let full = layers(&snapshot, &case);
-            let first = ask(&full, &snapshot.request(&case, &facts).unwrap(), snapshot.entities());
-            facts.acknowledged = true;
-            let second = ask(&full, &snapshot.request(&case, &facts).unwrap(), snapshot.entities());
-            let expected = match (&first, &second) {
-                (Asked::Error, _) => Verdict::Deny,
-                (Asked::Yes, _) => Verdict::Allow,
-                (Asked::No, Asked::Yes) => Verdict::Escalate,
-                (Asked::No, _) => Verdict::Deny,
-            };
-            let place = || {
-                format!(
-                    "seed={seed} case={done} {} on {}\n{site}\n{composition:?}",
-                    case.target.action, case.target.resource
-                )
-            };
-            assert_eq!(given_verdict, expected, "{}", place());
-            // An acknowledgement can meet an error that was not reached before, and then it does not help; it never hurts.
-            assert!(!matches!((&first, &second), (Asked::Yes, Asked::No)), "acknowledging hurt: {}", place());
-            errors += usize::from(matches!(first, Asked::Error));
-            helped += usize::from(expected == Verdict::Escalate);
-            counts[usize::from(expected.rank())] += 1;
+            let place = format!(
+                "seed={seed} case={done} {} {} on {}\n{site}\n{composition:?}",
+                case.principal, case.target.action, case.target.resource
+            );
+            see(Drawn { place, snapshot: &snapshot, case, facts });
             done += 1;
         }
     }
+}
+
+/// The seed of this run.
+pub fn seed() -> u64 {
+    number("WARDEN_SEED", 20_261_121) as u64
+}
+
+#[test]
+fn w02_w03_x03_x04_the_verdict_is_that_of_three_full_sets() {
+    let (mut done, mut counts, mut errors, mut helped) = (0, [0usize; 3], 0, 0);
+    draw(number("WARDEN_ORACLE_CASES", 4_000), seed(), |Drawn { place, snapshot, case, mut facts }| {
+        let given_verdict = evaluate(snapshot, &case, &facts).verdict;
+        let full = layers(snapshot, &case);
+        let first = ask(&full, &snapshot.request(&case, &facts).unwrap(), snapshot.entities());
+        facts.acknowledged = true;
+        let second = ask(&full, &snapshot.request(&case, &facts).unwrap(), snapshot.entities());
+        let expected = match (&first, &second) {
+            (Asked::Error, _) => Verdict::Deny,
+            (Asked::Yes, _) => Verdict::Allow,
+            (Asked::No, Asked::Yes) => Verdict::Escalate,
+            (Asked::No, _) => Verdict::Deny,
+        };
+        assert_eq!(given_verdict, expected, "{place}");
+        // An acknowledgement can meet an error that was not reached before, and then it does not help; it never hurts.
+        assert!(!matches!((&first, &second), (Asked::Yes, Asked::No)), "acknowledging hurt: {place}");
+        errors += usize::from(matches!(first, Asked::Error));
+        helped += usize::from(expected == Verdict::Escalate);
+        counts[usize::from(expected.rank())] += 1;
+        done += 1;
+    });
     println!(
         "{done} cases: {} allowed, {} escalated, {} denied, {errors} of them for an error",
         counts[2], counts[1], counts[0]

@@ -45,9 +45,9 @@ fn records_of_every_version_are_read_and_are_as_their_schema_says() {
 
 #[test]
 fn a_record_of_a_newer_version_says_so_whatever_it_holds() {
-    for text in [r#"{"v":4,"ts":"2026-11-21T08:00:00Z","kind":"thought","x":1}"#, r#"{"v":300,"whatever":[]}"#] {
+    for text in [r#"{"v":5,"ts":"2026-11-21T08:00:00Z","kind":"thought","x":1}"#, r#"{"v":300,"whatever":[]}"#] {
         let said = Record::from_bytes(text.as_bytes()).unwrap_err();
-        assert!(matches!(said, Unreadable::Version(4 | 300)), "{said}");
+        assert!(matches!(said, Unreadable::Version(5 | 300)), "{said}");
     }
     assert!(matches!(Record::from_bytes(b"{}").unwrap_err(), Unreadable::Json(_)));
 }

@@ -323,6 +323,7 @@ pub fn plain_decision(verdict: Verdict, worker: &str) -> Decision {
         digests: Digests::default().into(),
         payload_tag: String::new(),
         sealed: None,
+        would_be: None,
         repeated: 0,
     }
 }

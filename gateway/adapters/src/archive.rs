@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use warden_core::catalogue::sha256_hex;
-use warden_core::policy::layer::{SourceFile, Standing};
+use warden_core::policy::layer::{SourceFile, Stood};
 use warden_core::policy::load;
 use warden_core::policy::snapshot::{Digests, Snapshot, Source, Worker};
 
@@ -37,7 +37,7 @@ struct ArchivedSource {
     compositions: BTreeMap<String, Vec<(String, String)>>,
     workers: Vec<ArchivedWorker>,
     servers: Vec<String>,
-    standings: BTreeMap<String, Standing>,
+    standings: BTreeMap<String, Stood>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -18,10 +18,10 @@ use tokio::sync::Mutex;
 use warden_core::catalogue::{Catalogue, Effect};
 use warden_core::journal::record::{Body, OperatorAct, PolicyChange, PolicyEvent, Record};
 use warden_core::pipeline::Gate;
-use warden_core::policy::Problems;
-use warden_core::policy::layer::{SourceFile, Standing, digest};
+use warden_core::policy::layer::{LayerName, SourceFile, Standing, Stood, digest};
 use warden_core::policy::level::{ByAction, Inbound, Levels};
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
+use warden_core::policy::{Problems, nearest};
 use warden_core::port::{Journal, JournalError, Room};
 use warden_core::secrets::Scanner;
 
@@ -73,7 +73,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 struct State {
     site: Vec<SourceFile>,
     catalogue: Catalogue,
-    standings: BTreeMap<String, Standing>,
+    standings: BTreeMap<String, Stood>,
 }
 
 /// Why a change was not made.
@@ -104,6 +104,9 @@ pub struct Status {
     pub problems: Vec<warden_core::policy::Problem>,
     /// The policies that decide.
     pub policies: Vec<Listed>,
+    /// The layers and their digests, the charter first.
+    #[serde(default)]
+    pub layers: Vec<(String, String)>,
 }
 
 /// One policy that decides.
@@ -117,6 +120,9 @@ pub struct Listed {
     pub at: String,
     /// `@reason`.
     pub reason: Option<String>,
+    /// `live` or `shadow`.
+    #[serde(default)]
+    pub mode: Standing,
 }
 
 /// What an operator says of tools.
@@ -186,10 +192,10 @@ pub fn source(
     setup: &Setup,
     site: &[SourceFile],
     catalogue: &Catalogue,
-    standings: &BTreeMap<String, Standing>,
+    standings: &BTreeMap<String, Stood>,
 ) -> Source {
-    let whole = Source {
-        site: Vec::new(),
+    Source {
+        site: site.to_vec(),
         compositions: BTreeMap::new(),
         workers: setup.workers.clone(),
         servers: setup.servers.keys().cloned().collect(),
@@ -197,8 +203,7 @@ pub fn source(
         levels: setup.levels.clone(),
         results: setup.results.clone(),
         standings: standings.clone(),
-    };
-    whole.with_site(site.to_vec())
+    }
 }
 
 /// Asks servers that were never listed for their tools. What goes wrong is told and does not keep Warden from starting:
@@ -237,12 +242,8 @@ impl Governor {
 
     /// Records that this decides from here on, and by what.
     pub async fn started(&self) -> Result<(), JournalError> {
-        let change = PolicyChange {
-            event: PolicyEvent::Started,
-            digests: (*self.gate.snapshot().digests).clone(),
-            operator: None,
-            tools: Vec::new(),
-        };
+        let snapshot = self.gate.snapshot();
+        let change = self.says(PolicyEvent::Started, &snapshot);
         self.record(Body::Policy(change)).await
     }
 
@@ -276,19 +277,29 @@ impl Governor {
         }
     }
 
-    /// Takes in what a server lists now: differences wait for an operator.
+    /// Takes in what a server lists now: differences wait for an operator, and a known tool with another definition is held for a person
+    /// until then.
     pub async fn compare(&self, server: &str, tools: &[serde_json::Value]) {
         let mut state = self.state.lock().await;
-        let learnt = state.catalogue.learn(server, tools, false);
-        if !learnt.waiting.is_empty() {
-            tracing::warn!(
-                server,
-                tools = learnt.waiting.len(),
-                "tools appeared or changed: `warden tools list` shows them"
-            );
-            if let Err(e) = save_catalogue(&self.setup.data_dir, &state.catalogue) {
-                tracing::error!(error = %e, "the tool catalogue cannot be written");
-            }
+        let mut next = state.clone();
+        let learnt = next.catalogue.learn(server, tools, false);
+        if learnt.waiting.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            server,
+            tools = learnt.waiting.len(),
+            "tools appeared or changed: `warden tools list` shows them"
+        );
+        let is_changed = |name: &String| next.catalogue.tool(server, name).is_some();
+        let changed: Vec<String> =
+            learnt.waiting.iter().filter(|name| is_changed(name)).map(|name| format!("{server}/{name}")).collect();
+        let done = match changed.is_empty() {
+            true => save_catalogue(&self.setup.data_dir, &next.catalogue).map_err(Error::from).map(|()| *state = next),
+            false => self.change(&mut state, next, PolicyEvent::Quarantined, None, changed).await,
+        };
+        if let Err(e) = done {
+            tracing::error!(server, error = %e, "what the server lists now could not be taken into the catalogue");
         }
     }
 
@@ -297,36 +308,87 @@ impl Governor {
         self.state.lock().await.catalogue.clone()
     }
 
-    /// Applies what an operator says of tools. A changed definition is accepted with it.
+    /// Takes in a tool's new definition, or a new tool, as an operator has seen it: by its hash. What was said of the definition before
+    /// says nothing of it.
+    pub async fn approve(&self, operator: &str, tool: &str, hash: &str, effect: Option<Effect>) -> Result<(), Error> {
+        let mut state = self.state.lock().await;
+        let mut next = state.clone();
+        let (server, name) = tool.split_once('/').unwrap_or_default();
+        let waits = match next.catalogue.servers.get_mut(server).and_then(|tools| tools.get_mut(name)) {
+            Some(known) => known.changed.take(),
+            None => next.catalogue.waiting.get_mut(server).and_then(|waiting| waiting.remove(name)),
+        };
+        let Some(definition) = waits else {
+            return Err(Error::Refused(format!("nothing of `{tool}` waits for an operator: see `warden tools list`")));
+        };
+        let mut fresh = warden_core::catalogue::Tool::listed(definition);
+        if !is_meant(hash, &fresh.hash) {
+            let now = &fresh.hash;
+            return Err(Error::Refused(format!(
+                "`{tool}` is `{now}` now, not `{hash}`: look at it again with `warden tools approve {tool}`"
+            )));
+        }
+        fresh.effect = effect;
+        let now = fresh.hash.clone();
+        next.catalogue.servers.entry(server.to_owned()).or_default().insert(name.to_owned(), fresh);
+        next.catalogue.waiting.retain(|_, waiting| !waiting.is_empty());
+        self.act(operator, "tools_approve", &format!("{tool} {now}")).await?;
+        self.change(&mut state, next, PolicyEvent::Approved, Some(operator), vec![tool.to_owned()]).await
+    }
+
+    /// Keeps to the definition in the catalogue: the other one is not looked at until the server lists one again.
+    pub async fn pin(&self, operator: &str, tool: &str) -> Result<(), Error> {
+        let mut state = self.state.lock().await;
+        let mut next = state.clone();
+        let (server, name) = tool.split_once('/').unwrap_or_default();
+        let known = next.catalogue.servers.get_mut(server).and_then(|tools| tools.get_mut(name));
+        let Some(known) = known else {
+            return Err(Error::Refused(format!("no catalogued tool is `{tool}`: see `warden tools list`")));
+        };
+        if known.changed.take().is_none() {
+            return Err(Error::Refused(format!("`{tool}` is as in the catalogue: nothing waits for an operator")));
+        }
+        self.act(operator, "tools_pin", &format!("{tool} {}", known.hash)).await?;
+        self.change(&mut state, next, PolicyEvent::Approved, Some(operator), vec![tool.to_owned()]).await
+    }
+
+    /// Lets a rule of the site decide, or takes it out into shadow, after its replay was shown: `shown` is the digest of the policies
+    /// that were replayed.
+    pub async fn moded(&self, operator: &str, id: &str, standing: Standing, shown: &str) -> Result<String, Error> {
+        let mut state = self.state.lock().await;
+        let id = id.strip_prefix("site/").unwrap_or(id);
+        let mut next = state.clone();
+        next.standings =
+            standings_with(&self.gate.snapshot(), &state.standings, id, standing).map_err(Error::Refused)?;
+        let snapshot = self.build(&next).await?;
+        let now = snapshot.digests.policy.clone();
+        if now != shown {
+            return Err(Error::Refused(format!(
+                "with that the policies would be `{now}`, and what was replayed is `{shown}`: replay again with `warden policy {} {id}`",
+                if standing == Standing::Live { "promote" } else { "demote" }
+            )));
+        }
+        let act = if standing == Standing::Live { "policy_promote" } else { "policy_demote" };
+        self.act(operator, act, &format!("site/{id} {now}")).await?;
+        let change = PolicyChange {
+            operator: Some(operator.to_owned()),
+            modes: [(format!("site/{id}"), standing)].into(),
+            ..self.says(PolicyEvent::Moded, &snapshot)
+        };
+        self.put(&mut state, next, snapshot, change).await?;
+        Ok(now)
+    }
+
+    /// Applies what an operator says of tools.
     pub async fn classify(&self, operator: &str, says: &Classify) -> Result<Vec<String>, Error> {
         let mut state = self.state.lock().await;
         let mut next = state.clone();
         let mut changed = Vec::new();
-        for (server, waiting) in &mut next.catalogue.waiting {
-            let names: Vec<String> =
-                waiting.keys().filter(|name| says.tools == format!("{server}/{name}")).cloned().collect();
-            for name in names {
-                if let Some(definition) = waiting.remove(&name) {
-                    let tools = next.catalogue.servers.entry(server.clone()).or_default();
-                    tools.insert(name, warden_core::catalogue::Tool::listed(definition));
-                }
-            }
-        }
-        next.catalogue.waiting.retain(|_, waiting| !waiting.is_empty());
         for (server, tools) in &mut next.catalogue.servers {
             for (name, tool) in tools {
                 let full = format!("{server}/{name}");
                 if !matches(&says.tools, &full) {
                     continue;
-                }
-                // A definition that nobody looked at is accepted by its own name only, and what was said of the one before
-                // says nothing of it.
-                if says.tools == full
-                    && let Some(definition) = tool.changed.take()
-                {
-                    tool.effect = None;
-                    let fresh = warden_core::catalogue::Tool::listed(definition);
-                    (tool.definition, tool.hash) = (fresh.definition, fresh.hash);
                 }
                 tool.effect = says.effect.or(tool.effect);
                 tool.open_world = says.open_world.or(tool.open_world);
@@ -337,10 +399,14 @@ impl Governor {
             }
         }
         if changed.is_empty() {
-            return Err(Error::Refused(format!(
-                "no catalogued tool matches `{}`: see `warden tools list`",
-                says.tools
-            )));
+            let waits = |(server, tools): (&String, &BTreeMap<String, serde_json::Value>)| {
+                tools.keys().any(|name| matches(&says.tools, &format!("{server}/{name}")))
+            };
+            let help = match next.catalogue.waiting.iter().any(waits) {
+                true => "it is new: take it in with `warden tools approve`",
+                false => "see `warden tools list`",
+            };
+            return Err(Error::Refused(format!("no catalogued tool matches `{}`: {help}", says.tools)));
         }
         let what = says.effect.map_or_else(String::new, |effect| format!(" as {effect}"));
         self.act(operator, "tools_classify", &format!("{}{what}", says.tools)).await?;
@@ -362,7 +428,13 @@ impl Governor {
             },
             None => Vec::new(),
         };
-        Ok(Status { applied: digest(&state.site), pending, problems, policies: listed(&snapshot) })
+        Ok(Status {
+            applied: digest(&state.site),
+            pending,
+            problems,
+            policies: listed(&snapshot),
+            layers: layers(&snapshot),
+        })
     }
 
     /// Makes the policy folder decide, if it still is what the operator looked at.
@@ -370,9 +442,7 @@ impl Governor {
         let mut state = self.state.lock().await;
         let folder = read_site(&self.setup)?;
         let now = digest(&folder);
-        // A prefix is enough to say which one was looked at.
-        let bare = now.trim_start_matches("sha256:");
-        if wanted.len() < 8 || !(now.starts_with(wanted) || bare.starts_with(wanted)) {
+        if !is_meant(wanted, &now) {
             return Err(Error::Refused(format!(
                 "the policy folder is `{now}` now, not `{wanted}`: look at it again with `warden policy list`"
             )));
@@ -421,8 +491,25 @@ impl Governor {
         tools: Vec<String>,
     ) -> Result<(), Error> {
         let snapshot = self.build(&next).await?;
-        let change =
-            PolicyChange { event, digests: (*snapshot.digests).clone(), operator: operator.map(str::to_owned), tools };
+        let says = self.says(event, &snapshot);
+        self.put(state, next, snapshot, PolicyChange { operator: operator.map(str::to_owned), tools, ..says }).await
+    }
+
+    /// What a record says of a snapshot.
+    fn says(&self, event: PolicyEvent, snapshot: &Snapshot) -> PolicyChange {
+        PolicyChange {
+            event,
+            digests: (*snapshot.digests).clone(),
+            operator: None,
+            tools: Vec::new(),
+            modes: BTreeMap::new(),
+            shadow: self.gate.is_in_shadow(),
+        }
+    }
+
+    /// Kept, recorded, written, in force: in this order.
+    async fn put(&self, state: &mut State, next: State, snapshot: Snapshot, change: PolicyChange) -> Result<(), Error> {
+        let event = change.event;
         let source = source(&self.setup, &next.site, &next.catalogue, &next.standings);
         archive::keep(&self.setup.data_dir, &snapshot, &source)?;
         self.record(Body::Policy(change)).await?;
@@ -445,9 +532,40 @@ impl Governor {
     }
 }
 
+/// What is said of standings when one more is said. The error says why that cannot be.
+pub fn standings_with(
+    snapshot: &Snapshot,
+    standings: &BTreeMap<String, Stood>,
+    id: &str,
+    standing: Standing,
+) -> Result<BTreeMap<String, Stood>, String> {
+    let site = snapshot.layers.iter().filter(|layer| layer.name == LayerName::Site).flat_map(|layer| &layer.rules);
+    let full = format!("{}{id}", LayerName::Site.prefix());
+    let ids: Vec<String> = site.clone().map(|rule| rule.policy.id().to_string()).collect();
+    let Some(rule) = site.into_iter().find(|rule| AsRef::<str>::as_ref(rule.policy.id()) == full) else {
+        if id.starts_with(LayerName::Charter.prefix()) {
+            return Err(format!("`{id}` is the charter's: its rules have no mode"));
+        }
+        let near = nearest(&full, ids.iter().map(String::as_str)).map(|near| format!(": did you mean `{near}`?"));
+        return Err(format!("no rule of the site that decides is `{full}`{}", near.unwrap_or_default()));
+    };
+    if rule.standing == standing {
+        return Err(format!("`{full}` is {} already", standing.name()));
+    }
+    let mut all = standings.clone();
+    all.insert(id.to_owned(), Stood { standing, of: rule.hash() });
+    Ok(all)
+}
+
 /// Leaves the generated schema where authors and their editors find it.
 pub fn write_schema(data_dir: &Path, snapshot: &Snapshot) -> io::Result<()> {
     write_private(&data_dir.join("warden.cedarschema"), snapshot.schema_text().as_bytes())
+}
+
+/// The layers of a snapshot by name, with their digests.
+pub fn layers(snapshot: &Snapshot) -> Vec<(String, String)> {
+    let name = |name: LayerName| name.prefix().trim_end_matches('/').to_owned();
+    snapshot.layers.iter().map(|layer| (name(layer.name), layer.digest.clone())).collect()
 }
 
 /// The policies of a snapshot, layer by layer.
@@ -459,8 +577,16 @@ pub fn listed(snapshot: &Snapshot) -> Vec<Listed> {
             effect: rule.policy.effect().to_string(),
             at: format!("{}:{}", rule.file, rule.line),
             reason: rule.reason.clone(),
+            mode: rule.standing,
         })
         .collect()
+}
+
+/// Whether somebody means this digest: a prefix of eight digits is enough to say which one was looked at.
+fn is_meant(said: &str, digest: &str) -> bool {
+    let digits = |text: &str| text.strip_prefix("sha256:").unwrap_or(text).to_owned();
+    let said = digits(said);
+    said.len() >= 8 && digits(digest).starts_with(&said)
 }
 
 /// `*` stands for any part of the text.
@@ -485,7 +611,14 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{is_meant, matches};
+
+    #[test]
+    fn a_digest_is_meant_by_eight_digits_at_least() {
+        let digest = "sha256:0123456789abcdef";
+        assert!(["01234567", "sha256:01234567", digest].iter().all(|said| is_meant(said, digest)));
+        assert!(!["0123456", "sha256:0", "sha256:", "12345678", ""].iter().any(|said| is_meant(said, digest)));
+    }
 
     #[test]
     fn a_star_stands_for_any_part() {

@@ -4,7 +4,7 @@ use crate::files::{create_private_dir, write_private};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use warden_core::policy::layer::{SourceFile, Standing};
+use warden_core::policy::layer::{SourceFile, Stood};
 
 /// Reads `*.cedar` of a folder and its subfolders but `charter` and `cases`, sorted by name.
 pub fn read(dir: &Path) -> io::Result<Vec<SourceFile>> {
@@ -72,7 +72,7 @@ pub fn applied(data_dir: &Path) -> io::Result<Option<Vec<SourceFile>>> {
 }
 
 /// The rules whose standing operators have changed, by `@id`.
-pub fn standings(data_dir: &Path) -> io::Result<BTreeMap<String, Standing>> {
+pub fn standings(data_dir: &Path) -> io::Result<BTreeMap<String, Stood>> {
     let path = data_dir.join("policies.standings.json");
     match std::fs::read(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
@@ -83,7 +83,7 @@ pub fn standings(data_dir: &Path) -> io::Result<BTreeMap<String, Standing>> {
 }
 
 /// Keeps the standings.
-pub fn keep_standings(data_dir: &Path, standings: &BTreeMap<String, Standing>) -> io::Result<()> {
+pub fn keep_standings(data_dir: &Path, standings: &BTreeMap<String, Stood>) -> io::Result<()> {
     write_private(&data_dir.join("policies.standings.json"), &serde_json::to_vec_pretty(standings)?)
 }
 

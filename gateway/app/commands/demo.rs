@@ -1,7 +1,7 @@
 //! `warden demo`: the main job, with nothing else installed.
 
 use super::{plain, say};
-use crate::cli::Global;
+use crate::cli::{Global, Serve};
 use crate::config::{Config, RawConfig, RawServer, RawWorker};
 use crate::exit::{Failure, Outcome};
 use crate::gateway::Gateway;
@@ -34,7 +34,7 @@ pub async fn run(global: &Global, once: bool) -> Outcome {
         None => (std::env::temp_dir().join(format!("warden-demo-{}", std::process::id())), true),
     };
     let prepared = prepare(&dir)?;
-    let gateway = Gateway::start(&prepared.config, false, false).await?;
+    let gateway = Gateway::start(&prepared.config, &Serve::default()).await?;
     let shown = show(global.json, &gateway, &prepared).await;
     let shown = match shown {
         Ok(()) if !once => {

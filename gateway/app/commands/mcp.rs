@@ -4,7 +4,7 @@
 //! server is ever started.
 
 use super::config;
-use crate::cli::Global;
+use crate::cli::{Global, Serve};
 use crate::config::{Config, RawConfig, RawServer, RawWorker};
 use crate::exit::{Failure, Outcome};
 use crate::gateway::Gateway;
@@ -113,7 +113,7 @@ async fn start_alone(global: &Global, name: &str, command: Vec<String>) -> Resul
         identities.save(lock.path())?;
         token
     };
-    let gateway = Gateway::start(&config, false, false).await?;
+    let gateway = Gateway::start(&config, &Serve::default()).await?;
     let url = format!("http://{}/mcp/{name}", gateway.address);
     Ok((gateway, Target { url, token }))
 }

@@ -1,21 +1,24 @@
 //! `warden serve`.
 
 use super::config;
-use crate::cli::Global;
+use crate::cli::{Global, Serve};
 use crate::exit::{Failure, Outcome};
 use crate::gateway::Gateway;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Serves until it is told to stop.
-pub async fn run(global: &Global, watch: bool, new_checkpoint_key: bool) -> Outcome {
+pub async fn run(global: &Global, serve: &Serve) -> Outcome {
     let config = config(global)?;
-    if watch {
+    if serve.watch {
         writable_by_workers(&config)?;
         tracing::warn!("--watch: whoever can write the policy folder decides, with no operator asked");
     }
+    if serve.shadow {
+        tracing::warn!("--shadow: the site's policies are recorded and NOT enforced; the charter is");
+    }
     // Whoever reaches the gateway can also stop it in good order.
     let mut stop = Stop::new()?;
-    let gateway = Gateway::start(&config, watch, new_checkpoint_key).await?;
+    let gateway = Gateway::start(&config, serve).await?;
     tracing::info!(address = %gateway.address, operators = %gateway.socket.display(), "Warden serves");
     stop.asked().await;
     tracing::info!("stopping: what is in flight is finished or recorded as aborted");

@@ -5,6 +5,7 @@ use crate::cli::{Global, Tools};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
 use serde_json::{Value, json};
+use similar::TextDiff;
 use warden_adapters::govern::{self, Classify};
 use warden_adapters::http::operator::shown_tools;
 
@@ -24,16 +25,22 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
                 let effect = tool["effect"].as_str().unwrap_or_default();
                 let effect =
                     if tool["classified"] == true { effect.to_owned() } else { format!("{effect} (nobody has said)") };
-                let note = match (tool["waiting"] == true, tool["changed"].is_null()) {
-                    (true, _) => "new: classify it by its name to take it in",
-                    (false, false) => "its definition has changed: classify it by its name to accept that",
-                    (false, true) => "",
+                let mut note = match (tool["waiting"] == true, tool["changed"].is_null()) {
+                    (true, _) => "new: `warden tools approve` shows it, and takes it in".to_owned(),
+                    (false, false) => "held: its definition has changed, see `warden tools approve`".to_owned(),
+                    (false, true) => String::new(),
                 };
+                let alike: Vec<&str> =
+                    tool["alike"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                if !alike.is_empty() {
+                    let sep = if note.is_empty() { "" } else { "; " };
+                    note = format!("{note}{sep}can be taken for {}", plain(&alike.join(", ")));
+                }
                 rows.push(vec![
                     plain(name(tool)),
                     effect,
                     tool["suggestion"].as_str().unwrap_or_default().into(),
-                    note.into(),
+                    note,
                 ]);
             }
             say(table(&rows));
@@ -45,6 +52,18 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
             let found = all(&dir).await?.into_iter().find(|known| name(known) == tool);
             let found = found.ok_or_else(|| Failure::no(format!("no such tool: `{tool}`; see `warden tools list`")))?;
             say(if global.json { found.to_string() } else { serde_json::to_string_pretty(&found).unwrap_or_default() });
+        }
+        Tools::Approve { tool, hash: None, .. } => return show_new(global, &dir, &tool).await,
+        Tools::Approve { tool, hash: Some(hash), effect } => {
+            let asked = json!({ "tool": tool, "hash": hash, "effect": effect });
+            let answer = Client::need(&dir)?.post("/v1/tools/approve", &asked).await?;
+            let text = format!("{} is in the catalogue as you saw it", plain(&tool));
+            say(if global.json { answer.to_string() } else { text });
+        }
+        Tools::Pin { tool } => {
+            let answer = Client::need(&dir)?.post("/v1/tools/pin", &json!({ "tool": tool })).await?;
+            let text = format!("{} stays as it is in the catalogue", plain(&tool));
+            say(if global.json { answer.to_string() } else { text });
         }
         Tools::Classify { tools, effect, open_world, paths } => {
             let paths = (!paths.is_empty()).then_some(paths);
@@ -64,6 +83,48 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
         }
     }
     Ok(0)
+}
+
+/// What is new of a tool, and how to accept exactly that.
+async fn show_new(global: &Global, dir: &std::path::Path, tool: &str) -> Outcome {
+    let found = all(dir).await?.into_iter().find(|known| name(known) == tool);
+    let found =
+        found.ok_or_else(|| Failure::no(format!("no such tool: `{}`; see `warden tools list`", plain(tool))))?;
+    let is_new = found["waiting"] == true;
+    let hash = if is_new { &found["hash"] } else { &found["changed_hash"] };
+    let Some(hash) = hash.as_str() else {
+        return Err(Failure::no(format!("`{}` is as in the catalogue: nothing waits for an operator", plain(tool))));
+    };
+    if global.json {
+        say(
+            json!({ "tool": tool, "new": is_new, "hash": hash, "before": if is_new { &Value::Null } else { &found["definition"] },
+            "after": if is_new { &found["definition"] } else { &found["changed"] }, "alike": found["alike"] }),
+        );
+        return Ok(0);
+    }
+    let pretty = |value: &Value| plain_lines(&serde_json::to_string_pretty(value).unwrap_or_default());
+    if is_new {
+        say(pretty(&found["definition"]));
+    } else {
+        let (before, after) = (pretty(&found["definition"]), pretty(&found["changed"]));
+        let difference = TextDiff::from_lines(&before, &after);
+        say(difference.unified_diff().context_radius(2).header("in the catalogue", "as its server lists it now"));
+    }
+    let alike: Vec<&str> = found["alike"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !alike.is_empty() {
+        say(format!("\nIt can be taken for {}.", plain(&alike.join(", "))));
+    }
+    let short: String = hash.trim_start_matches("sha256:").chars().take(12).collect();
+    say(format!("\nTo accept exactly this:\n  warden tools approve {} {short}", plain(tool)));
+    if !is_new {
+        say(format!("To keep what is in the catalogue:\n  warden tools pin {}", plain(tool)));
+    }
+    Ok(0)
+}
+
+/// As [`plain`], line by line.
+fn plain_lines(text: &str) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn name(tool: &Value) -> &str {

@@ -5,7 +5,7 @@ use crate::policy::level::Level;
 use crate::policy::snapshot::Digests;
 use crate::proposal::{DecisionId, Door};
 use crate::secrets::{Finding, Scanner};
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, WouldBe};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
@@ -133,6 +133,10 @@ pub struct Decision {
     /// What went wrong while deciding.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
+    /// What rules in shadow would have made of it; where nothing was enforced, what the rules said. Absent when that is the same, and in
+    /// records of version 3 and before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_be: Option<Box<WouldBe>>,
     /// What it was decided with.
     pub digests: Arc<Digests>,
     /// Keyed tag of the whole payload, so that the same call can be recognised.

@@ -5,7 +5,7 @@
 
 use crate::decision::{Context, Decision, Enforced, presentable, short};
 use crate::denials::{Admission, Denials};
-use crate::facts::{self, Mode};
+use crate::facts::{self, Facts, Mode};
 use crate::invariant::{self, Invariant};
 use crate::journal::record::{Body, Record};
 use crate::json::Json;
@@ -18,7 +18,7 @@ use crate::proposal::{Ask, DecisionId, Door, Proposal, Verb};
 use crate::rpc::{Kind, Message};
 use crate::secrets::tail::Tails;
 use crate::secrets::{Scan, Scanner, redact};
-use crate::verdict::{Evaluation, Verdict, evaluate};
+use crate::verdict::{Evaluation, Verdict, evaluate, under_charter};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::future::Future;
@@ -211,6 +211,7 @@ pub struct Gate<P> {
     denials: Mutex<Denials>,
     active: AtomicUsize,
     tails: Tails,
+    shadow: bool,
 }
 
 /// Counts a proposal for as long as it is on its way.
@@ -231,7 +232,19 @@ impl<P: Ports> Gate<P> {
             denials: Mutex::default(),
             active: AtomicUsize::new(0),
             tails: Tails::default(),
+            shadow: false,
         }
+    }
+
+    /// The same with the site in shadow: what its rules say is recorded and not enforced. The charter still is.
+    #[must_use]
+    pub fn in_shadow(self, shadow: bool) -> Self {
+        Self { shadow, ..self }
+    }
+
+    /// Whether the site is in shadow.
+    pub fn is_in_shadow(&self) -> bool {
+        self.shadow
     }
 
     /// The snapshot of now. A proposal keeps the one it started with.
@@ -296,6 +309,9 @@ impl<P: Ports> Gate<P> {
             advice: evaluation.advice,
             errors: evaluation.errors,
             sealed: None,
+            // A denial is enforced, also where the site is in shadow.
+            enforced: enforced_by(decision.door),
+            would_be: None,
             ..Arc::unwrap_or_clone(decision)
         };
         self.deny(denial, now).await
@@ -330,7 +346,7 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
     let id = gate.ports.decision(now);
     let snapshot = gate.snapshot();
     let scanner = gate.ports.scanner();
-    let (evaluation, seen) = judge(&snapshot, &proposal, scanner, &gate.tails);
+    let (evaluation, seen) = judge(&snapshot, &proposal, scanner, &gate.tails, gate.shadow);
     let inbound = seen.inbound;
     let verdict = evaluation.verdict;
     let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, scanner);
@@ -386,6 +402,8 @@ fn denied_unsealed(decision: Decision, error: &SealFailed) -> Decision {
         reason: evaluation.reason,
         advice: evaluation.advice,
         errors: evaluation.errors,
+        enforced: enforced_by(decision.door),
+        would_be: None,
         ..decision
     }
 }
@@ -447,7 +465,13 @@ struct Seen {
     input: Value,
 }
 
-fn judge(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner, tails: &Tails) -> (Evaluation, Seen) {
+fn judge(
+    snapshot: &Snapshot,
+    proposal: &Proposal,
+    scanner: &Scanner,
+    tails: &Tails,
+    shadow: bool,
+) -> (Evaluation, Seen) {
     let scan = facts::scan(proposal, scanner).and(tails.scan(proposal, scanner));
     let blind = |evaluation, scan| {
         let inbound = Inbound::default();
@@ -466,7 +490,10 @@ fn judge(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner, tails: &Ta
             blind(Evaluation::deny(refusal.code(), Some(refusal.to_string())), refused.scan)
         }
         Ok(facts) => {
-            let evaluation = evaluate(snapshot, &case, &facts);
+            let evaluation = match evaluate(snapshot, &case, &facts) {
+                refused if shadow && refused.verdict != Verdict::Allow => let_through(snapshot, &case, &facts, refused),
+                evaluation => evaluation,
+            };
             let seen = Seen {
                 scan: Scan { findings: facts.findings, suspicions: facts.suspicions, unscannable: false },
                 inbound: case.target.inbound,
@@ -479,9 +506,25 @@ fn judge(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner, tails: &Ta
     }
 }
 
+/// In a site that is in shadow: what only its own rules refuse is let through, and says so. What the charter refuses is refused.
+fn let_through(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts, refused: Evaluation) -> Evaluation {
+    match under_charter(snapshot, case, facts) {
+        Some(charter) if charter.verdict == Verdict::Allow => Evaluation {
+            verdict: Verdict::Allow,
+            reason: "not_enforced".into(),
+            advice: None,
+            policies: Vec::new(),
+            errors: refused.errors.clone(),
+            would_be: Some(Box::new(refused.into())),
+            unenforced: true,
+        },
+        _ => refused,
+    }
+}
+
 /// A verdict on a proposal, recorded nowhere: what `warden decide` shows.
 pub fn preview(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner) -> Evaluation {
-    judge(snapshot, proposal, scanner, &Tails::default()).0
+    judge(snapshot, proposal, scanner, &Tails::default(), false).0
 }
 
 impl NoCase {
@@ -519,7 +562,7 @@ fn write_up(
     Decision {
         id,
         door: proposal.door,
-        enforced: enforced_by(proposal.door),
+        enforced: if evaluation.unenforced { Enforced::Shadow } else { enforced_by(proposal.door) },
         worker: short(&proposal.worker, scanner),
         connection: proposal.connection.clone(),
         session: correlated(&proposal.correlation.session),
@@ -561,6 +604,7 @@ fn write_up(
         advice: evaluation.advice,
         policies: evaluation.policies,
         errors: evaluation.errors.iter().map(|error| short(error, scanner)).collect(),
+        would_be: evaluation.would_be,
         digests: snapshot.digests.clone(),
         payload_tag: scanner.key().tag(proposal.payload.as_bytes()),
         sealed: None,

@@ -23,6 +23,10 @@ macro_rules! reasons {
 reasons! {
     "allowed": "A permit matched in every layer and nothing forbade it.",
         "nothing to do", "Nothing to do.";
+    "not_enforced": "The site is in shadow (`serve --shadow`): its rules refuse this, `would_be` says how, and it was let through. The charter permits it.",
+        "nothing to do", "Look at `warden audit query --enforced shadow`, write the missing permits, and serve without `--shadow`.";
+    "tool_changed": "The server lists the tool with another definition than the catalogue's, and no operator has approved that.",
+        "wait until an operator has looked at the tool's new definition", "`warden tools list` shows what changed; `warden tools approve SERVER/TOOL` accepts it.";
     "not_on_allowlist": "No site permit matches, acknowledged or not. This is the default.",
         "use another tool, or ask an operator to allow this one", "Write a permit into `policies/`, check it with `warden policy check`, and apply it.";
     "acknowledgement_required": "A permit matches only once a named person has acknowledged this exact call.",

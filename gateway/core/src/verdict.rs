@@ -7,7 +7,7 @@ use crate::facts::Facts;
 use crate::policy::layer::LayerName;
 use crate::policy::slice::Slice;
 use crate::policy::snapshot::{Case, Snapshot};
-use cedar_policy::{Authorizer, Decision as CedarDecision, Entities, PolicyId, PolicySet, Request};
+use cedar_policy::{Authorizer, Decision as CedarDecision, Entities, Policy, PolicyId, PolicySet, Request};
 use serde::{Deserialize, Serialize};
 
 /// What is decided.
@@ -55,6 +55,28 @@ pub struct Evaluation {
     pub policies: Vec<String>,
     /// What went wrong while deciding, for operators. Contains no values.
     pub errors: Vec<String>,
+    /// What it would have been with the rules in shadow or, where nothing was enforced, by the rules.
+    pub would_be: Option<Box<WouldBe>>,
+    /// Whether it was let through although the rules say otherwise: the site is in shadow.
+    pub unenforced: bool,
+}
+
+/// A verdict that did not decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WouldBe {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Its reason code.
+    pub reason: String,
+    /// The policies that would have decided.
+    pub policies: Vec<String>,
+}
+
+impl From<Evaluation> for WouldBe {
+    fn from(evaluation: Evaluation) -> Self {
+        let Evaluation { verdict, reason, policies, .. } = evaluation;
+        Self { verdict, reason, policies }
+    }
 }
 
 impl Evaluation {
@@ -66,6 +88,8 @@ impl Evaluation {
             advice: crate::reason::advice(reason).map(str::to_owned),
             policies: Vec::new(),
             errors: error.into_iter().collect(),
+            would_be: None,
+            unenforced: false,
         }
     }
 }
@@ -87,7 +111,34 @@ pub fn evaluate(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluati
         // The text may quote a value, so it is not kept.
         Err(_) => return Evaluation::deny("request_invalid", Some("the request does not fit the schema".into())),
     };
-    decide(snapshot, slice, &request, case.in_composition)
+    let evaluation = decide(snapshot, slice, &request, case.in_composition);
+    let Some(beside) = &slice.beside else { return evaluation };
+    let other = decide(snapshot, beside, &request, case.in_composition);
+    let differs = other.verdict != evaluation.verdict || other.policies != evaluation.policies;
+    Evaluation { would_be: differs.then(|| Box::new(other.into())), ..evaluation }
+}
+
+/// What the charter alone makes of a case, as if everything else permitted it. Nothing when there is nobody to ask about.
+pub fn under_charter(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Option<Evaluation> {
+    let slice = case.slice.as_deref()?;
+    let request = snapshot.request(case, facts).ok()?;
+    let alone = |set: &PolicySet| {
+        let charter = set.policies().filter(|policy| LayerName::of(policy.id()) == Some(LayerName::Charter)).cloned();
+        let everything = [LayerName::Site, LayerName::Composition].into_iter().filter_map(|layer| {
+            let id = PolicyId::new(format!("{}everything", layer.prefix()));
+            Policy::parse(Some(id), "permit (principal, action, resource);").ok()
+        });
+        PolicySet::from_policies(charter.chain(everything)).ok()
+    };
+    let charter = Slice {
+        plain: alone(&slice.plain)?,
+        acknowledged: Some(alone(slice.acknowledged.as_ref().unwrap_or(&slice.plain))?),
+        liftable: slice.liftable.clone(),
+        permits_more: false,
+        listed: false,
+        beside: None,
+    };
+    Some(decide(snapshot, &charter, &request, case.in_composition))
 }
 
 /// The verdict of the policies of a slice on one request.
@@ -100,6 +151,8 @@ pub(crate) fn decide(snapshot: &Snapshot, slice: &Slice, request: &Request, in_c
             advice: None,
             policies: names(permits),
             errors: Vec::new(),
+            would_be: None,
+            unenforced: false,
         },
         Answer::Error(errors) => Evaluation { errors, ..Evaluation::deny("policy_error", None) },
         Answer::No(forbids) => {
@@ -166,6 +219,8 @@ fn refusal(snapshot: &Snapshot, verdict: Verdict, reason: &str, policies: Vec<Po
         reason,
         policies,
         errors: Vec::new(),
+        would_be: None,
+        unenforced: false,
     }
 }
 

@@ -23,10 +23,12 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::net::UnixListener;
-use warden_core::catalogue::{Catalogue, Tool};
+use warden_core::catalogue::alike::alike;
+use warden_core::catalogue::{Catalogue, Effect, Tool, hash_of};
 use warden_core::journal::record::Retention;
 use warden_core::json::Json as Strict;
 use warden_core::pipeline::{self, Gate};
+use warden_core::policy::layer::Standing;
 use warden_core::port::JournalError;
 use warden_core::proposal::{Ask, Correlation, Door, Proposal, Verb};
 
@@ -97,6 +99,9 @@ pub struct Ready {
     pub held: usize,
     /// The digest of what decides.
     pub policy: String,
+    /// Whether the site's policies are recorded and not enforced.
+    #[serde(default)]
+    pub shadow: bool,
     /// What an operator should know.
     pub warnings: Vec<String>,
 }
@@ -109,8 +114,11 @@ impl OperatorPlane {
             .merge(super::secrets::routes())
             .route("/v1/policies", get(policies))
             .route("/v1/policies/apply", post(apply))
+            .route("/v1/policies/mode", post(mode))
             .route("/v1/tools", get(tools))
             .route("/v1/tools/classify", post(classify))
+            .route("/v1/tools/approve", post(approve))
+            .route("/v1/tools/pin", post(pin))
             .route("/v1/tokens", get(tokens).post(issue))
             .route("/v1/tokens/{id}", delete(revoke_token))
             .route("/v1/operators", get(operators).post(add_operator))
@@ -142,6 +150,9 @@ impl OperatorPlane {
             warnings
                 .extend(witness.error.map(|e| format!("witness `{}` did not take the checkpoint: {e}", witness.name)));
         }
+        if self.gate.is_in_shadow() {
+            warnings.insert(0, "SHADOW: the site's policies are recorded and not enforced; the charter is".to_owned());
+        }
         if self.same_uid {
             warnings.push("a worker may have the gateway's user id: acknowledgements hold against the model, not against code the worker runs".to_owned());
         }
@@ -160,6 +171,7 @@ impl OperatorPlane {
             unwitnessed: self.unwitnessed(),
             held: head.state.parked.len(),
             policy: self.gate.snapshot().digests.policy.clone(),
+            shadow: self.gate.is_in_shadow(),
             warnings,
         }
     }
@@ -324,6 +336,51 @@ async fn policies(State(plane): Plane) -> Response {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct ModeOf {
+    id: String,
+    mode: Standing,
+    /// The digest of the policies that were replayed.
+    shown: String,
+}
+
+async fn mode(State(plane): Plane, Extension(By(operator)): Extension<By>, Json(asked): Json<ModeOf>) -> Response {
+    match plane.governor.moded(&operator, &asked.id, asked.mode, &asked.shown).await {
+        Ok(policy) => Json(json!({ "id": asked.id, "mode": asked.mode, "policy": policy })).into_response(),
+        Err(e) => governed(&e),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Approve {
+    tool: String,
+    hash: String,
+    #[serde(default)]
+    effect: Option<Effect>,
+}
+
+async fn approve(State(plane): Plane, Extension(By(operator)): Extension<By>, Json(asked): Json<Approve>) -> Response {
+    match plane.governor.approve(&operator, &asked.tool, &asked.hash, asked.effect).await {
+        Ok(()) => Json(json!({ "tool": asked.tool })).into_response(),
+        Err(e) => governed(&e),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    tool: String,
+}
+
+async fn pin(State(plane): Plane, Extension(By(operator)): Extension<By>, Json(asked): Json<Pin>) -> Response {
+    match plane.governor.pin(&operator, &asked.tool).await {
+        Ok(()) => Json(json!({ "tool": asked.tool })).into_response(),
+        Err(e) => governed(&e),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Apply {
     digest: String,
 }
@@ -345,10 +402,12 @@ fn shown_tool(server: &str, name: &str, tool: &Tool) -> Value {
         "open_world": tool.open_world.unwrap_or(true),
         "paths": tool.paths,
         "changed": tool.changed,
+        "changed_hash": tool.changed.as_ref().map(hash_of),
         "waiting": false,
         "hash": tool.hash,
         "description": tool.definition.get("description"),
         "inputSchema": tool.definition.get("inputSchema"),
+        "definition": tool.definition,
     })
 }
 
@@ -365,7 +424,13 @@ pub fn shown_tools(catalogue: &Catalogue) -> Vec<Value> {
             shown
         })
     });
-    known.chain(waiting).collect()
+    let alike = alike(catalogue);
+    let mut all: Vec<Value> = known.chain(waiting).collect();
+    for shown in &mut all {
+        let others = shown["tool"].as_str().and_then(|tool| alike.get(tool));
+        shown["alike"] = json!(others.into_iter().flatten().collect::<Vec<_>>());
+    }
+    all
 }
 
 async fn tools(State(plane): Plane) -> Response {

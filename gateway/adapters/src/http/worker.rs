@@ -373,7 +373,9 @@ impl WorkerPlane {
             return Err(busy(StatusCode::TOO_MANY_REQUESTS, "too many connections: close one with DELETE"));
         }
         // A server is not even asked for its tools for a worker that may not connect.
-        if pipeline::preview(&self.gate.snapshot(), &proposal, &self.gate.ports.scanner).verdict == Verdict::Allow {
+        let may =
+            || pipeline::preview(&self.gate.snapshot(), &proposal, &self.gate.ports.scanner).verdict == Verdict::Allow;
+        if self.gate.is_in_shadow() || may() {
             self.governor.ensure_listed(&name).await;
         }
         let opens = Opens::new(|passage| self.start(passage, server, stateless));

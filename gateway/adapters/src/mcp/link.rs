@@ -161,7 +161,9 @@ impl<P: Ports> Link<P> {
                 unknown.push(definition.clone());
             }
             let ask = Ask::Tool { name: name.to_owned() };
-            (same || known.is_none()) && snapshot.is_listed(self.passage.worker(), server, &ask)
+            // In shadow a call would pass that no permit fits.
+            let shown = self.gate.is_in_shadow() || snapshot.is_listed(self.passage.worker(), server, &ask);
+            (same || known.is_none()) && shown
         });
         if !unknown.is_empty() {
             (self.listed)(server, unknown);

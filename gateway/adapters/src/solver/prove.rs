@@ -67,6 +67,8 @@ pub struct Task<'t> {
     pub changed: Vec<&'t Rule>,
     /// The workers and tools that there are: a request that shows something is about them, where it can be.
     pub real: &'t Entities,
+    /// Only theorems whose name holds this.
+    pub only: Option<&'t str>,
 }
 
 /// Proves, row by row.
@@ -77,6 +79,7 @@ pub async fn run(prover: &mut Prover, task: &Task<'_>, mut progress: impl FnMut(
         universe: &universe,
         schema: &task.loaded.schema,
         real: task.real,
+        only: task.only,
         rows: Vec::new(),
         progress: &mut progress,
     };
@@ -102,6 +105,7 @@ struct Work<'w> {
     universe: &'w Universe,
     schema: &'w Schema,
     real: &'w Entities,
+    only: Option<&'w str>,
     rows: Vec<Row>,
     progress: &'w mut dyn FnMut(&Row),
 }
@@ -161,6 +165,9 @@ impl<'w> Work<'w> {
         let all = everything()?;
         for region in REGIONS {
             let theorem = format!("never: {}", region.says);
+            if !self.wants(&theorem) {
+                continue;
+            }
             let policy = Policy::parse(Some(PolicyId::new(region.name)), region.policy).map_err(|e| e.to_string())?;
             for environment in &self.universe.environments {
                 if !self.universe.concerns(&policy, environment) {
@@ -181,10 +188,7 @@ impl<'w> Work<'w> {
                                     let allowed =
                                         |witness: &Witness| allows(most.clone(), witness) && allows([&policy], witness);
                                     let confirmed = allowed(&witness);
-                                    let witness = match confirmed {
-                                        true => witness.simplest(self.schema, self.real, allowed),
-                                        false => *witness,
-                                    };
+                                    let witness = self.plain(*witness, confirmed, allowed);
                                     Found::refuted(&witness, "the charter allows this request".into(), confirmed)
                                 }
                                 Answered::Unknown(why) => Found::unknown(why),
@@ -200,9 +204,10 @@ impl<'w> Work<'w> {
 
     /// The charter lets something pass: a charter that forbids everything would keep every promise.
     async fn alive(&mut self, charter: &[&Policy]) -> Result<(), String> {
+        const THEOREM: &str = "the charter lets something pass";
         let all = everything()?;
         for environment in &self.universe.environments {
-            if self.universe.is_in(environment, SHUT) {
+            if !self.wants(THEOREM) || self.universe.is_in(environment, SHUT) {
                 continue;
             }
             let since = Instant::now();
@@ -220,7 +225,7 @@ impl<'w> Work<'w> {
                 },
                 Err(why) => Found::unknown(why),
             };
-            self.row("the charter lets something pass", Kind::Theorem, environment, since, found);
+            self.row(THEOREM, Kind::Theorem, environment, since, found);
         }
         Ok(())
     }
@@ -231,6 +236,9 @@ impl<'w> Work<'w> {
             Kind::Theorem => "no rule of the charter fails".to_owned(),
             Kind::Note => format!("`{}` never fails", rule.policy.id()),
         };
+        if !self.wants(&theorem) {
+            return Ok(());
+        }
         for environment in self.concerned(rule) {
             let since = Instant::now();
             let found = match self.universe.policy(environment, &rule.policy) {
@@ -238,8 +246,12 @@ impl<'w> Work<'w> {
                     Answered::Yes => Found::proved(),
                     Answered::No(witness) => {
                         let set = PolicySet::from_policies([rule.policy.clone()]).unwrap_or_default();
-                        let response = Authorizer::new().is_authorized(&witness.request, &set, &witness.entities);
-                        let confirmed = response.diagnostics().errors().next().is_some();
+                        let fails = |witness: &Witness| {
+                            let response = Authorizer::new().is_authorized(&witness.request, &set, &witness.entities);
+                            response.diagnostics().errors().next().is_some()
+                        };
+                        let confirmed = fails(&witness);
+                        let witness = self.plain(*witness, confirmed, fails);
                         Found::refuted(&witness, format!("`{}` fails for this request", rule.policy.id()), confirmed)
                     }
                     Answered::Unknown(why) => Found::unknown(why),
@@ -253,6 +265,10 @@ impl<'w> Work<'w> {
 
     /// An acknowledgement never takes anything away: with it, the site allows all that it allows without it.
     async fn monotone(&mut self, rules: &[Rule]) -> Result<(), String> {
+        const THEOREM: &str = "acknowledging never takes away";
+        if !self.wants(THEOREM) {
+            return Ok(());
+        }
         let mut pairs = Vec::new();
         for rule in rules {
             let with = |value| {
@@ -281,7 +297,7 @@ impl<'w> Work<'w> {
                 },
                 (Err(why), _) | (_, Err(why)) => Found::unknown(why),
             };
-            self.row("acknowledging never takes away", Kind::Theorem, environment, since, found);
+            self.row(THEOREM, Kind::Theorem, environment, since, found);
         }
         Ok(())
     }
@@ -289,6 +305,9 @@ impl<'w> Work<'w> {
     /// A rule matches some request.
     async fn not_dead(&mut self, rule: &Rule) -> Result<(), String> {
         let theorem = format!("`{}` can decide", rule.policy.id());
+        if !self.wants(&theorem) {
+            return Ok(());
+        }
         let mut unknown = None;
         for environment in self.concerned(rule) {
             let since = Instant::now();
@@ -323,6 +342,10 @@ impl<'w> Work<'w> {
 
     /// Where the site allows everything that the charter lets pass.
     async fn open(&mut self, rules: &[Rule], charter: &[&Policy]) -> Result<(), String> {
+        const THEOREM: &str = "the site says no to something";
+        if !self.wants(THEOREM) {
+            return Ok(());
+        }
         let all = everything()?;
         for environment in &self.universe.environments {
             let site: Vec<&Policy> = rules.iter().map(|rule| &rule.policy).collect();
@@ -346,9 +369,18 @@ impl<'w> Work<'w> {
                 },
                 (Err(why), _) | (_, Err(why)) => Found::unknown(why),
             };
-            self.row("the site says no to something", Kind::Note, environment, since, found);
+            self.row(THEOREM, Kind::Note, environment, since, found);
         }
         Ok(())
+    }
+
+    /// A witness that the engine confirms, with as little about it as can be.
+    fn plain(&self, witness: Witness, confirmed: bool, holds: impl Fn(&Witness) -> bool) -> Witness {
+        if confirmed { witness.simplest(self.schema, self.real, holds) } else { witness }
+    }
+
+    fn wants(&self, theorem: &str) -> bool {
+        self.only.is_none_or(|only| theorem.contains(only))
     }
 
     fn concerned(&self, rule: &Rule) -> Vec<&'w Environment> {

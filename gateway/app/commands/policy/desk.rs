@@ -79,7 +79,7 @@ impl Desk {
             Some(config) => config.setup.site_with(dir)?,
             None => files(dir)?,
         };
-        Ok(self.source.with_site(site))
+        Ok(Source { site, ..self.source.clone() })
     }
 
     /// What would decide with these policies.

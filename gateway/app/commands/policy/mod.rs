@@ -5,8 +5,10 @@ mod desk;
 mod diff;
 mod explain;
 mod fmt;
+mod new;
 mod prove;
 mod replay;
+mod standing;
 mod test;
 
 use super::{config, data_dir, plain, say, table};
@@ -18,7 +20,7 @@ use serde_json::{Value, json};
 use std::io::IsTerminal;
 use warden_adapters::govern::{self, Listed, Status};
 use warden_adapters::policy_folder;
-use warden_core::policy::layer::digest;
+use warden_core::policy::layer::{Standing, digest};
 use warden_core::policy::snapshot::Snapshot;
 
 /// Checks, lists and applies policies.
@@ -29,6 +31,9 @@ pub async fn run(global: &Global, policy: Policy) -> Outcome {
         Policy::Prove(args) => prove::run(global, &args).await,
         Policy::Diff(args) => diff::run(global, &args).await,
         Policy::Explain(args) => explain::run(global, &args).await,
+        Policy::New(args) => new::run(global, &args),
+        Policy::Promote(args) => standing::run(global, &args, Standing::Live).await,
+        Policy::Demote(args) => standing::run(global, &args, Standing::Shadow).await,
         Policy::Replay(args) => replay::run(global, &args),
         Policy::Test(args) => test::run(global, &args),
         Policy::List => list(global).await,
@@ -76,11 +81,16 @@ async fn list(global: &Global) -> Outcome {
         say(json!(status));
         return Ok(0);
     }
-    let mut rows = vec![["POLICY", "EFFECT", "REASON", "AT"].map(str::to_owned).to_vec()];
-    for Listed { id, effect, at, reason } in &status.policies {
-        rows.push(vec![id.clone(), effect.clone(), reason.clone().unwrap_or_default(), at.clone()]);
+    let mut rows = vec![["POLICY", "EFFECT", "MODE", "REASON", "AT"].map(str::to_owned).to_vec()];
+    for Listed { id, effect, at, reason, mode } in &status.policies {
+        let mode = if *mode == Standing::Live { "" } else { mode.name() };
+        rows.push(vec![id.clone(), effect.clone(), mode.into(), reason.clone().unwrap_or_default(), at.clone()]);
     }
     say(table(&rows));
+    say("");
+    for (layer, digest) in &status.layers {
+        say(format!("{layer:<12} {digest}"));
+    }
     say(format!("\napplied  {}", status.applied));
     if let Some(pending) = &status.pending {
         say(format!("pending  {pending}"));
@@ -101,5 +111,6 @@ fn offline(config: &crate::config::Config) -> Result<Status, Failure> {
     let site = policy_folder::applied(&config.setup.data_dir)?.unwrap_or_else(|| folder.clone());
     let snapshot = Snapshot::build(govern::source_at_rest(&config.setup, &site)?).map_err(Failure::invalid)?;
     let pending = (folder != site).then(|| digest(&folder));
-    Ok(Status { applied: digest(&site), pending, problems: Vec::new(), policies: govern::listed(&snapshot) })
+    let layers = govern::layers(&snapshot);
+    Ok(Status { applied: digest(&site), pending, problems: Vec::new(), policies: govern::listed(&snapshot), layers })
 }

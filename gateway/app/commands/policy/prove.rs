@@ -20,7 +20,7 @@ pub(super) async fn run(global: &Global, args: &PolicyProve) -> Outcome {
     let mut prover = Prover::find(Duration::from_secs(args.solver_limit.max(1))).await.map_err(Failure::failed)?;
     let snapshot = desk.on_trial().map_err(Failure::invalid)?;
     let changed = changed(&desk, &loaded, args.all)?;
-    let task = Task { changed, loaded: &loaded, real: snapshot.entities() };
+    let task = Task { changed, loaded: &loaded, real: snapshot.entities(), only: args.only.as_deref() };
     let bar = super::spinner();
     let rows = prove::run(&mut prover, &task, |row| {
         bar.set_message(format!("{} ({})", row.theorem, row.environment));
@@ -29,6 +29,9 @@ pub(super) async fn run(global: &Global, args: &PolicyProve) -> Outcome {
     .await;
     bar.finish_and_clear();
     let rows = rows.map_err(Failure::failed)?;
+    if rows.is_empty() {
+        return Err(Failure::invalid(format!("no theorem is called `{}`", args.only.as_deref().unwrap_or_default())));
+    }
     let open = rows.iter().filter(|row| row.kind == Kind::Theorem && row.state != State::Proved).count();
     if global.json {
         say(

@@ -1,15 +1,14 @@
 //! What loads, and is hardly meant.
 
 use crate::catalogue::ty::Ty;
-use crate::facts::Facts;
 use crate::policy::est;
 use crate::policy::layer::{LayerName, Rule};
 use crate::policy::probe;
 use crate::policy::slice::Slice;
 use crate::policy::snapshot::{Case, Snapshot};
 use crate::policy::{Problem, Severity, nearest};
-use crate::verdict::{Verdict, decide};
-use cedar_policy::{ActionConstraint, Effect, PolicyId, PolicySet, PrincipalConstraint, ResourceConstraint};
+use crate::verdict::{Verdict, under_charter};
+use cedar_policy::{ActionConstraint, Effect, PolicyId, PrincipalConstraint, ResourceConstraint};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -155,26 +154,7 @@ fn under_the_charter(snapshot: &Snapshot, rule: &Rule, cases: &[&Case<'_>]) -> O
 
 /// What the charter makes of a plain proposal, if everything else permitted it.
 fn charter_alone(snapshot: &Snapshot, case: &Case<'_>) -> Option<(Verdict, Vec<String>)> {
-    let slice = case.slice.as_deref()?;
-    let alone = |set: &PolicySet| {
-        let charter = set.policies().filter(|policy| LayerName::of(policy.id()) == Some(LayerName::Charter)).cloned();
-        let all = ["site/", "composition/"].into_iter().filter_map(|prefix| {
-            let id = PolicyId::new(format!("{prefix}all"));
-            cedar_policy::Policy::parse(Some(id), "permit (principal, action, resource);").ok()
-        });
-        PolicySet::from_policies(charter.chain(all)).ok()
-    };
-    let charter = Slice {
-        plain: alone(&slice.plain)?,
-        acknowledged: Some(alone(slice.acknowledged.as_ref().unwrap_or(&slice.plain))?),
-        liftable: slice.liftable.clone(),
-        permits_more: false,
-        listed: false,
-        beside: None,
-    };
-    let facts: Facts = probe::facts(&case.target.input);
-    let request = snapshot.request(case, &facts).ok()?;
-    let evaluation = decide(snapshot, &charter, &request, case.in_composition);
+    let evaluation = under_charter(snapshot, case, &probe::facts(&case.target.input))?;
     Some((evaluation.verdict, evaluation.policies.into_iter().filter(|id| id.starts_with("charter/")).collect()))
 }
 

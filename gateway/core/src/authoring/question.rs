@@ -74,7 +74,8 @@ impl Question {
                 return Err(e);
             }
             question.context["input"] = json!({});
-            question.request(snapshot, None).map_err(|_| e)?;
+            let misses_input = e.contains("attribute `input`");
+            question.request(snapshot, None).map_err(|with_one| if misses_input { with_one } else { e })?;
         }
         Ok(question)
     }

@@ -3,6 +3,7 @@
 //! A server's own annotations are shown to operators as a suggestion and never trusted: only an operator sets an
 //! effect, and a tool without one counts as `irreversible`.
 
+pub mod alike;
 pub mod input;
 pub mod recorded;
 pub mod ty;
@@ -152,7 +153,7 @@ fn collect_header_params(schema: &Value, path: &mut Vec<String>, found: &mut Vec
 pub struct Catalogue {
     /// By server, then by tool.
     pub servers: BTreeMap<String, BTreeMap<String, Tool>>,
-    /// Definitions that were listed later, by server and tool. Until an operator classifies them they are unlisted.
+    /// Definitions that were listed later, by server and tool. Until an operator approves them they are unlisted.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<String, BTreeMap<String, Value>>,
 }
@@ -199,9 +200,8 @@ impl Catalogue {
                         learnt.waiting.push(name.to_owned());
                     }
                 }
-                Some(tool) if tool.hash == hash_of(definition) => {
-                    tool.changed = None;
-                }
+                // What was listed in between still waits for an operator: a server could show one definition now and another then.
+                Some(tool) if tool.hash == hash_of(definition) => {}
                 Some(tool) => {
                     if tool.changed.as_ref() != Some(definition) {
                         tool.changed = Some(definition.clone());

@@ -1,18 +1,21 @@
-//! Record format version 3: one JSON object a record. Version 2 lacked the suspicions of a decision and their number in an
+//! Record format version 4: one JSON object a record. Version 3 lacked what a decision would have been, and of a change of what decides
+//! the shadow and the modes of rules. Version 2 lacked the suspicions of a decision and their number in an
 //! outcome, the fingerprint and the disguises of a finding, and redacted answers. Version 1 lacked the kinds `read`, `retention`,
-//! `hold` and `key` as well, and of a decision `session`, `task`, `run`, `level` and `input_sealed`. Both are read as they stand.
+//! `hold` and `key` as well, and of a decision `session`, `task`, `run`, `level` and `input_sealed`. All are read as they stand.
 
 use crate::decision::Decision;
 use crate::outcome::Outcome;
+use crate::policy::layer::Standing;
 use crate::policy::snapshot::Digests;
 use crate::secrets::Scanner;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The version that is written. Readers accept this and every older one.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// One record. Its sequence number is its frame's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +66,17 @@ pub struct PolicyChange {
     /// Tools that were added or classified, as `SERVER/TOOL`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,
+    /// Rules whose mode an operator has changed, and to what. Absent in records of version 3 and before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub modes: BTreeMap<String, Standing>,
+    /// Whether the site is in shadow: its rules are recorded and not enforced.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shadow: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 /// The ways in which what decides changes.
@@ -79,6 +93,12 @@ pub enum PolicyEvent {
     Catalogued,
     /// An operator classified tools.
     Classified,
+    /// A server lists known tools with another definition: they wait for an operator.
+    Quarantined,
+    /// An operator took a tool in, approved its new definition, or kept to the one in the catalogue.
+    Approved,
+    /// An operator promoted or demoted a rule.
+    Moded,
 }
 
 /// What an operator did.
@@ -86,7 +106,8 @@ pub enum PolicyEvent {
 pub struct OperatorAct {
     /// The operator's name.
     pub operator: String,
-    /// What: `token_issue`, `token_revoke`, `operator_add`, `operator_revoke`, `policy_apply`, `tools_classify`,
+    /// What: `token_issue`, `token_revoke`, `operator_add`, `operator_revoke`, `policy_apply`, `policy_promote`, `policy_demote`, `tools_classify`,
+    /// `tools_pin`, `tools_approve`,
     /// `worker_erase`, `secret_register`, `secret_forget`, `secret_allow`, `secret_disallow`.
     pub act: String,
     /// To what.

@@ -65,6 +65,16 @@ impl Standing {
     }
 }
 
+/// A standing that an operator has said, of a rule as it was written then. Written otherwise, it is another rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stood {
+    /// Whether it decides.
+    pub standing: Standing,
+    /// [`Rule::hash`].
+    pub of: String,
+}
+
 /// One policy with what people want to know of it.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -95,6 +105,13 @@ pub struct Layer {
     pub rules: Vec<Rule>,
     /// SHA-256 over file names and texts, `sha256:` and hex.
     pub digest: String,
+}
+
+impl Rule {
+    /// SHA-256 of its text, `sha256:` and hex.
+    pub fn hash(&self) -> String {
+        sha256_hex(self.policy.to_cedar().unwrap_or_default().as_bytes())
+    }
 }
 
 impl Layer {
@@ -169,16 +186,6 @@ impl Layer {
         // Ids were checked to be unique.
         PolicySet::from_policies(live.map(|rule| rule.policy.clone())).unwrap_or_default()
     }
-}
-
-/// The `@id`s of files that can be read.
-pub fn ids(files: &[SourceFile]) -> std::collections::BTreeSet<String> {
-    let readable = files.iter().filter(|file| text::refused(file).is_empty());
-    let sets = readable.filter_map(|file| file.text.parse::<PolicySet>().ok());
-    let of = |set: PolicySet| {
-        set.policies().filter_map(|policy| policy.annotation("id").map(str::to_owned)).collect::<Vec<_>>()
-    };
-    sets.flat_map(of).collect()
 }
 
 /// SHA-256 over the names and texts of policy files.

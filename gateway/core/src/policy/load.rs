@@ -1,13 +1,13 @@
 //! Everything of a snapshot that is read and checked before anything is prepared from it.
 
 use super::check::{Known, validate};
-use super::layer::{self, Layer, LayerName, SourceFile, Standing};
+use super::layer::{self, Layer, LayerName, SourceFile, Standing, Stood};
 use super::schema::{self, Builder, Footprint};
 use super::site::{self, SiteSchema};
 use super::snapshot::Source;
-use super::{Problem, Problems, nearest};
+use super::{Problem, Problems};
 use crate::catalogue::hash_of;
-use cedar_policy::{PolicyId, Schema};
+use cedar_policy::Schema;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The charter's files, compiled in.
@@ -39,6 +39,8 @@ pub struct Loaded {
     pub schema_text: String,
     /// `sha256:` and hex.
     pub schema_digest: String,
+    /// The rules that stand as an operator has said, and how.
+    pub standings: BTreeMap<String, Standing>,
 }
 
 impl Loaded {
@@ -69,7 +71,7 @@ impl Loaded {
         };
         // What operators apply is all of it.
         site.digest = layer::digest(&source.site);
-        stand(&mut site, &source.standings)?;
+        let standings = stand(&mut site, &source.standings);
         let groups: Vec<String> = {
             let all: BTreeSet<&String> = source.workers.iter().flat_map(|w| &w.groups).collect();
             all.into_iter().cloned().collect()
@@ -92,7 +94,7 @@ impl Loaded {
             .and_then(|fragment| fragment.to_cedarschema().map_err(|e| e.to_string()))
             .map_err(general)?;
         let schema = builder.schema(Footprint::All).map_err(|e| general(e.to_string()))?;
-        Ok(Self { charter, site, compositions, site_schema, schema, schema_text, schema_digest })
+        Ok(Self { charter, site, compositions, site_schema, schema, schema_text, schema_digest, standings })
     }
 
     /// All layers, the charter first.
@@ -106,19 +108,18 @@ fn kept<T>(read: Result<T, Problems>, problems: &mut Vec<Problem>) -> Option<T> 
     read.map_err(|Problems(more)| problems.extend(more)).ok()
 }
 
-/// Gives the site's rules the standing that operators have said.
-fn stand(site: &mut Layer, standings: &BTreeMap<String, Standing>) -> Result<(), Problems> {
-    for (id, standing) in standings {
-        let full = PolicyId::new(format!("{}{id}", LayerName::Site.prefix()));
-        match site.rules.iter_mut().find(|rule| *rule.policy.id() == full) {
-            Some(rule) => rule.standing = *standing,
-            None => {
-                let ids = site.rules.iter().map(|rule| rule.policy.id().as_ref());
-                let help = nearest(full.as_ref(), ids).map(|near| format!("did you mean `{near}`?"));
-                let message = format!("no rule `{id}` whose mode could be changed");
-                return Err(Problems(vec![Problem { code: "mode".into(), help, ..Problem::general(message) }]));
-            }
+/// Gives the site's rules the standing that operators have said, and says which ones. What was said of a rule that was written
+/// otherwise since is said of none.
+fn stand(site: &mut Layer, said: &BTreeMap<String, Stood>) -> BTreeMap<String, Standing> {
+    let mut standings = BTreeMap::new();
+    for rule in &mut site.rules {
+        let full: &str = rule.policy.id().as_ref();
+        let id = full.strip_prefix(LayerName::Site.prefix()).unwrap_or(full);
+        let Some(stood) = said.get(id) else { continue };
+        if stood.of == rule.hash() && stood.standing != rule.standing {
+            standings.insert(id.to_owned(), stood.standing);
+            rule.standing = stood.standing;
         }
     }
-    Ok(())
+    standings
 }

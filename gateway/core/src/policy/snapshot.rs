@@ -1,7 +1,7 @@
 //! A policy snapshot: everything a verdict needs, prepared once. One snapshot serves a proposal from its first to its
 //! last evaluation.
 
-use super::layer::{Layer, Rule, SourceFile, Standing};
+use super::layer::{Layer, Rule, SourceFile, Standing, Stood};
 use super::level::{ByAction, Inbound, Level, Levels};
 use super::load::Loaded;
 use super::schema::verb_input;
@@ -49,18 +49,8 @@ pub struct Source {
     pub levels: Levels,
     /// What becomes of answers with a secret value in them.
     pub results: ByAction<Inbound>,
-    /// Site rules whose standing an operator has changed, by `@id`.
-    pub standings: BTreeMap<String, Standing>,
-}
-
-impl Source {
-    /// The same with other files. Standings are of rules, so they go with those.
-    #[must_use]
-    pub fn with_site(&self, site: Vec<SourceFile>) -> Self {
-        let ids = super::layer::ids(&site);
-        let standings = self.standings.iter().filter(|(id, _)| ids.contains(*id));
-        Self { standings: standings.map(|(id, s)| (id.clone(), *s)).collect(), site, ..self.clone() }
-    }
+    /// What operators have said of the standing of site rules, by `@id`.
+    pub standings: BTreeMap<String, Stood>,
 }
 
 /// What a snapshot was made of, for the record. Each is `sha256:` and hex.
@@ -215,7 +205,7 @@ impl Snapshot {
 
     fn prepare(source: Source, loaded: Loaded) -> Result<Self, Problems> {
         let general = |message: String| Problems(vec![Problem::general(message)]);
-        let Loaded { charter, site, compositions, site_schema, schema, schema_text, schema_digest } = loaded;
+        let Loaded { charter, site, compositions, site_schema, schema, schema_text, schema_digest, standings } = loaded;
         let (mut targets, servers, operate) = targets(&source).map_err(general)?;
         settings_known(&source, &targets, &site_schema)?;
         targets.iter_mut().for_each(|target| target.set(&source));
@@ -248,7 +238,7 @@ impl Snapshot {
         }
         let digests = Arc::new(Digests {
             charter: charter.digest.clone(),
-            policy: policy_digest(&site, &compositions, &source.standings),
+            policy: policy_digest(&site, &compositions, &standings),
             schema: schema_digest,
             catalogue: source.catalogue.digest(),
         });
