@@ -170,7 +170,7 @@ fn confirmed(
         Err(why) => return unknown(environment, why),
     };
     let (more, less) = if direction == Direction::Wider { (&new, &old) } else { (&old, &new) };
-    if !(more.allowed && !less.allowed) {
+    if !more.allowed || less.allowed {
         let mut difference = unknown(environment, "the solver's witness does not hold on the engine".into());
         difference.request = Some(witness.to_json());
         return difference;

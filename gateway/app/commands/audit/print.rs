@@ -25,10 +25,19 @@ pub(super) fn record(global: &Global, record: &Value) {
                 .filter(|n| *n > 0)
                 .map(|n| format!(" (and {n} like it)"))
                 .unwrap_or_default();
-            format!("{:8} {} {tool} {} {}{repeated}", text("/verdict"), text("/worker"), text("/reason"), text("/id"))
+            let would_be = match (record["would_be"].is_null(), text("/enforced").as_str()) {
+                (true, _) => String::new(),
+                (false, "shadow") => format!(" (the rules say {})", text("/would_be/verdict")),
+                (false, _) => format!(" (with the rules in shadow {})", text("/would_be/verdict")),
+            };
+            let (verdict, worker, reason) = (text("/verdict"), text("/worker"), text("/reason"));
+            format!("{verdict:8} {worker} {tool} {reason} {}{would_be}{repeated}", text("/id"))
         }
         "outcome" => format!("{} {}", text("/happened"), text("/decision")),
-        "policy" => format!("{} {}", text("/event"), text("/digests/policy")),
+        "policy" => {
+            let shadow = if record["shadow"] == true { " (the site is in shadow)" } else { "" };
+            format!("{} {}{shadow}", text("/event"), text("/digests/policy"))
+        }
         "operator" => format!("{} {} {}", text("/operator"), text("/act"), text("/object")),
         "read" => format!("{} {} {}", text("/operator"), text("/how"), plain(&record["query"].to_string())),
         "retention" => format!(
@@ -60,6 +69,17 @@ pub(super) fn shown(global: &Global, shown: &Shown) {
         ("when", format!("{}, sequence number {}", text("/ts"), decision["seq"])),
         ("through", format!("{}, enforced by {}", text("/door"), text("/enforced"))),
     ];
+    if !decision["would_be"].is_null() {
+        let who = if decision["enforced"] == "shadow" { "the rules say" } else { "in shadow" };
+        let by: Vec<String> = decision["would_be"]["policies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(plain)
+            .collect();
+        rows.push((who, format!("{} ({}) {}", text("/would_be/verdict"), text("/would_be/reason"), by.join(", "))));
+    }
     for name in ["session", "task", "run", "advice"] {
         let pointer = format!("/{name}");
         if !text(&pointer).is_empty() {
@@ -88,7 +108,9 @@ pub(super) fn shown(global: &Global, shown: &Shown) {
         say(format!("  {} ({})\n{}", plain(&rule.id), plain(&rule.at), text.join("\n")));
     }
     let decided = decision["policies"].as_array().map_or(0, Vec::len);
-    if decided == 0 {
+    if decision["enforced"] == "shadow" {
+        say("  none was enforced: the site was in shadow");
+    } else if decided == 0 {
         say("  none decided: what no rule permits is denied");
     } else if shown.rules.len() < decided {
         say(format!("  {}: the text of that time was not kept", plain(&decision["policies"].to_string())));
