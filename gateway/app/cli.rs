@@ -456,6 +456,9 @@ pub struct PolicyTest {
     /// Make small mistakes in every rule, and show those that no case notices
     #[arg(long)]
     pub mutate: bool,
+    /// Look at the charter's rules as well, in coverage and mutants; so it is by itself where the folder has a `charter`
+    #[arg(long)]
+    pub with_charter: bool,
 }
 
 /// Secret values.

@@ -116,6 +116,7 @@ fn the_tutorial_does_what_it_says() {
     let binary = Path::new(env!("CARGO_BIN_EXE_warden"));
     let server = json!({ "files": { "command": [binary, "file-server", files.path()] } });
     let site = Site::temporary(&server);
+    site.configure(&server, &json!({ "workers": { "assistant": { "groups": ["assistants"] } } }));
     // As the page finds it: listed once, and classified.
     let running = site.serve();
     for (tool, effect) in [("read_file", "read"), ("list_files", "read"), ("write_file", "write")] {

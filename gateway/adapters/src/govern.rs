@@ -104,6 +104,9 @@ pub struct Status {
     pub problems: Vec<warden_core::policy::Problem>,
     /// The policies that decide.
     pub policies: Vec<Listed>,
+    /// What decisions name: the digest of the policies with the modes that operators have changed.
+    #[serde(default)]
+    pub policy: String,
     /// The layers and their digests, the charter first.
     #[serde(default)]
     pub layers: Vec<(String, String)>,
@@ -433,6 +436,7 @@ impl Governor {
             pending,
             problems,
             policies: listed(&snapshot),
+            policy: snapshot.digests.policy.clone(),
             layers: layers(&snapshot),
         })
     }
@@ -546,7 +550,8 @@ pub fn standings_with(
         if id.starts_with(LayerName::Charter.prefix()) {
             return Err(format!("`{id}` is the charter's: its rules have no mode"));
         }
-        let near = nearest(&full, ids.iter().map(String::as_str)).map(|near| format!(": did you mean `{near}`?"));
+        let bare = ids.iter().map(|id| id.strip_prefix(LayerName::Site.prefix()).unwrap_or(id));
+        let near = nearest(id, bare).map(|near| format!(": did you mean `site/{near}`?"));
         return Err(format!("no rule of the site that decides is `{full}`{}", near.unwrap_or_default()));
     };
     if rule.standing == standing {

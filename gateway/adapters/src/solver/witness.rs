@@ -43,6 +43,12 @@ impl Witness {
     fn with_real(self, schema: &Schema, real: &Entities, holds: &impl Fn(&Self) -> bool) -> Self {
         let (Some(action), Some(context)) = (self.request.action(), self.request.context()) else { return self };
         let Ok(context) = context.to_json_value() else { return self };
+        let mut unacknowledged = context.clone();
+        unacknowledged["acknowledged"] = false.into();
+        let mut plain = context.clone();
+        for (name, value) in question::plain() {
+            plain[name] = value;
+        }
         let of = |uid: Option<&EntityUid>, named: Option<&str>| -> Vec<EntityUid> {
             let Some(uid) = uid else { return Vec::new() };
             let mut all: Vec<EntityUid> = real
@@ -61,12 +67,16 @@ impl Witness {
         let resources = of(self.request.resource(), tool);
         for principal in of(self.request.principal(), None) {
             for resource in &resources {
-                let made = request(schema, [&principal, action, resource], context.clone());
                 // What is real stands as it is; what is made up is as the solver made it.
                 let kept = self.entities.iter().filter(|made| real.get(&made.uid()).is_none()).cloned();
                 let entities = Entities::from_entities(real.iter().cloned().chain(kept), Some(schema));
-                if let (Ok(request), Ok(entities)) = (made, entities) {
-                    let candidate = Self { request, entities };
+                let Ok(entities) = entities else { continue };
+                // A request that nobody acknowledged says most.
+                for context in [&unacknowledged, &plain, &context] {
+                    let Ok(request) = request(schema, [&principal, action, resource], context.clone()) else {
+                        continue;
+                    };
+                    let candidate = Self { request, entities: entities.clone() };
                     if holds(&candidate) {
                         return candidate;
                     }

@@ -17,8 +17,8 @@ pub(super) fn run(global: &Global, path: Option<PathBuf>, check: bool) -> Outcom
     for file in &files {
         let text = std::fs::read_to_string(file)
             .map_err(|e| Failure::failed(format!("cannot read `{}`: {e}", file.display())))?;
-        let pretty = policies_str_to_pretty(&text, &Config { line_width: 100, indent_width: 2 })
-            .map_err(|e| Failure::invalid(format!("{}: {}", file.display(), causes(&e))))?;
+        let pretty =
+            pretty(&text).map_err(|e| Failure { message: format!("{}: {}", file.display(), e.message), ..e })?;
         if pretty == text {
             continue;
         }
@@ -32,6 +32,11 @@ pub(super) fn run(global: &Global, path: Option<PathBuf>, check: bool) -> Outcom
         true => Err(Failure { code: NO, message: format!("{different} of {} files are not formatted", files.len()) }),
         false => Ok(0),
     }
+}
+
+/// A file of policies as it is formatted here.
+pub(super) fn pretty(text: &str) -> Result<String, Failure> {
+    policies_str_to_pretty(text, &Config { line_width: 100, indent_width: 2 }).map_err(|e| Failure::invalid(causes(&e)))
 }
 
 fn causes(error: &miette::Report) -> String {

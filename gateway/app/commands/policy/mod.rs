@@ -92,6 +92,9 @@ async fn list(global: &Global) -> Outcome {
         say(format!("{layer:<12} {digest}"));
     }
     say(format!("\napplied  {}", status.applied));
+    if status.policy != status.applied {
+        say(format!("decides  {} (with the modes of rules that operators have changed)", status.policy));
+    }
     if let Some(pending) = &status.pending {
         say(format!("pending  {pending}"));
         if status.problems.is_empty() {
@@ -112,5 +115,12 @@ fn offline(config: &crate::config::Config) -> Result<Status, Failure> {
     let snapshot = Snapshot::build(govern::source_at_rest(&config.setup, &site)?).map_err(Failure::invalid)?;
     let pending = (folder != site).then(|| digest(&folder));
     let layers = govern::layers(&snapshot);
-    Ok(Status { applied: digest(&site), pending, problems: Vec::new(), policies: govern::listed(&snapshot), layers })
+    Ok(Status {
+        applied: digest(&site),
+        pending,
+        problems: Vec::new(),
+        policies: govern::listed(&snapshot),
+        policy: snapshot.digests.policy.clone(),
+        layers,
+    })
 }

@@ -154,7 +154,7 @@ impl Rule {
             let _ = write!(text, "\nwhen {{ {} }}", all.join(" && "));
         }
         text.push_str(";\n");
-        Ok(text)
+        super::fmt::pretty(&text)
     }
 }
 

@@ -25,8 +25,12 @@ pub(super) fn run(global: &Global, args: &PolicyTest) -> Outcome {
     let suite = Suite::new(&snapshot, cases);
     let failed = suite.run();
     let matrix = Matrix::of(&desk.cases(), &snapshot, args.update)?;
-    let coverage = suite.coverage();
-    let survivors = if args.mutate { Some(survivors(&snapshot, &suite)) } else { None };
+    // A site's cases are about the site: the charter has cases of its own.
+    let with_charter = args.with_charter || args.desk.charter.is_some() || desk.dir.join("charter").is_dir();
+    let looked_at = |id: &str| with_charter || !id.starts_with("charter/");
+    let mut coverage = suite.coverage();
+    coverage.retain(|covered| looked_at(&covered.rule));
+    let survivors = args.mutate.then(|| survivors(&snapshot, &suite, looked_at));
 
     if global.json {
         say(json!({
@@ -172,8 +176,8 @@ struct Survivors {
     rows: Vec<Value>,
 }
 
-fn survivors(snapshot: &Snapshot, suite: &Suite) -> Survivors {
-    let rules: Vec<_> = snapshot.live_rules().collect();
+fn survivors(snapshot: &Snapshot, suite: &Suite, looked_at: impl Fn(&str) -> bool) -> Survivors {
+    let rules: Vec<_> = snapshot.live_rules().filter(|rule| looked_at(rule.policy.id().as_ref())).collect();
     let bar = match std::io::stderr().is_terminal() {
         true => ProgressBar::new(rules.len() as u64).with_message("rules"),
         false => ProgressBar::hidden(),

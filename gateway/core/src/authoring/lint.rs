@@ -222,7 +222,12 @@ fn comparisons(expression: &Value, found: &mut Vec<(Vec<String>, String)>) {
 fn tools_without_rule(snapshot: &Snapshot) -> Vec<Problem> {
     let mut open: BTreeSet<String> = BTreeSet::new();
     for case in snapshot.cases() {
-        if case.slice.as_deref().is_some_and(|slice| slice.listed) {
+        // A forbid that shuts a tool is a rule for it as well.
+        let permits = |slice: &Slice| {
+            let mut policies = slice.plain.policies();
+            policies.any(|p| p.effect() == Effect::Permit && LayerName::of(p.id()) == Some(LayerName::Site))
+        };
+        if case.slice.as_deref().is_some_and(permits) {
             open.insert(case.target.action.id().unescaped().to_owned());
         }
     }

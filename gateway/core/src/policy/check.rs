@@ -6,7 +6,7 @@ use super::snapshot::{Source, Worker};
 use super::{Problem, Span, nearest};
 use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, ValidationMode, Validator};
 use miette::Diagnostic;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What policies can name.
 pub(super) struct Known<'a> {
@@ -80,6 +80,12 @@ pub(super) fn validate(layer: &Layer, builder: &Builder<'_>, known: &Known<'_>) 
             _ if found.is_empty() => found,
             _ => check(&rules, builder, Footprint::All),
         };
+        // A name that nobody has is told once, and better than the validator can.
+        let told = |found: &Problem| {
+            found.message.contains("enumerated entity type")
+                && problems.iter().any(|known: &Problem| known.code == "unknown_entity" && known.policy == found.policy)
+        };
+        let found: Vec<Problem> = found.into_iter().filter(|found| !told(found)).collect();
         problems.extend(found);
     }
     problems
@@ -117,19 +123,20 @@ fn check(rules: &[&Rule], builder: &Builder<'_>, footprint: Footprint<'_>) -> Ve
         Err(e) => return vec![Problem::general(e.to_string())],
     };
     let result = Validator::new(schema).validate_with_level(&set, ValidationMode::Strict, 1);
-    let mut said: BTreeMap<PolicyId, (Said, usize)> = BTreeMap::new();
+    let mut said: BTreeMap<PolicyId, (Said, BTreeSet<String>)> = BTreeMap::new();
     let errors = result.validation_errors().map(|e| (e.policy_id(), Said::by(e)));
     let warnings = result.validation_warnings().filter(|w| !is_of_a_name(w)).map(|w| (w.policy_id(), Said::by(w)));
     for (id, what) in errors.chain(warnings) {
         // One message a policy: a mistake in a group's rule would be told once for each tool.
-        said.entry(id.clone()).or_insert((what, 0)).1 += 1;
+        let text = what.message.clone();
+        said.entry(id.clone()).or_insert((what, BTreeSet::new())).1.insert(text);
     }
     let mut problems = Vec::new();
     for rule in rules {
-        let Some((Said { message, help, span }, count)) = said.remove(rule.policy.id()) else { continue };
+        let Some((Said { message, help, span }, all)) = said.remove(rule.policy.id()) else { continue };
         let about = format!("for policy `{}`", rule.policy.id());
         let message = message.trim_start_matches(&about).trim_start_matches([',', ':', ' ']).to_owned();
-        let (message, help) = match count {
+        let (message, help) = match all.len() {
             1 => (message, help),
             n if message.contains("`input") && !names_one(&rule.policy) => (
                 format!("{message} (and {} more like it)", n - 1),

@@ -238,8 +238,9 @@ impl<'f> Place<'f> {
 }
 
 fn rule(layer: LayerName, prefix: &str, place: &Place<'_>, policy: &Policy) -> Result<Rule, Box<Problem>> {
-    let refuse =
-        |code: &str, message: &str, help: &str| Box::new(place.problem(code, policy.annotation("id"), message, help));
+    let refuse = |code: &str, message: &str, help: &str| {
+        Box::new(place.problem(code, policy.annotation("id").filter(|id| !id.is_empty()), message, help))
+    };
     let id = match policy.annotation("id") {
         Some(id) if !id.trim().is_empty() => id,
         _ => return Err(refuse("missing_id", "a policy without `@id`", "start it with `@id(\"a_name_of_its_own\")`")),
