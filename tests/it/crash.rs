@@ -143,7 +143,10 @@ async fn w01_x08_kill_9_under_load_loses_nothing_acknowledged() {
     }
     let answered = answered.lock().unwrap().len();
     assert!(answered > rounds, "there was load: {answered} calls in {rounds} rounds");
-    site.serve().stop();
+    let running = site.serve();
+    // The view is opened beside the work, and on a busy machine after it: a query waits for it.
+    site.ok(&["audit", "query", "--limit", "1"]);
+    running.stop();
     let crashed = records(&site.data())
         .into_iter()
         .filter(|record| matches!(&record.body, Body::Outcome(o) if o.happened == Happened::Unknown))

@@ -47,7 +47,10 @@ pub(super) fn run(global: &Global, args: &PolicyTest) -> Outcome {
         }
         say(format!("{} cases, {} failed", suite.len(), failed.len()));
         if suite.is_empty() {
-            tell(format_args!("no cases in `{}`: docs/policies.md says how to write one", desk.cases().display()));
+            tell(format_args!(
+                "no cases in `{}`: docs/policy-language.md says how to write one",
+                desk.cases().display()
+            ));
         }
         matrix.tell(&desk.cases());
         tell_coverage(&coverage, args.coverage);
