@@ -28,6 +28,21 @@ pub struct Prover {
     pub restarts: usize,
 }
 
+/// Bytes of the stack that a proof is worked out on. Only what is used is ever taken.
+const STACK: usize = 2 << 30;
+
+/// Does solver work on a stack of its own: the symbolic compiler walks sets of policies as deep trees, one level a policy.
+pub fn deep<T: Send, F: Future<Output = T>>(work: impl FnOnce() -> F + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(work()))
+        };
+        let thread = std::thread::Builder::new().name("solver".into()).stack_size(STACK).spawn_scoped(scope, run)?;
+        thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the proof ended early")))
+    })
+}
+
 /// There is no solver.
 #[derive(Debug, thiserror::Error)]
 #[error(

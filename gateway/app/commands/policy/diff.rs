@@ -6,7 +6,7 @@ use crate::commands::say;
 use crate::exit::{FAILED, Failure, NO, Outcome};
 use serde_json::json;
 use std::time::Duration;
-use warden_adapters::solver::Prover;
+use warden_adapters::solver::{Prover, deep};
 use warden_adapters::solver::diff::{self, Difference, Direction, Looked};
 use warden_core::verdict::Verdict;
 
@@ -18,16 +18,20 @@ pub(super) async fn run(global: &Global, args: &PolicyDiff) -> Outcome {
     let before = desk.loaded(&desk.source).map_err(|e| Failure::invalid(format!("{}:\n{e}", args.a.display())))?;
     let other = desk.with_folder(&args.b)?;
     let after = desk.loaded(&other).map_err(|e| Failure::invalid(format!("{}:\n{e}", args.b.display())))?;
-    let mut prover = Prover::find(Duration::from_secs(args.solver_limit.max(1))).await.map_err(Failure::failed)?;
+    let limit = Duration::from_secs(args.solver_limit.max(1));
+    Prover::find(limit).await.map_err(Failure::failed)?;
     let snapshot = desk.on_trial().map_err(Failure::invalid)?;
     let bar = super::spinner();
-    let compared = diff::run(&mut prover, &before, &after, snapshot.entities(), |environment| {
-        bar.set_message(environment.to_owned());
-        bar.inc(1);
-    })
-    .await;
+    let compared = deep(|| async {
+        let mut prover = Prover::find(limit).await.map_err(|e| e.to_string())?;
+        let tell = |environment: &str| {
+            bar.set_message(environment.to_owned());
+            bar.inc(1);
+        };
+        diff::run(&mut prover, &before, &after, snapshot.entities(), tell).await
+    });
     bar.finish_and_clear();
-    let (found, looked) = compared.map_err(Failure::failed)?;
+    let (found, looked) = compared?.map_err(Failure::failed)?;
     let count = |direction| found.iter().filter(|difference| difference.direction == direction).count();
     let (wider, narrower, unknown) = (count(Direction::Wider), count(Direction::Narrower), count(Direction::Unknown));
     let word = match (wider, narrower, unknown) {

@@ -8,7 +8,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use warden_adapters::policy_folder;
-use warden_adapters::solver::Prover;
+use warden_adapters::solver::{Prover, deep};
 use warden_adapters::solver::prove::{self, Kind, Row, State, Task};
 use warden_core::policy::layer::{Layer, LayerName, Rule};
 use warden_core::policy::load::Loaded;
@@ -17,25 +17,29 @@ use warden_core::policy::load::Loaded;
 pub(super) async fn run(global: &Global, args: &PolicyProve) -> Outcome {
     let desk = Desk::open(global, &args.desk, Prefer::Live)?;
     let loaded = desk.loaded(&desk.source).map_err(Failure::invalid)?;
-    let mut prover = Prover::find(Duration::from_secs(args.solver_limit.max(1))).await.map_err(Failure::failed)?;
+    let limit = Duration::from_secs(args.solver_limit.max(1));
+    Prover::find(limit).await.map_err(Failure::failed)?;
     let snapshot = desk.on_trial().map_err(Failure::invalid)?;
     let changed = changed(&desk, &loaded, args.all)?;
     let task = Task { changed, loaded: &loaded, real: snapshot.entities(), only: args.only.as_deref() };
     let bar = super::spinner();
-    let rows = prove::run(&mut prover, &task, |row| {
-        bar.set_message(format!("{} ({})", row.theorem, row.environment));
-        bar.inc(1);
-    })
-    .await;
+    let proved = deep(|| async {
+        let mut prover = Prover::find(limit).await.map_err(|e| e.to_string())?;
+        let rows = prove::run(&mut prover, &task, |row| {
+            bar.set_message(format!("{} ({})", row.theorem, row.environment));
+            bar.inc(1);
+        });
+        Ok::<_, String>((rows.await?, prover.restarts))
+    });
     bar.finish_and_clear();
-    let rows = rows.map_err(Failure::failed)?;
+    let (rows, restarts) = proved?.map_err(Failure::failed)?;
     if rows.is_empty() {
         return Err(Failure::invalid(format!("no theorem is called `{}`", args.only.as_deref().unwrap_or_default())));
     }
     let open = rows.iter().filter(|row| row.kind == Kind::Theorem && row.state != State::Proved).count();
     if global.json {
         say(
-            json!({ "proved": open == 0, "rows": rows, "site_rules": task.changed.len(), "solver_restarts": prover.restarts }),
+            json!({ "proved": open == 0, "rows": rows, "site_rules": task.changed.len(), "solver_restarts": restarts }),
         );
     } else {
         tell(&rows, task.changed.len());
