@@ -213,18 +213,20 @@ pub enum Tools {
     Approve {
         /// `SERVER/TOOL`
         tool: String,
-        /// The hash of the definition that was shown; its first 8 characters are enough
+        /// The hash of the definition that was shown
         hash: Option<String>,
         /// What it can do; nobody has said when absent
         #[arg(long)]
         effect: Option<Effect>,
     },
-    /// Keep to the definition in the catalogue, and dismiss the new one
+    /// Keep to the definition in the catalogue, and dismiss the new one after looking at it
     ///
-    /// The tool is held again when its server lists another definition again.
+    /// The tool is held until its server lists the known definition again.
     Pin {
         /// `SERVER/TOOL`
         tool: String,
+        /// The hash of the definition that was shown
+        hash: Option<String>,
     },
 }
 
@@ -287,7 +289,7 @@ pub enum Policy {
     Demote(PolicyMode),
     /// Make the policy folder decide, if it still has this digest
     Apply {
-        /// From `warden policy list`; its first characters are enough
+        /// From `warden policy list`
         digest: String,
     },
 }

@@ -6,7 +6,6 @@ use miette::{
 };
 use serde_json::json;
 use std::fmt;
-use std::io::IsTerminal;
 use warden_core::policy::layer::SourceFile;
 use warden_core::policy::{Problem, Severity};
 
@@ -28,10 +27,12 @@ fn human(problem: &Problem, files: &[SourceFile]) -> String {
     let Some(source) = source.filter(|_| problem.span.is_some()) else { return problem.to_string() };
     // A long file is read once a problem; what is shown of it is a few lines.
     let report = Report { problem, source: NamedSource::new(&source.name, source.text.clone()) };
-    let theme =
-        if std::io::stdout().is_terminal() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    // Without colours: what is printed is made safe for a terminal afterwards.
     let mut text = String::new();
-    match GraphicalReportHandler::new_themed(theme).with_context_lines(1).render_report(&mut text, &report) {
+    match GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())
+        .with_context_lines(1)
+        .render_report(&mut text, &report)
+    {
         Ok(()) => text,
         Err(_) => problem.to_string(),
     }

@@ -118,7 +118,7 @@ fn a_cell_of_the_matrix_holds_every_verdict_that_arguments_can_bring_about() {
 }
 
 /// A decision's record, as much of it as replay reads.
-fn recorded(case: &Case<'_>, facts: &Facts, verdict: Verdict) -> String {
+fn recorded(case: &Case<'_>, facts: &Facts, verdict: Verdict, digest: &str) -> String {
     let action: &str = case.target.action.id().as_ref();
     let (server, tool) = match (action, action.split_once('/')) {
         ("call_tool/unlisted", _) => {
@@ -132,7 +132,7 @@ fn recorded(case: &Case<'_>, facts: &Facts, verdict: Verdict) -> String {
         "principal": { "type": "Worker", "id": "x" }, "action": action, "resource": { "type": "T", "id": "y" },
         "context": { "acknowledged": false, "mode": "execute", "secret_findings": findings, "secret_suspicions": facts.suspicions.len(),
             "unseen": facts.input.unseen, "dot_segments": facts.dot_segments, "input": facts.input.record },
-        "verdict": verdict, "reason": "allowed", "policies": [] })
+        "verdict": verdict, "reason": "allowed", "policies": [], "enforced": "gateway", "digests": { "catalogue": digest } })
     .to_string()
 }
 
@@ -141,9 +141,10 @@ fn what_was_recorded_is_decided_again_the_same() {
     let mut again = 0;
     draw(cases(), seed(), |Drawn { place, snapshot, case, facts }| {
         let decided = evaluate(snapshot, &case, &facts);
-        let text = recorded(&case, &facts, decided.verdict);
+        let text = recorded(&case, &facts, decided.verdict, &snapshot.digests.catalogue);
         let record: Recorded<'_> = serde_json::from_str(&text).unwrap();
-        let mut redecider = Redecider::new(snapshot);
+        let none = |_: &str| None;
+        let mut redecider = Redecider::new(snapshot, &none);
         let replayed = redecider.decide(&record).unwrap_or_else(|why| panic!("{}: {text} {place}", why.says()));
         assert_eq!(replayed, decided, "{place}");
         // An argument that is lost matters exactly when a rule reads it, and then nothing is guessed.

@@ -105,6 +105,18 @@ async fn a_pep_asks_about_the_sites_own_things() {
     assert_eq!(asked[14].principal["id"], "u7");
     assert_eq!(asked[15].context.unseen, ["/time"]);
     assert!(!records(&site.data()).iter().any(|r| matches!(r.body, Body::Outcome(_))), "nothing was forwarded");
+    // Replayed, they get the same; without an entity that was there, nothing is guessed.
+    let replay = || -> Value { serde_json::from_str(&site.ok(&["--json", "policy", "replay"])).unwrap() };
+    let same = replay();
+    assert_eq!((&same["changes"], &same["decided"], &same["same"]), (&json!([]), &json!(15), &json!(15)), "{same:#}");
+    let file = site.dir.join("entities.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let left: Vec<Value> =
+        serde_json::from_str::<Vec<Value>>(&text).unwrap().into_iter().filter(|e| e["uid"]["id"] != MORTY).collect();
+    std::fs::write(&file, json!(left).to_string()).unwrap();
+    let gone = replay();
+    let named = gone["left_out"].as_array().unwrap().iter().find(|l| l["why"] == "an entity that it names is gone");
+    assert_eq!((&gone["changes"], &named.unwrap()["count"]), (&json!([]), &json!(5)), "{gone:#}");
 }
 
 #[tokio::test]

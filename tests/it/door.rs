@@ -313,16 +313,11 @@ async fn a_changed_definition_is_hidden_until_an_operator_accepts_it() {
     let (echo, late) = (approval(&site, "odd/echo"), approval(&site, "odd/late"));
     assert!(echo.1.contains("and now a little more"), "the difference is shown: {}", echo.1);
     assert_eq!(site.run(&["tools", "approve", "odd/echo", "0123456789ab"]).status.code(), Some(2), "another hash");
-    site.ok(&["tools", "pin", "odd/echo"]);
-    assert_eq!(site.run(&["tools", "pin", "odd/echo"]).status.code(), Some(2), "nothing waits any more");
-    assert!(!shown(&site).contains("has changed"));
-    worker.request("tools/list", json!({})).await;
-    for _ in 0..200 {
-        if shown(&site).contains("has changed") {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    assert_eq!(site.run(&["tools", "approve", "odd/echo", &echo.0[..12]]).status.code(), Some(2), "too little of one");
+    // Dismissed, it is held all the same: its server would run something else than what is in the catalogue.
+    site.ok(&["tools", "pin", "odd/echo", &echo.0]);
+    assert!(shown(&site).contains("was dismissed"));
+    assert_eq!(refusal(&worker.call("echo", json!({ "text": "a" })).await).0, "held");
     site.ok(&["tools", "approve", "odd/echo", &echo.0, "--effect", "read"]);
     site.ok(&["tools", "approve", "odd/late", &late.0, "--effect", "read"]);
     let events: Vec<String> = records(&site.data())
@@ -332,7 +327,7 @@ async fn a_changed_definition_is_hidden_until_an_operator_accepts_it() {
             _ => None,
         })
         .collect();
-    for event in ["Quarantined odd/echo", "Approved odd/echo", "Approved odd/late"] {
+    for event in ["Quarantined odd/echo", "Pinned odd/echo", "Approved odd/echo", "Approved odd/late"] {
         assert!(events.iter().any(|said| said == event), "{event} in {events:?}");
     }
     let after = listed(&worker.request("tools/list", json!({})).await);

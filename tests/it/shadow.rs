@@ -109,11 +109,30 @@ async fn a_forbid_goes_into_shadow_by_an_operator_alone_and_comes_back_when_it_i
     let _running = site.serve();
     let mut worker = site.worker().await;
     assert!(call(&mut worker, "mark", "d").await);
-    // Written otherwise, it is another rule, and decides.
-    site.policies(&guarded("b"));
+    // Laid out otherwise it says the same. Saying something else, it is another rule, and decides.
+    site.policies(&guarded("b").replace(", resource)", ",\n  resource)"));
+    apply(&site);
+    assert!(call(&mut worker, "mark", "d2").await);
+    site.policies(
+        &guarded("b").replace("odd/mark\", resource)", "odd/mark\", resource) when { context.input.marker != \"x\" }"),
+    );
+    let listed = site.ok(&["policy", "list"]);
+    assert!(listed.contains("site/no_mark is live again"), "{listed}");
     apply(&site);
     assert!(!call(&mut worker, "mark", "e").await);
-    assert_eq!(site.effects(), ["mark \"c\"", "mark \"d\""]);
+    assert_eq!(site.effects(), ["mark \"c\"", "mark \"d\"", "mark \"d2\""]);
+    // And back to what was demoted once: that was said of the rule before, and is forgotten.
+    site.policies(&guarded("a"));
+    apply(&site);
+    assert!(!call(&mut worker, "mark", "f").await);
+    // A permit in shadow stays there, whatever it says by now.
+    let extra = "@id(\"extra\") permit (principal, action == Action::\"odd/mark\", resource) when { context.input.marker like \"g*\" };\n";
+    site.policies(extra);
+    apply(&site);
+    site.ok(&["policy", "demote", "extra", "--yes"]);
+    site.policies(&extra.replace("g*", "*"));
+    apply(&site);
+    assert!(site.ok(&["policy", "list"]).lines().any(|line| line.contains("site/extra") && line.contains("shadow")));
 }
 
 fn in_shadow(site: &Site) -> Running {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use warden_core::catalogue::sha256_hex;
+use warden_core::catalogue::{Catalogue, sha256_hex};
 use warden_core::policy::layer::{SourceFile, Stood};
 use warden_core::policy::load;
 use warden_core::policy::snapshot::{Digests, Snapshot, Source, Worker};
@@ -62,6 +62,15 @@ fn source_file(data_dir: &Path, digests: &Digests) -> PathBuf {
 
 fn catalogue_file(data_dir: &Path, digests: &Digests) -> PathBuf {
     data_dir.join("archive/catalogues").join(format!("{}.json", part(&digests.catalogue)))
+}
+
+/// The tool catalogue of a digest; nothing when it is not kept.
+pub fn catalogue(data_dir: &Path, digest: &str) -> io::Result<Option<Catalogue>> {
+    let digests = Digests { catalogue: digest.to_owned(), ..Digests::default() };
+    match std::fs::read(catalogue_file(data_dir, &digests)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => Ok(Some(serde_json::from_slice(&other?)?)),
+    }
 }
 
 /// What a snapshot was built from, and the charter it was under; nothing when that is not kept.

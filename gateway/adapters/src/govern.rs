@@ -8,6 +8,7 @@ use crate::mcp::discover;
 use crate::mcp::server::Server;
 use crate::policy_folder;
 use crate::world::{World, now};
+use cedar_policy::Effect as Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -15,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
-use warden_core::catalogue::{Catalogue, Effect};
+use warden_core::catalogue::{Catalogue, Effect, hash_of};
 use warden_core::journal::record::{Body, OperatorAct, PolicyChange, PolicyEvent, Record};
 use warden_core::pipeline::Gate;
-use warden_core::policy::layer::{LayerName, SourceFile, Standing, Stood, digest};
+use warden_core::policy::layer::{Layer, LayerName, SourceFile, Standing, Stood, digest};
 use warden_core::policy::level::{ByAction, Inbound, Levels};
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
 use warden_core::policy::{Problems, nearest};
@@ -100,6 +101,9 @@ pub struct Status {
     pub applied: String,
     /// The digest of the folder, when it differs.
     pub pending: Option<String>,
+    /// Rules whose mode applying the folder would change, since they say something else now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub modes: BTreeMap<String, Standing>,
     /// What keeps the folder from being applied.
     pub problems: Vec<warden_core::policy::Problem>,
     /// The policies that decide.
@@ -286,20 +290,19 @@ impl Governor {
         let mut state = self.state.lock().await;
         let mut next = state.clone();
         let learnt = next.catalogue.learn(server, tools, false);
-        if learnt.waiting.is_empty() {
+        let news = learnt.waiting.len() + learnt.again.len() + learnt.returned.len();
+        if news == 0 {
             return;
         }
-        tracing::warn!(
-            server,
-            tools = learnt.waiting.len(),
-            "tools appeared or changed: `warden tools list` shows them"
-        );
-        let is_changed = |name: &String| next.catalogue.tool(server, name).is_some();
-        let changed: Vec<String> =
-            learnt.waiting.iter().filter(|name| is_changed(name)).map(|name| format!("{server}/{name}")).collect();
-        let done = match changed.is_empty() {
+        tracing::warn!(server, tools = news, "tools appeared or changed: `warden tools list` shows them");
+        let known = |name: &&String| next.catalogue.tool(server, name).is_some();
+        let turned = learnt.waiting.iter().filter(known).chain(&learnt.returned);
+        let turned: Vec<String> = turned.map(|name| format!("{server}/{name}")).collect();
+        // What decides is made anew when a tool starts or ends to be held, not whenever its server says something else again.
+        let event = if learnt.returned.is_empty() { PolicyEvent::Quarantined } else { PolicyEvent::Returned };
+        let done = match turned.is_empty() {
             true => save_catalogue(&self.setup.data_dir, &next.catalogue).map_err(Error::from).map(|()| *state = next),
-            false => self.change(&mut state, next, PolicyEvent::Quarantined, None, changed).await,
+            false => self.change(&mut state, next, event, None, turned).await,
         };
         if let Err(e) = done {
             tracing::error!(server, error = %e, "what the server lists now could not be taken into the catalogue");
@@ -317,9 +320,13 @@ impl Governor {
         let mut state = self.state.lock().await;
         let mut next = state.clone();
         let (server, name) = tool.split_once('/').unwrap_or_default();
-        let waits = match next.catalogue.servers.get_mut(server).and_then(|tools| tools.get_mut(name)) {
-            Some(known) => known.changed.take(),
-            None => next.catalogue.waiting.get_mut(server).and_then(|waiting| waiting.remove(name)),
+        let (waits, paths) = match next.catalogue.servers.get_mut(server).and_then(|tools| tools.get_mut(name)) {
+            // That an argument is a path can only narrow what is allowed, so it is still so.
+            Some(known) => (known.changed.take(), known.paths.clone()),
+            None => {
+                let waits = next.catalogue.waiting.get_mut(server).and_then(|waiting| waiting.remove(name));
+                (waits, Vec::new())
+            }
         };
         let Some(definition) = waits else {
             return Err(Error::Refused(format!("nothing of `{tool}` waits for an operator: see `warden tools list`")));
@@ -331,16 +338,17 @@ impl Governor {
                 "`{tool}` is `{now}` now, not `{hash}`: look at it again with `warden tools approve {tool}`"
             )));
         }
-        fresh.effect = effect;
+        (fresh.effect, fresh.paths) = (effect, paths);
         let now = fresh.hash.clone();
         next.catalogue.servers.entry(server.to_owned()).or_default().insert(name.to_owned(), fresh);
         next.catalogue.waiting.retain(|_, waiting| !waiting.is_empty());
-        self.act(operator, "tools_approve", &format!("{tool} {now}")).await?;
-        self.change(&mut state, next, PolicyEvent::Approved, Some(operator), vec![tool.to_owned()]).await
+        let act = ("tools_approve", format!("{tool} {now}"));
+        self.change_by(&mut state, next, PolicyEvent::Approved, (operator, act), vec![tool.to_owned()]).await
     }
 
-    /// Keeps to the definition in the catalogue: the other one is not looked at until the server lists one again.
-    pub async fn pin(&self, operator: &str, tool: &str) -> Result<(), Error> {
+    /// Keeps to the definition in the catalogue and dismisses the other one, as an operator has seen it: by its hash. The tool stays held
+    /// until its server lists the known definition again.
+    pub async fn pin(&self, operator: &str, tool: &str, hash: &str) -> Result<(), Error> {
         let mut state = self.state.lock().await;
         let mut next = state.clone();
         let (server, name) = tool.split_once('/').unwrap_or_default();
@@ -348,11 +356,17 @@ impl Governor {
         let Some(known) = known else {
             return Err(Error::Refused(format!("no catalogued tool is `{tool}`: see `warden tools list`")));
         };
-        if known.changed.take().is_none() {
+        let Some(other) = known.changed.as_ref().map(hash_of) else {
             return Err(Error::Refused(format!("`{tool}` is as in the catalogue: nothing waits for an operator")));
+        };
+        if !is_meant(hash, &other) {
+            return Err(Error::Refused(format!(
+                "`{tool}` is listed as `{other}` now, not `{hash}`: look at it again with `warden tools approve {tool}`"
+            )));
         }
-        self.act(operator, "tools_pin", &format!("{tool} {}", known.hash)).await?;
-        self.change(&mut state, next, PolicyEvent::Approved, Some(operator), vec![tool.to_owned()]).await
+        known.dismissed = Some(other.clone());
+        let act = ("tools_pin", format!("{tool} {other}"));
+        self.change_by(&mut state, next, PolicyEvent::Pinned, (operator, act), vec![tool.to_owned()]).await
     }
 
     /// Lets a rule of the site decide, or takes it out into shadow, after its replay was shown: `shown` is the digest of the policies
@@ -412,8 +426,8 @@ impl Governor {
             return Err(Error::Refused(format!("no catalogued tool matches `{}`: {help}", says.tools)));
         }
         let what = says.effect.map_or_else(String::new, |effect| format!(" as {effect}"));
-        self.act(operator, "tools_classify", &format!("{}{what}", says.tools)).await?;
-        self.change(&mut state, next, PolicyEvent::Classified, Some(operator), changed.clone()).await?;
+        let act = ("tools_classify", format!("{}{what}", says.tools));
+        self.change_by(&mut state, next, PolicyEvent::Classified, (operator, act), changed.clone()).await?;
         Ok(changed)
     }
 
@@ -423,8 +437,10 @@ impl Governor {
         let snapshot = self.gate.snapshot();
         let folder = read_site(&self.setup)?;
         let pending = (folder != state.site).then(|| digest(&folder));
+        let (standings, modes) = standings_after(&folder, &state.standings);
+        let modes = if pending.is_some() { modes } else { BTreeMap::new() };
         let problems = match &pending {
-            Some(_) => match self.build(&State { site: folder, ..state.clone() }).await {
+            Some(_) => match self.build(&State { site: folder, standings, ..state.clone() }).await {
                 Err(Error::Policies(Problems(problems))) => problems,
                 Err(other) => return Err(other),
                 Ok(_) => Vec::new(),
@@ -433,6 +449,7 @@ impl Governor {
         };
         Ok(Status {
             applied: digest(&state.site),
+            modes,
             pending,
             problems,
             policies: listed(&snapshot),
@@ -451,9 +468,13 @@ impl Governor {
                 "the policy folder is `{now}` now, not `{wanted}`: look at it again with `warden policy list`"
             )));
         }
-        let next = State { site: folder, ..state.clone() };
+        let (standings, modes) = standings_after(&folder, &state.standings);
+        let next = State { site: folder, standings, ..state.clone() };
+        let snapshot = self.build(&next).await?;
         self.act(operator, "policy_apply", &now).await?;
-        self.change(&mut state, next, PolicyEvent::Applied, Some(operator), Vec::new()).await?;
+        let says = self.says(PolicyEvent::Applied, &snapshot);
+        let change = PolicyChange { operator: Some(operator.to_owned()), modes, ..says };
+        self.put(&mut state, next, snapshot, change).await?;
         Ok(now)
     }
 
@@ -464,8 +485,11 @@ impl Governor {
         if folder == state.site {
             return Ok(false);
         }
-        let next = State { site: folder, ..state.clone() };
-        self.change(&mut state, next, PolicyEvent::Watched, None, Vec::new()).await?;
+        let (standings, modes) = standings_after(&folder, &state.standings);
+        let next = State { site: folder, standings, ..state.clone() };
+        let snapshot = self.build(&next).await?;
+        let change = PolicyChange { modes, ..self.says(PolicyEvent::Watched, &snapshot) };
+        self.put(&mut state, next, snapshot, change).await?;
         Ok(true)
     }
 
@@ -499,6 +523,21 @@ impl Governor {
         self.put(state, next, snapshot, PolicyChange { operator: operator.map(str::to_owned), tools, ..says }).await
     }
 
+    /// The same by an operator. What cannot be built is not recorded as done.
+    async fn change_by(
+        &self,
+        state: &mut State,
+        next: State,
+        event: PolicyEvent,
+        (operator, (act, object)): (&str, (&str, String)),
+        tools: Vec<String>,
+    ) -> Result<(), Error> {
+        let snapshot = self.build(&next).await?;
+        self.act(operator, act, &object).await?;
+        let says = self.says(event, &snapshot);
+        self.put(state, next, snapshot, PolicyChange { operator: Some(operator.to_owned()), tools, ..says }).await
+    }
+
     /// What a record says of a snapshot.
     fn says(&self, event: PolicyEvent, snapshot: &Snapshot) -> PolicyChange {
         PolicyChange {
@@ -511,20 +550,33 @@ impl Governor {
         }
     }
 
+    /// Writes what a restart reads.
+    fn write(&self, state: &State, next: &State) -> io::Result<()> {
+        let dir = &self.setup.data_dir;
+        // Standings first: one that nothing fits says nothing.
+        if next.standings != state.standings {
+            policy_folder::keep_standings(dir, &next.standings)?;
+        }
+        if next.catalogue != state.catalogue {
+            save_catalogue(dir, &next.catalogue)?;
+        }
+        if next.site != state.site {
+            policy_folder::keep_applied(dir, &next.site)?;
+        }
+        Ok(())
+    }
+
     /// Kept, recorded, written, in force: in this order.
     async fn put(&self, state: &mut State, next: State, snapshot: Snapshot, change: PolicyChange) -> Result<(), Error> {
         let event = change.event;
         let source = source(&self.setup, &next.site, &next.catalogue, &next.standings);
         archive::keep(&self.setup.data_dir, &snapshot, &source)?;
         self.record(Body::Policy(change)).await?;
-        if next.catalogue != state.catalogue {
-            save_catalogue(&self.setup.data_dir, &next.catalogue)?;
-        }
-        if next.site != state.site {
-            policy_folder::keep_applied(&self.setup.data_dir, &next.site)?;
-        }
-        if next.standings != state.standings {
-            policy_folder::keep_standings(&self.setup.data_dir, &next.standings)?;
+        if let Err(e) = self.write(state, &next) {
+            // What decided before still does, here and after a restart: the record before this one says otherwise.
+            let kept = self.says(PolicyEvent::Kept, &self.gate.snapshot());
+            self.record(Body::Policy(kept)).await?;
+            return Err(e.into());
         }
         if let Err(e) = write_schema(&self.setup.data_dir, &snapshot) {
             tracing::warn!(error = %e, "the schema for editors cannot be written");
@@ -567,6 +619,31 @@ pub fn write_schema(data_dir: &Path, snapshot: &Snapshot) -> io::Result<()> {
     write_private(&data_dir.join("warden.cedarschema"), snapshot.schema_text().as_bytes())
 }
 
+/// What is said of standings once other files decide, and what that changes. A forbid that says something else now decides again; a
+/// permit that was taken into shadow stays there, whatever it says.
+fn standings_after(
+    site: &[SourceFile],
+    standings: &BTreeMap<String, Stood>,
+) -> (BTreeMap<String, Stood>, BTreeMap<String, Standing>) {
+    let policies: Vec<SourceFile> = site.iter().filter(|file| file.name.ends_with(".cedar")).cloned().collect();
+    // What does not load is not applied.
+    let rules = Layer::load(LayerName::Site, &policies).map(|layer| layer.rules).unwrap_or_default();
+    let (mut kept, mut changed) = (BTreeMap::new(), BTreeMap::new());
+    for (id, stood) in standings {
+        let full = format!("{}{id}", LayerName::Site.prefix());
+        let rule = rules.iter().find(|rule| AsRef::<str>::as_ref(rule.policy.id()) == full);
+        match rule {
+            Some(rule) if rule.hash() == stood.of => drop(kept.insert(id.clone(), stood.clone())),
+            Some(rule) if rule.policy.effect() == Kind::Permit && stood.standing == Standing::Shadow => {
+                kept.insert(id.clone(), Stood { standing: Standing::Shadow, of: rule.hash() });
+            }
+            Some(rule) => drop(changed.insert(full, rule.standing)),
+            None => {}
+        }
+    }
+    (kept, changed)
+}
+
 /// The layers of a snapshot by name, with their digests.
 pub fn layers(snapshot: &Snapshot) -> Vec<(String, String)> {
     let name = |name: LayerName| name.prefix().trim_end_matches('/').to_owned();
@@ -587,11 +664,15 @@ pub fn listed(snapshot: &Snapshot) -> Vec<Listed> {
         .collect()
 }
 
-/// Whether somebody means this digest: a prefix of eight digits is enough to say which one was looked at.
+/// Hex digits of a digest.
+const DIGITS_MIN: usize = 32;
+
+/// Whether somebody means this digest. Half of its digits are enough, and no fewer: whoever makes two texts until their digests begin alike
+/// would have one looked at and the other taken.
 fn is_meant(said: &str, digest: &str) -> bool {
     let digits = |text: &str| text.strip_prefix("sha256:").unwrap_or(text).to_owned();
     let said = digits(said);
-    said.len() >= 8 && digits(digest).starts_with(&said)
+    said.len() >= DIGITS_MIN && digits(digest).starts_with(&said)
 }
 
 /// `*` stands for any part of the text.
@@ -619,10 +700,15 @@ mod tests {
     use super::{is_meant, matches};
 
     #[test]
-    fn a_digest_is_meant_by_eight_digits_at_least() {
-        let digest = "sha256:0123456789abcdef";
-        assert!(["01234567", "sha256:01234567", digest].iter().all(|said| is_meant(said, digest)));
-        assert!(!["0123456", "sha256:0", "sha256:", "12345678", ""].iter().any(|said| is_meant(said, digest)));
+    fn a_digest_is_meant_by_half_of_its_digits_at_least() {
+        let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        assert!([&digest, &digest[..39], &digest[7..39]].iter().all(|said| is_meant(said, &digest)));
+        let other = format!("1{}", &digest[8..]);
+        assert!(
+            ![&digest[..38], "sha256:0", "sha256:", "01234567", other.as_str(), ""]
+                .iter()
+                .any(|said| is_meant(said, &digest))
+        );
     }
 
     #[test]

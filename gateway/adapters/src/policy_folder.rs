@@ -49,7 +49,7 @@ fn collect(dir: &Path, prefix: &str, ending: &str, files: &mut Vec<SourceFile>) 
         let kind = entry.file_type().map_err(|e| at(e, &path))?;
         if kind.is_dir() && !(prefix.is_empty() && ["charter", "cases"].contains(&name.as_str())) {
             collect(&path, &format!("{full}/"), ending, files)?;
-        } else if !kind.is_dir() && name.ends_with(ending) {
+        } else if !kind.is_dir() && name.ends_with(ending) && path.is_file() {
             let text = std::fs::read_to_string(&path).map_err(|e| at(e, &path))?;
             files.push(SourceFile { name: full, text });
         }

@@ -1,5 +1,6 @@
 //! The recorded proposals of a time, decided again under other policies.
 
+use crate::archive;
 use crate::journal::segments;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap};
@@ -82,25 +83,36 @@ pub fn run(
     let sizes: io::Result<Vec<u64>> = segments.iter().map(|(_, path)| Ok(path.metadata()?.len())).collect();
     let total: u64 = sizes?.iter().sum();
     let (next, read) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let last = segments.len().saturating_sub(1);
+    let threads = threads.clamp(1, segments.len().max(1));
+    let catalogues = |digest: &str| archive::catalogue(dir, digest).ok().flatten();
     let work = || -> io::Result<Replayed> {
         let since = Instant::now();
         let mut own = Replayed::default();
-        let mut redecider = Redecider::new(snapshot);
-        while let Some((_, path)) = segments.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let mut redecider = Redecider::new(snapshot, &catalogues);
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some((_, path)) = segments.get(number) else { break };
             match std::fs::read(path) {
                 // Retention dropped it meanwhile.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(io::Error::new(e.kind(), format!("cannot read `{}`: {e}", path.display()))),
-                Ok(bytes) => own.segment(&bytes, span, &mut redecider, &mut |more| {
-                    progress(read.fetch_add(more, Ordering::Relaxed) + more, total);
-                }),
+                Ok(bytes) => {
+                    let end = own.segment(&bytes, span, &mut redecider, &mut |more| {
+                        progress(read.fetch_add(more, Ordering::Relaxed) + more, total);
+                    });
+                    // The last one may be written to meanwhile.
+                    if number < last && bytes.get(end..).is_some_and(|rest| rest.iter().any(|b| *b != 0)) {
+                        own.leave_out(Cannot::Damaged, &path.display().to_string(), None, 1);
+                    }
+                }
             }
         }
         own.worked = since.elapsed();
         Ok(own)
     };
     let all: io::Result<Vec<Replayed>> = thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let join = |handle: thread::ScopedJoinHandle<'_, io::Result<Replayed>>| {
             handle.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the replay ended early")))
         };
@@ -116,7 +128,14 @@ pub fn run(
 const TELL: u64 = 1 << 20;
 
 impl Replayed {
-    fn segment(&mut self, bytes: &[u8], span: &Span, redecider: &mut Redecider<'_>, tell: &mut impl FnMut(u64)) {
+    /// Decides what stands in a segment; the offset of its end.
+    fn segment(
+        &mut self,
+        bytes: &[u8],
+        span: &Span,
+        redecider: &mut Redecider<'_>,
+        tell: &mut impl FnMut(u64),
+    ) -> usize {
         let (mut offset, mut told) = (SEGMENT_HEADER, 0);
         // Where frames end, the segment does; whether it ends as it should is `audit verify`'s to say.
         while let Some(frame) = frame::at(bytes, offset) {
@@ -136,10 +155,18 @@ impl Replayed {
             }
         }
         tell((bytes.len() as u64).saturating_sub(told));
+        offset
+    }
+
+    fn leave_out(&mut self, why: Cannot, id: &str, at: Option<Timestamp>, count: u64) {
+        self.left_out.entry(why).or_default().add(id, at, count);
     }
 
     fn decide(&mut self, recorded: &Recorded<'_>, redecider: &mut Redecider<'_>) {
-        let count = recorded.repeated + 1;
+        let count = recorded.whole();
+        if recorded.counted() > 0 {
+            self.leave_out(Cannot::Counted, &recorded.id, Some(recorded.ts), recorded.counted());
+        }
         let evaluation = match redecider.decide(recorded) {
             Ok(evaluation) => evaluation,
             Err(why) => {

@@ -71,6 +71,11 @@ fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// As [`plain`], line by line.
+fn plain_lines(text: &str) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join("\n")
+}
+
 /// Text from a worker or a server, safe for a terminal: nothing in it can move the cursor or turn the direction.
 fn plain(text: &str) -> String {
     let shown = |c: char| if is_invisible(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] };

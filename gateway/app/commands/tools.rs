@@ -1,6 +1,6 @@
 //! `warden tools`.
 
-use super::{data_dir, plain, say, table};
+use super::{data_dir, plain, plain_lines, say, table};
 use crate::cli::{Global, Tools};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
@@ -27,6 +27,10 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
                     if tool["classified"] == true { effect.to_owned() } else { format!("{effect} (nobody has said)") };
                 let mut note = match (tool["waiting"] == true, tool["changed"].is_null()) {
                     (true, _) => "new: `warden tools approve` shows it, and takes it in".to_owned(),
+                    (false, false) if tool["dismissed"] == true => {
+                        "held until its server lists what is in the catalogue again: another definition was dismissed"
+                            .to_owned()
+                    }
                     (false, false) => "held: its definition has changed, see `warden tools approve`".to_owned(),
                     (false, true) => String::new(),
                 };
@@ -50,8 +54,10 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
         }
         Tools::Show { tool } => {
             let found = all(&dir).await?.into_iter().find(|known| name(known) == tool);
-            let found = found.ok_or_else(|| Failure::no(format!("no such tool: `{tool}`; see `warden tools list`")))?;
-            say(if global.json { found.to_string() } else { serde_json::to_string_pretty(&found).unwrap_or_default() });
+            let found = found
+                .ok_or_else(|| Failure::no(format!("no such tool: `{}`; see `warden tools list`", plain(&tool))))?;
+            let pretty = || plain_lines(&serde_json::to_string_pretty(&found).unwrap_or_default());
+            say(if global.json { found.to_string() } else { pretty() });
         }
         Tools::Approve { tool, hash: None, .. } => return show_new(global, &dir, &tool).await,
         Tools::Approve { tool, hash: Some(hash), effect } => {
@@ -60,9 +66,13 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
             let text = format!("{} is in the catalogue as you saw it", plain(&tool));
             say(if global.json { answer.to_string() } else { text });
         }
-        Tools::Pin { tool } => {
-            let answer = Client::need(&dir)?.post("/v1/tools/pin", &json!({ "tool": tool })).await?;
-            let text = format!("{} stays as it is in the catalogue", plain(&tool));
+        Tools::Pin { tool, hash: None } => return show_new(global, &dir, &tool).await,
+        Tools::Pin { tool, hash: Some(hash) } => {
+            let answer = Client::need(&dir)?.post("/v1/tools/pin", &json!({ "tool": tool, "hash": hash })).await?;
+            let text = format!(
+                "{} stays as it is in the catalogue, and is held until its server lists that again",
+                plain(&tool)
+            );
             say(if global.json { answer.to_string() } else { text });
         }
         Tools::Classify { tools, effect, open_world, paths } => {
@@ -102,7 +112,7 @@ async fn show_new(global: &Global, dir: &std::path::Path, tool: &str) -> Outcome
         );
         return Ok(0);
     }
-    let pretty = |value: &Value| plain_lines(&serde_json::to_string_pretty(value).unwrap_or_default());
+    let pretty = |value: &Value| plain_lines(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n";
     if is_new {
         say(pretty(&found["definition"]));
     } else {
@@ -114,17 +124,12 @@ async fn show_new(global: &Global, dir: &std::path::Path, tool: &str) -> Outcome
     if !alike.is_empty() {
         say(format!("\nIt can be taken for {}.", plain(&alike.join(", "))));
     }
-    let short: String = hash.trim_start_matches("sha256:").chars().take(12).collect();
-    say(format!("\nTo accept exactly this:\n  warden tools approve {} {short}", plain(tool)));
+    let hash = hash.trim_start_matches("sha256:");
+    say(format!("\nTo accept exactly this:\n  warden tools approve {} {hash}", plain(tool)));
     if !is_new {
-        say(format!("To keep what is in the catalogue:\n  warden tools pin {}", plain(tool)));
+        say(format!("To dismiss it, and keep what is in the catalogue:\n  warden tools pin {} {hash}", plain(tool)));
     }
     Ok(0)
-}
-
-/// As [`plain`], line by line.
-fn plain_lines(text: &str) -> String {
-    text.lines().map(plain).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 fn name(tool: &Value) -> &str {

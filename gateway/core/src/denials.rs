@@ -79,6 +79,8 @@ fn key(denial: &Decision) -> String {
     let tool = denial.tool.as_deref().unwrap_or_default();
     // What a caller asked about is somebody else each time.
     let asked = if denial.enforced == Enforced::Caller { denial.payload_tag.as_str() } else { "" };
-    let parts = [&denial.worker, &denial.server, &denial.method, tool, &denial.reason, asked];
+    // What rules in shadow say is recorded, so it is not counted away.
+    let beside = denial.would_be.as_ref().map_or("", |would_be| would_be.verdict.name());
+    let parts = [&denial.worker, &denial.server, &denial.method, tool, &denial.reason, asked, beside];
     parts.map(|part| part.len().to_string() + ":" + part).concat()
 }

@@ -21,8 +21,9 @@ use crate::secrets::{Scan, Scanner, redact};
 use crate::verdict::{Evaluation, Verdict, evaluate, under_charter};
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// All the ports together.
@@ -212,6 +213,9 @@ pub struct Gate<P> {
     active: AtomicUsize,
     tails: Tails,
     shadow: bool,
+    /// Tools that were just seen to be listed otherwise, with the hash they are catalogued by: held until a snapshot knows.
+    held: RwLock<HashMap<String, String>>,
+    any_held: AtomicBool,
 }
 
 /// Counts a proposal for as long as it is on its way.
@@ -233,6 +237,27 @@ impl<P: Ports> Gate<P> {
             active: AtomicUsize::new(0),
             tails: Tails::default(),
             shadow: false,
+            held: RwLock::default(),
+            any_held: AtomicBool::new(false),
+        }
+    }
+
+    /// Holds a tool at once, whose server lists another definition than the catalogue's. Making a snapshot that knows takes a while.
+    pub fn hold(&self, server: &str, tool: &str) {
+        let snapshot = self.snapshot();
+        let known = snapshot.catalogue().tool(server, tool).filter(|tool| tool.changed.is_none());
+        let Some(known) = known.map(|tool| tool.hash.clone()) else { return };
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        held.insert(format!("{server}/{tool}"), known);
+        self.any_held.store(true, Ordering::Release);
+    }
+
+    /// Whether a proposal calls a tool that is held.
+    fn holds(&self, proposal: &Proposal) -> bool {
+        let Ask::Tool { name } = &proposal.ask else { return false };
+        self.any_held.load(Ordering::Acquire) && {
+            let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+            held.contains_key(&format!("{}/{name}", proposal.server))
         }
     }
 
@@ -254,6 +279,13 @@ impl<P: Ports> Gate<P> {
 
     /// Puts another snapshot in place, for all proposals from here on.
     pub fn serve(&self, snapshot: Snapshot) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        // What the snapshot knows to have changed is its to hold; what is catalogued otherwise by now, an operator has seen.
+        held.retain(|tool, hash| {
+            let (server, name) = tool.split_once('/').unwrap_or_default();
+            snapshot.catalogue().tool(server, name).is_some_and(|tool| tool.changed.is_none() && tool.hash == *hash)
+        });
+        self.any_held.store(!held.is_empty(), Ordering::Release);
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
     }
 
@@ -346,7 +378,10 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
     let id = gate.ports.decision(now);
     let snapshot = gate.snapshot();
     let scanner = gate.ports.scanner();
-    let (evaluation, seen) = judge(&snapshot, &proposal, scanner, &gate.tails, gate.shadow);
+    let (mut evaluation, seen) = judge(&snapshot, &proposal, scanner, &gate.tails, gate.shadow);
+    if evaluation.verdict == Verdict::Allow && gate.holds(&proposal) {
+        evaluation = held(evaluation);
+    }
     let inbound = seen.inbound;
     let verdict = evaluation.verdict;
     let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, scanner);
@@ -503,6 +538,18 @@ fn judge(
             };
             (evaluation, seen)
         }
+    }
+}
+
+/// What the charter's rule on changed tools will say as soon as the snapshot knows.
+fn held(evaluation: Evaluation) -> Evaluation {
+    Evaluation {
+        verdict: Verdict::Escalate,
+        reason: "tool_changed".into(),
+        advice: crate::reason::advice("tool_changed").map(str::to_owned),
+        policies: vec!["charter/changed_tool_attended".into()],
+        unenforced: false,
+        ..evaluation
     }
 }
 

@@ -370,10 +370,11 @@ async fn approve(State(plane): Plane, Extension(By(operator)): Extension<By>, Js
 #[serde(deny_unknown_fields)]
 struct Pin {
     tool: String,
+    hash: String,
 }
 
 async fn pin(State(plane): Plane, Extension(By(operator)): Extension<By>, Json(asked): Json<Pin>) -> Response {
-    match plane.governor.pin(&operator, &asked.tool).await {
+    match plane.governor.pin(&operator, &asked.tool, &asked.hash).await {
         Ok(()) => Json(json!({ "tool": asked.tool })).into_response(),
         Err(e) => governed(&e),
     }
@@ -402,6 +403,7 @@ fn shown_tool(server: &str, name: &str, tool: &Tool) -> Value {
         "open_world": tool.open_world.unwrap_or(true),
         "paths": tool.paths,
         "changed": tool.changed,
+        "dismissed": tool.dismissed.is_some(),
         "changed_hash": tool.changed.as_ref().map(hash_of),
         "waiting": false,
         "hash": tool.hash,

@@ -158,6 +158,10 @@ impl<P: Ports> Link<P> {
             let known = snapshot.catalogue().tool(server, name);
             let same = known.is_some_and(|tool| tool.hash == hash_of(definition));
             if !same {
+                // At once: a worker may know the name.
+                self.gate.hold(server, name);
+            }
+            if !same || known.is_some_and(|tool| tool.dismissed.is_some()) {
                 unknown.push(definition.clone());
             }
             let ask = Ask::Tool { name: name.to_owned() };

@@ -94,6 +94,29 @@ pub async fn run(
                 continue;
             }
         };
+        // What fails is skipped by Cedar and denied by Warden: where a changed rule can fail, the solver's sets are not ours.
+        let here = removed.iter().chain(&added).filter(|rule| universe.concerns(&rule.policy, environment));
+        for rule in here {
+            let answer = match universe.policy(environment, &rule.policy) {
+                Ok(policy) => prover.ask(Query::NeverErrors(&policy)).await,
+                Err(why) => Answered::Unknown(why),
+            };
+            let id = rule.policy.id();
+            match answer {
+                Answered::Yes => {}
+                Answered::Unknown(why) => {
+                    found.push(unknown(&environment.name, format!("whether `{id}` can fail: {why}")))
+                }
+                Answered::No(witness) => {
+                    let both = [Direction::Wider, Direction::Narrower].map(|direction| {
+                        confirmed(&environment.name, direction, (*witness).clone(), &after.schema, real, [&a, &b])
+                    });
+                    let shown = both.into_iter().find(|difference| difference.direction != Direction::Unknown);
+                    let why = format!("`{id}` can fail, and what fails is denied: the solver cannot compare that");
+                    found.extend(shown.or_else(|| Some(unknown(&environment.name, why))));
+                }
+            }
+        }
         for (direction, query) in [
             (Direction::Wider, Query::Implies(&new_set, &old_set)),
             (Direction::Narrower, Query::Implies(&old_set, &new_set)),
@@ -117,17 +140,10 @@ fn live(loaded: &Loaded) -> Vec<&Rule> {
 
 /// Rules of `own` that say what no rule of `other` says; annotations are no part of that.
 fn only<'r>(own: &[&'r Rule], other: &[&Rule]) -> Vec<&'r Rule> {
-    let meaning = |rule: &Rule| {
-        let mut est = rule.policy.to_json().unwrap_or_default();
-        if let Some(members) = est.as_object_mut() {
-            members.shift_remove("annotations");
-        }
-        est.to_string()
-    };
     let mut there: BTreeMap<String, usize> = BTreeMap::new();
-    other.iter().for_each(|rule| *there.entry(meaning(rule)).or_default() += 1);
+    other.iter().for_each(|rule| *there.entry(rule.hash()).or_default() += 1);
     own.iter()
-        .filter(|rule| match there.get_mut(&meaning(rule)) {
+        .filter(|rule| match there.get_mut(&rule.hash()) {
             Some(left) if *left > 0 => {
                 *left -= 1;
                 false

@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::time::Instant;
 use warden_core::authoring::region::{REGIONS, SHUT};
 use warden_core::policy::est;
-use warden_core::policy::layer::Rule;
+use warden_core::policy::layer::{Rule, Standing};
 use warden_core::policy::load::Loaded;
 
 /// How much a failing obligation matters.
@@ -89,13 +89,15 @@ pub async fn run(prover: &mut Prover, task: &Task<'_>, mut progress: impl FnMut(
     for rule in &task.loaded.charter.rules {
         work.never_errors(rule, Kind::Theorem).await?;
     }
+    // What stands in shadow decides nothing.
+    let live: Vec<&Rule> = task.loaded.site.rules.iter().filter(|rule| rule.standing == Standing::Live).collect();
     if !task.changed.is_empty() {
-        work.monotone(&task.loaded.site.rules).await?;
+        work.monotone(&live).await?;
         for rule in &task.changed {
             work.never_errors(rule, Kind::Note).await?;
             work.not_dead(rule).await?;
         }
-        work.open(&task.loaded.site.rules, &charter).await?;
+        work.open(&live, &charter).await?;
     }
     Ok(work.rows)
 }
@@ -264,7 +266,7 @@ impl<'w> Work<'w> {
     }
 
     /// An acknowledgement never takes anything away: with it, the site allows all that it allows without it.
-    async fn monotone(&mut self, rules: &[Rule]) -> Result<(), String> {
+    async fn monotone(&mut self, rules: &[&Rule]) -> Result<(), String> {
         const THEOREM: &str = "acknowledging never takes away";
         if !self.wants(THEOREM) {
             return Ok(());
@@ -341,7 +343,7 @@ impl<'w> Work<'w> {
     }
 
     /// Where the site allows everything that the charter lets pass.
-    async fn open(&mut self, rules: &[Rule], charter: &[&Policy]) -> Result<(), String> {
+    async fn open(&mut self, rules: &[&Rule], charter: &[&Policy]) -> Result<(), String> {
         const THEOREM: &str = "the site says no to something";
         if !self.wants(THEOREM) {
             return Ok(());

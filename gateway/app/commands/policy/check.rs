@@ -2,7 +2,7 @@
 
 use super::desk::{Desk, Prefer};
 use crate::cli::{Desk as Args, ErrorFormat, Global};
-use crate::commands::say;
+use crate::commands::{plain_lines, say};
 use crate::diagnostics::shown;
 use crate::exit::{Failure, INVALID, Outcome};
 use serde_json::json;
@@ -10,6 +10,9 @@ use warden_core::authoring::lint::lint;
 use warden_core::policy::layer::digest;
 use warden_core::policy::load;
 use warden_core::policy::{Problems, Severity};
+
+/// More problems than these are no help to a reader.
+const SHOWN_MAX: usize = 50;
 
 /// Loads a folder, as the gateway would, and says everything that is wrong or doubtful.
 pub(super) fn run(global: &Global, args: &Args, format: ErrorFormat, deny_warnings: bool) -> Outcome {
@@ -22,8 +25,13 @@ pub(super) fn run(global: &Global, args: &Args, format: ErrorFormat, deny_warnin
         Err(Problems(problems)) => (problems, 0),
     };
     files.extend(desk.charter.unwrap_or_else(load::charter));
-    for problem in &problems {
-        say(shown(problem, &files, format));
+    let most = if format == ErrorFormat::Human { SHOWN_MAX } else { problems.len() };
+    for problem in problems.iter().take(most) {
+        let end = if format == ErrorFormat::Human { "\n" } else { "" };
+        say(plain_lines(&shown(problem, &files, format)) + end);
+    }
+    if problems.len() > most {
+        say(format!("… and {} more: `--error-format plain` lists all of them", problems.len() - most));
     }
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let warnings = problems.len() - errors;

@@ -40,7 +40,8 @@ impl Desk {
     /// speak for itself: `cases/workers.json` (`{"NAME": ["GROUP", …]}`) and `cases/catalogue.json`.
     pub(super) fn open(global: &Global, args: &Args, prefer: Prefer) -> Result<Self, Failure> {
         let config = match (&args.dir, global.config.exists()) {
-            (Some(_), false) => None,
+            // Only the default may be absent.
+            (Some(_), false) if global.config == Path::new("warden.yaml") => None,
             _ => Some(super::config(global)?),
         };
         let dir = match (&args.dir, &config) {

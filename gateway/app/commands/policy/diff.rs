@@ -6,8 +6,10 @@ use crate::commands::say;
 use crate::exit::{FAILED, Failure, NO, Outcome};
 use serde_json::json;
 use std::time::Duration;
-use warden_adapters::solver::{Prover, deep};
 use warden_adapters::solver::diff::{self, Difference, Direction, Looked};
+use warden_adapters::solver::{Prover, deep};
+use warden_core::policy::layer::SourceFile;
+use warden_core::policy::site::is_entities;
 use warden_core::verdict::Verdict;
 
 /// Compares what two folders allow.
@@ -15,6 +17,13 @@ pub(super) async fn run(global: &Global, args: &PolicyDiff) -> Outcome {
     let desk_args =
         DeskArgs { dir: Some(args.a.clone()), catalogue: args.catalogue.clone(), charter: args.charter.clone() };
     let desk = Desk::open(global, &desk_args, Prefer::Live)?;
+    let entities =
+        |site: &[SourceFile]| site.iter().filter(|f| is_entities(f)).map(|f| f.text.clone()).collect::<Vec<_>>();
+    if entities(&desk.source.site) != entities(&desk.with_folder(&args.b)?.site) {
+        return Err(Failure::invalid(
+            "the two have different entities: who is in what is no policy, and is not compared",
+        ));
+    }
     let before = desk.loaded(&desk.source).map_err(|e| Failure::invalid(format!("{}:\n{e}", args.a.display())))?;
     let other = desk.with_folder(&args.b)?;
     let after = desk.loaded(&other).map_err(|e| Failure::invalid(format!("{}:\n{e}", args.b.display())))?;

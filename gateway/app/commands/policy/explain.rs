@@ -10,6 +10,7 @@ use std::path::Path;
 use warden_adapters::{archive, govern, policy_folder};
 use warden_core::authoring::explain::{Explanation, explain, look};
 use warden_core::authoring::redecide::{Recorded, Redecider};
+use warden_core::decision::Enforced;
 use warden_core::policy::snapshot::{Digests, Snapshot};
 
 /// Explains a proposal of a file, or a recorded decision.
@@ -36,8 +37,10 @@ pub(super) async fn run(global: &Global, args: &PolicyExplain) -> Outcome {
     let text = shown.decision.to_string();
     let recorded: Recorded<'_> = serde_json::from_str(&text).map_err(Failure::failed)?;
     let digests: Digests = serde_json::from_value(shown.decision["digests"].clone()).map_err(Failure::failed)?;
-    let snapshot = if args.now || args.policies.is_some() { now(global, args)? } else { then(&dir, &digests)? };
-    let (case, facts) = Redecider::new(&snapshot).again(&recorded).map_err(|why| {
+    let of_then = !args.now && args.policies.is_none();
+    let snapshot = if of_then { then(&dir, &digests, &recorded)? } else { now(global, args)? };
+    let catalogues = |digest: &str| archive::catalogue(&dir, digest).ok().flatten();
+    let (case, facts) = Redecider::new(&snapshot, &catalogues).again(&recorded).map_err(|why| {
         Failure::no(format!(
             "decision {} ({}, {}) cannot be looked at again: {}",
             recorded.id,
@@ -47,6 +50,15 @@ pub(super) async fn run(global: &Global, args: &PolicyExplain) -> Outcome {
         ))
     })?;
     let explanation = explain(&snapshot, &case, &facts).map_err(Failure::failed)?;
+    let shadowed = recorded.enforced == Enforced::Shadow;
+    if of_then && !shadowed && recorded.reason != "tool_changed" && explanation.verdict != recorded.verdict {
+        return Err(Failure::no(format!(
+            "decision {} was `{}`, and what is kept of that time would make it `{}`: something is missing of it, so it is not explained; `--now` explains it by the policies of now",
+            recorded.id,
+            recorded.verdict.name(),
+            explanation.verdict.name()
+        )));
+    }
     let asked = format!("{} {}", recorded.worker, case.target.action);
     tell(global, &explanation, &asked, &snapshot.digests, Some(&shown.decision));
     Ok(0)
@@ -67,14 +79,20 @@ fn now(global: &Global, args: &PolicyExplain) -> Result<Snapshot, Failure> {
 }
 
 /// What decided then.
-fn then(dir: &Path, digests: &Digests) -> Result<Snapshot, Failure> {
+fn then(dir: &Path, digests: &Digests, recorded: &Recorded<'_>) -> Result<Snapshot, Failure> {
     let kept = archive::source(dir, digests)?.ok_or_else(|| {
         Failure::no(format!(
             "the policies of then ({}) are not kept: `--now` explains it by those of now",
             digests.policy
         ))
     })?;
-    let (source, charter) = kept;
+    let (mut source, charter) = kept;
+    // Who was in which group stands in the record itself.
+    for worker in source.workers.iter_mut().filter(|worker| worker.name == recorded.worker) {
+        if recorded.principal.ty == "Worker" {
+            worker.groups.clone_from(&recorded.principal.parents);
+        }
+    }
     Snapshot::on_trial(source, &charter).map_err(Failure::failed)
 }
 
@@ -101,6 +119,9 @@ fn tell(global: &Global, explanation: &Explanation, asked: &str, digests: &Diges
                 (false, false) => format!("fails at `{}`", rule.fails_at.join("` and `")),
             };
             say(format!("  {:<7} {}  {state}  ({})", rule.effect, rule.id, rule.at));
+        }
+        if layer.left_out > 0 {
+            say(format!("  and {} more whose scope fits and that do not match", layer.left_out));
         }
         if layer.elsewhere > 0 {
             say(format!("  and {} for others or for something else", layer.elsewhere));

@@ -13,16 +13,17 @@ pub(super) fn run(global: &Global, path: Option<PathBuf>, check: bool) -> Outcom
         None => config(global)?.setup.policy_dir,
     };
     let files = files(&path)?;
-    let mut different = 0;
+    // All of them are read before any is written.
+    let mut changes = Vec::new();
     for file in &files {
         let text = std::fs::read_to_string(file)
-            .map_err(|e| Failure::failed(format!("cannot read `{}`: {e}", file.display())))?;
+            .map_err(|e| std::io::Error::new(e.kind(), format!("cannot read `{}`: {e}", file.display())))?;
         let pretty =
             pretty(&text).map_err(|e| Failure { message: format!("{}: {}", file.display(), e.message), ..e })?;
-        if pretty == text {
-            continue;
-        }
-        different += 1;
+        changes.extend((pretty != text).then_some((file, pretty)));
+    }
+    let different = changes.len();
+    for (file, pretty) in changes {
         say(file.display());
         if !check {
             warden_adapters::files::replace(file, pretty.as_bytes())?;
@@ -53,11 +54,13 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let (mut open, mut found) = (vec![path.to_owned()], Vec::new());
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(&dir)? {
-            let path = entry?.path();
-            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            if path.is_dir() && !hidden {
+            let entry = entry?;
+            let path = entry.path();
+            let hidden = entry.file_name().to_string_lossy().starts_with('.');
+            // Links to folders are not followed: they may lead in circles.
+            if entry.file_type()?.is_dir() && !hidden {
                 open.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "cedar") && !hidden {
+            } else if path.extension().is_some_and(|ending| ending == "cedar") && path.is_file() && !hidden {
                 found.push(path);
             }
         }

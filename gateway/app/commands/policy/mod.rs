@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::exit::{Failure, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use warden_adapters::govern::{self, Listed, Status};
 use warden_adapters::policy_folder;
@@ -84,7 +85,7 @@ async fn list(global: &Global) -> Outcome {
     let mut rows = vec![["POLICY", "EFFECT", "MODE", "REASON", "AT"].map(str::to_owned).to_vec()];
     for Listed { id, effect, at, reason, mode } in &status.policies {
         let mode = if *mode == Standing::Live { "" } else { mode.name() };
-        rows.push(vec![id.clone(), effect.clone(), mode.into(), reason.clone().unwrap_or_default(), at.clone()]);
+        rows.push(vec![id.clone(), effect.clone(), mode.into(), reason.clone().unwrap_or_default(), plain(at)]);
     }
     say(table(&rows));
     say("");
@@ -97,6 +98,9 @@ async fn list(global: &Global) -> Outcome {
     }
     if let Some(pending) = &status.pending {
         say(format!("pending  {pending}"));
+        for (rule, standing) in &status.modes {
+            say(format!("with it, {rule} is {} again: it says something else now", standing.name()));
+        }
         if status.problems.is_empty() {
             say(format!(
                 "\nThe policy folder differs from what decides. To make it decide:\n  warden policy apply {pending}"
@@ -118,6 +122,7 @@ fn offline(config: &crate::config::Config) -> Result<Status, Failure> {
     Ok(Status {
         applied: digest(&site),
         pending,
+        modes: BTreeMap::new(),
         problems: Vec::new(),
         policies: govern::listed(&snapshot),
         policy: snapshot.digests.policy.clone(),

@@ -2,13 +2,13 @@
 
 use super::desk::{Desk, Prefer};
 use crate::cli::{Desk as DeskArgs, Global, NewRule, PolicyNew};
-use crate::commands::say;
+use crate::commands::{plain, say};
 use crate::exit::{Failure, Outcome};
 use dialoguer::{Input, Select};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use warden_core::catalogue::ty::Ty;
-use warden_core::policy::layer::SourceFile;
+use warden_core::policy::layer::{Layer, LayerName, SourceFile};
 use warden_core::policy::snapshot::{Snapshot, Source};
 
 /// Writes one policy into a file of its own, by asking what to allow or from flags, and only if it loads with the others.
@@ -29,6 +29,10 @@ pub(super) fn run(global: &Global, args: &PolicyNew) -> Outcome {
     Snapshot::build(Source { site, ..desk.source.clone() })
         .map_err(|e| Failure::invalid(format!("this would not load, so nothing was written:\n{text}\n{e}")))?;
     warden_adapters::files::replace(&path, text.as_bytes())?;
+    if global.json {
+        say(serde_json::json!({ "id": rule.id, "file": path, "text": text }));
+        return Ok(0);
+    }
     say(format!("{}:\n\n{text}", path.display()));
     say(
         "Nothing has changed yet. Look at what it would change, then apply it:\n  warden policy replay\n  warden policy list",
@@ -128,14 +132,11 @@ impl Rule {
             NewRule::Hold => "runs when a person acknowledges it",
             NewRule::Deny => "never runs",
         };
-        let _ = writeln!(
-            text,
-            "// {} {says}{}.",
-            self.tool,
-            self.argument
-                .as_ref()
-                .map_or_else(String::new, |(argument, like)| format!(", where `{argument}` is like {like}"))
-        );
+        let limited = self.argument.as_ref();
+        let limited =
+            limited.map_or_else(String::new, |(argument, like)| format!(", where `{argument}` is like {like}"));
+        // Names are a server's: none of them may end the comment.
+        let _ = writeln!(text, "// {}", plain(&format!("{} {says}{limited}.", self.tool)));
         let _ = writeln!(text, "@id(\"{}\")", self.id);
         if self.kind == NewRule::Deny {
             let _ = writeln!(text, "@advice(\"use another tool, or ask an operator\")");
@@ -154,7 +155,13 @@ impl Rule {
             let _ = write!(text, "\nwhen {{ {} }}", all.join(" && "));
         }
         text.push_str(";\n");
-        super::fmt::pretty(&text)
+        let pretty = super::fmt::pretty(&text)?;
+        let file = SourceFile { name: "new".into(), text: pretty.clone() };
+        let ids = Layer::load(LayerName::Site, &[file]).map_err(Failure::invalid)?;
+        match ids.rules.as_slice() {
+            [one] if one.policy.id().to_string() == format!("site/{}", self.id) => Ok(pretty),
+            _ => Err(Failure::failed("what was written is not the one policy that was asked for: write it by hand")),
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use warden_adapters::policy_folder;
-use warden_adapters::solver::{Prover, deep};
 use warden_adapters::solver::prove::{self, Kind, Row, State, Task};
+use warden_adapters::solver::{Prover, deep};
 use warden_core::policy::layer::{Layer, LayerName, Rule};
 use warden_core::policy::load::Loaded;
 

@@ -53,7 +53,7 @@ pub(super) fn shown(dir: &Path, snapshot: &Snapshot, span: &Span, threads: Optio
     Ok(replayed?)
 }
 
-fn as_json(snapshot: &Snapshot, replayed: &Replayed) -> serde_json::Value {
+pub(super) fn as_json(snapshot: &Snapshot, replayed: &Replayed) -> serde_json::Value {
     let rules: Vec<_> = snapshot.live_rules().map(|rule| rule.policy.id().to_string()).collect();
     let coverage: serde_json::Map<String, serde_json::Value> =
         rules.into_iter().map(|id| (id.clone(), json!(replayed.coverage.get(&id).copied().unwrap_or(0)))).collect();

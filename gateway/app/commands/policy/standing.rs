@@ -15,6 +15,9 @@ use warden_core::policy::snapshot::{Snapshot, Source};
 
 /// Shows what a mode would change, asks, and changes it through the gateway.
 pub(super) async fn run(global: &Global, args: &PolicyMode, standing: Standing) -> Outcome {
+    if !args.yes && !std::io::stdin().is_terminal() {
+        return Err(Failure::invalid("nobody is there to be asked: look at `warden policy replay`, and say `--yes`"));
+    }
     let config = config(global)?;
     let dir = &config.setup.data_dir;
     let client = Client::need(dir)?;
@@ -36,7 +39,7 @@ pub(super) async fn run(global: &Global, args: &PolicyMode, standing: Standing) 
     let asked = json!({ "id": id, "mode": standing, "shown": candidate.digests.policy });
     let answer = client.post("/v1/policies/mode", &asked).await?;
     if global.json {
-        say(&answer);
+        say(json!({ "changed": answer, "replay": replay::as_json(&candidate, &replayed) }));
     } else {
         say(format!("site/{id} is {} now; the policies are {}", standing.name(), candidate.digests.policy));
     }
@@ -44,9 +47,6 @@ pub(super) async fn run(global: &Global, args: &PolicyMode, standing: Standing) 
 }
 
 fn agreed(id: &str, standing: Standing) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::invalid("nobody is there to be asked: look at the replay, and say `--yes`"));
-    }
     let what = if standing == Standing::Live { "Let" } else { "Take" };
     let then = if standing == Standing::Live { "decide" } else { "into shadow" };
     Confirm::new().with_prompt(format!("{what} site/{id} {then}?")).default(false).interact().map_err(Failure::failed)

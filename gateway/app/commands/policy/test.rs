@@ -62,6 +62,9 @@ pub(super) fn run(global: &Global, args: &PolicyTest) -> Outcome {
         s.rows.iter().any(|row| row["rule"].as_str().is_some_and(|rule| rule.starts_with("charter/")))
     });
     let why = match () {
+        () if suite.is_empty() && matrix.state == State::Absent => {
+            return Err(Failure::invalid("there is nothing to test: neither cases nor a matrix"));
+        }
         () if !failed.is_empty() => "cases failed",
         () if matrix.state == State::Differs => "the matrix differs: look at the change, then `--update`",
         () if charter_survives => "a mutant of the charter survives: no case holds that rule",

@@ -38,10 +38,21 @@ pub struct LayerView {
     pub layer: &'static str,
     /// What it says, in a sentence.
     pub says: String,
-    /// The rules whose scope fits.
+    /// The rules whose scope fits: those that match, and of the others the first few.
     pub rules: Vec<RuleView>,
+    /// How many more there are whose scope fits and that do not match.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out: usize,
     /// How many others it has.
     pub elsewhere: usize,
+}
+
+/// So many rules that do not match are shown.
+const IDLE_MAX: usize = 20;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// One rule's part in it.
@@ -98,7 +109,7 @@ pub fn explain(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Result<Ex
     let mut layers = Vec::new();
     for layer in &snapshot.layers {
         let own: HashSet<String> = layer.rules.iter().map(|rule| rule.policy.id().to_string()).collect();
-        let rules: Vec<RuleView> = views.iter().filter(|view| own.contains(&view.id)).cloned().collect();
+        let mut rules: Vec<RuleView> = views.iter().filter(|view| own.contains(&view.id)).cloned().collect();
         if layer.name == LayerName::Composition && rules.is_empty() {
             continue;
         }
@@ -107,16 +118,18 @@ pub fn explain(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Result<Ex
             LayerName::Site => "site",
             LayerName::Composition => "composition",
         };
-        layers.push(LayerView {
-            layer: name,
-            says: says(layer.name, &rules),
-            elsewhere: own.len() - rules.len(),
-            rules,
+        let (says, fitting) = (says(layer.name, &rules), rules.len());
+        let mut idle = 0;
+        rules.retain(|rule| {
+            idle += usize::from(!rule.matches);
+            rule.matches || idle <= IDLE_MAX
         });
+        let (elsewhere, left_out) = (own.len() - fitting, fitting - rules.len());
+        layers.push(LayerView { layer: name, says, rules, left_out, elsewhere });
     }
     let nearest = match evaluation.verdict {
         Verdict::Allow => Vec::new(),
-        from => nearest::ways(snapshot, &question, &rules, &parts, case.in_composition, from),
+        from => nearest::ways(snapshot, &question, &rules, &parts, (&case.target.input, case.in_composition), from),
     };
     Ok(Explanation {
         verdict: evaluation.verdict,

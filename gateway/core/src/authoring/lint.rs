@@ -5,17 +5,19 @@ use crate::policy::est;
 use crate::policy::layer::{LayerName, Rule};
 use crate::policy::probe;
 use crate::policy::slice::Slice;
-use crate::policy::snapshot::{Case, Snapshot};
+use crate::policy::snapshot::{Case, Snapshot, Target};
 use crate::policy::{Problem, Severity, nearest};
 use crate::verdict::{Verdict, under_charter};
 use cedar_policy::{ActionConstraint, Effect, PolicyId, PrincipalConstraint, ResourceConstraint};
 use serde_json::Value;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// All warnings about the policies of the site and of compositions.
 pub fn lint(snapshot: &Snapshot) -> Vec<Problem> {
     let cases: Vec<Case<'_>> = snapshot.cases().collect();
     let applied = applied(&cases);
+    let charter = Charter { snapshot, known: RefCell::default() };
     let mut found = Vec::new();
     for rule in snapshot.layers.iter().filter(|layer| layer.name != LayerName::Charter).flat_map(|layer| &layer.rules) {
         let of_rule = applied.get(rule.policy.id()).map_or(&[][..], Vec::as_slice);
@@ -31,7 +33,7 @@ pub fn lint(snapshot: &Snapshot) -> Vec<Problem> {
                 "look at `warden tools list` and at `workers:`, or remove it",
             ));
         } else {
-            found.extend(under_the_charter(snapshot, rule, of_rule));
+            found.extend(under_the_charter(&charter, rule, of_rule));
         }
     }
     found.extend(tools_without_rule(snapshot));
@@ -116,7 +118,7 @@ fn misplaced_advice(rule: &Rule) -> Option<Problem> {
 }
 
 /// A permit whose every target the charter shuts, or holds for a person while it asks for none.
-fn under_the_charter(snapshot: &Snapshot, rule: &Rule, cases: &[&Case<'_>]) -> Option<Problem> {
+fn under_the_charter<'s>(charter: &Charter<'s>, rule: &Rule, cases: &[&Case<'s>]) -> Option<Problem> {
     if rule.policy.effect() != Effect::Permit || cases.is_empty() {
         return None;
     }
@@ -124,7 +126,7 @@ fn under_the_charter(snapshot: &Snapshot, rule: &Rule, cases: &[&Case<'_>]) -> O
     let mut worst = Verdict::Deny;
     let mut by = BTreeSet::new();
     for case in cases {
-        let (verdict, policies) = charter_alone(snapshot, case)?;
+        let (verdict, policies) = charter.alone(case)?;
         if verdict.rank() > worst.rank() {
             worst = verdict;
         }
@@ -152,10 +154,22 @@ fn under_the_charter(snapshot: &Snapshot, rule: &Rule, cases: &[&Case<'_>]) -> O
     }
 }
 
-/// What the charter makes of a plain proposal, if everything else permitted it.
-fn charter_alone(snapshot: &Snapshot, case: &Case<'_>) -> Option<(Verdict, Vec<String>)> {
-    let evaluation = under_charter(snapshot, case, &probe::facts(&case.target.input))?;
-    Some((evaluation.verdict, evaluation.policies.into_iter().filter(|id| id.starts_with("charter/")).collect()))
+/// What the charter makes of plain proposals, if everything else permitted them. Asked once for each case, however many rules there are.
+struct Charter<'s> {
+    snapshot: &'s Snapshot,
+    known: RefCell<HashMap<(String, *const Target), Option<(Verdict, Vec<String>)>>>,
+}
+
+impl<'s> Charter<'s> {
+    fn alone(&self, case: &Case<'s>) -> Option<(Verdict, Vec<String>)> {
+        let key = (case.principal.to_string(), std::ptr::from_ref(case.target));
+        let ask = || {
+            let evaluation = under_charter(self.snapshot, case, &probe::facts(&case.target.input))?;
+            let own = evaluation.policies.into_iter().filter(|id| id.starts_with("charter/"));
+            Some((evaluation.verdict, own.collect()))
+        };
+        self.known.borrow_mut().entry(key).or_insert_with(ask).clone()
+    }
 }
 
 /// A text that the tool's schema does not list: a rule that never fires.

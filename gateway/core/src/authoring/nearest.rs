@@ -3,6 +3,8 @@
 
 use super::cover::{Parts, RuleState, Truth};
 use super::question::{Question, answer};
+use crate::catalogue::recorded;
+use crate::catalogue::ty::Ty;
 use crate::policy::est::{self, Clause};
 use crate::policy::layer::Rule;
 use crate::policy::snapshot::Snapshot;
@@ -49,7 +51,7 @@ pub(super) fn ways(
     question: &Question,
     rules: &[&Rule],
     parts: &Parts,
-    in_composition: bool,
+    (ty, in_composition): (&Ty, bool),
     from: Verdict,
 ) -> Vec<Way> {
     let set = PolicySet::from_policies(rules.iter().map(|rule| rule.policy.clone())).unwrap_or_default();
@@ -61,6 +63,9 @@ pub(super) fn ways(
         let requests = (at.request(snapshot, None), at.request(snapshot, Some(true)));
         // A change that does not fit the tool's types is none.
         let (Ok(plain), Ok(acknowledged)) = requests else { continue };
+        if at.context.get("input").is_some_and(|input| !recorded::fits(ty, input)) {
+            continue;
+        }
         tried += 1;
         if tried > TRIED_MAX {
             break;
@@ -74,9 +79,14 @@ pub(super) fn ways(
         if (better && verdict == Verdict::Allow) || changes.len() >= CHANGES_MAX {
             continue;
         }
-        for change in states.iter().flat_map(|states| obstacles(parts, states)) {
+        let changes_here = states.iter().flat_map(|states| obstacles(parts, states));
+        for change in changes_here.take(TRIED_MAX.saturating_sub(open.len())) {
             let mut next = at.clone();
             let mut said = changes.clone();
+            // Of a tool without a schema everything is unseen, however it is called.
+            if *ty == Ty::Unseen && change.iter().any(|one| one.path == ["unseen"]) {
+                continue;
+            }
             for one in &change {
                 if one.apply(&mut next.context) {
                     said.push(one.says());

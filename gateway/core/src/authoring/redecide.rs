@@ -1,7 +1,9 @@
 //! A recorded proposal, decided again under other policies. What cannot be known again is said, never guessed.
 
+use crate::catalogue::Catalogue;
 use crate::catalogue::input::Input;
 use crate::catalogue::recorded;
+use crate::decision::Enforced;
 use crate::facts::{Facts, Mode};
 use crate::policy::est::Reads;
 use crate::policy::level::Level;
@@ -58,6 +60,31 @@ pub struct Recorded<'r> {
     /// How many more denials it stands for.
     #[serde(default)]
     pub repeated: u64,
+    /// Who held the worker to it.
+    pub enforced: Enforced,
+    /// What it was decided with.
+    #[serde(borrow)]
+    pub digests: Then<'r>,
+}
+
+/// Of the digests of then, what types depend on.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Then<'r> {
+    /// The tool catalogue.
+    #[serde(borrow)]
+    pub catalogue: Cow<'r, str>,
+}
+
+impl Recorded<'_> {
+    /// The proposals that it says everything of: itself and, of a caller's, those that were the same to the letter.
+    pub fn whole(&self) -> u64 {
+        if self.enforced == Enforced::Caller { self.repeated + 1 } else { 1 }
+    }
+
+    /// The denials that were only counted: alike in worker, tool and reason, and who knows in what else.
+    pub fn counted(&self) -> u64 {
+        self.repeated + 1 - self.whole()
+    }
 }
 
 /// An entity of a record.
@@ -109,10 +136,18 @@ pub enum Cannot {
     Server,
     /// Its tool or action is not known any more.
     Action,
+    /// An entity of the site's own that it names is gone.
+    Entity,
     /// The tool's arguments have other types now.
     Types,
+    /// It was not recorded by itself: a denial like it was, and it was counted there.
+    Counted,
+    /// The tool catalogue of then is not kept.
+    Catalogue,
     /// Its context has fields or values that this Warden does not know.
     Unknown,
+    /// A segment cannot be read to its end.
+    Damaged,
 }
 
 impl Cannot {
@@ -126,7 +161,11 @@ impl Cannot {
             Cannot::Worker => "worker not configured any more",
             Cannot::Server => "server not configured any more",
             Cannot::Action => "tool or action not known any more",
+            Cannot::Entity => "an entity that it names is gone",
             Cannot::Types => "the tool's arguments have other types now",
+            Cannot::Counted => "denials that were only counted, beside one like them",
+            Cannot::Catalogue => "the tool catalogue of then is not kept, and another one is there now",
+            Cannot::Damaged => "segments that cannot be read to their end: `warden audit verify`",
             Cannot::Unknown => "the record cannot be read as a decision",
         }
     }
@@ -140,17 +179,25 @@ pub fn read(payload: &[u8]) -> Option<Result<Recorded<'_>, Cannot>> {
     Some(serde_json::from_slice(payload).map_err(|_| Cannot::Unknown))
 }
 
+/// The tool catalogue of a digest; nothing when it is not kept.
+pub type Catalogues<'c> = dyn Fn(&str) -> Option<Catalogue> + Sync + 'c;
+
 /// Decides again, under one snapshot.
 pub struct Redecider<'s> {
     snapshot: &'s Snapshot,
+    /// The catalogue of a digest, where it is kept.
+    catalogues: &'s Catalogues<'s>,
+    /// By digest, then by tool: whether its arguments had the types that they have now.
+    same: HashMap<String, Option<HashMap<String, bool>>>,
+    kept: HashMap<String, Catalogue>,
     /// What the policies of a slice read of the arguments. The slice is kept, so that its address stays its own.
     reads: HashMap<*const Slice, (Reads, Arc<Slice>)>,
 }
 
 impl<'s> Redecider<'s> {
-    /// Under `snapshot`.
-    pub fn new(snapshot: &'s Snapshot) -> Self {
-        Self { snapshot, reads: HashMap::new() }
+    /// Under `snapshot`; `catalogues` knows the tool catalogues of then.
+    pub fn new(snapshot: &'s Snapshot, catalogues: &'s Catalogues<'s>) -> Self {
+        Self { snapshot, catalogues, same: HashMap::new(), kept: HashMap::new(), reads: HashMap::new() }
     }
 
     /// The verdict on a recorded proposal.
@@ -167,7 +214,13 @@ impl<'s> Redecider<'s> {
             return Err(Cannot::NotByPolicy);
         }
         let case = self.case(recorded)?;
+        if let Some(tool) = &recorded.tool {
+            self.same_types(&recorded.digests.catalogue, &recorded.server, tool)?;
+        }
         let seen = &recorded.context;
+        if seen.unseen.iter().any(|pointer| pointer.contains("[secret:") || pointer.contains('…')) {
+            return Err(Cannot::Cut);
+        }
         let ty = &case.target.input;
         let mut lost = Vec::new();
         let input = recorded::restore(ty, &seen.input, &mut lost).map_err(|_| Cannot::Types)?;
@@ -196,6 +249,32 @@ impl<'s> Redecider<'s> {
         Ok((case, facts))
     }
 
+    /// Whether a tool's arguments are read now as they were then: what policy saw of them is in the record, and what it would see now
+    /// is not.
+    fn same_types(&mut self, digest: &str, server: &str, tool: &str) -> Result<(), Cannot> {
+        if digest == self.snapshot.digests.catalogue {
+            return Ok(());
+        }
+        if !self.same.contains_key(digest) {
+            let kept = (self.catalogues)(digest);
+            self.same.insert(digest.to_owned(), kept.as_ref().map(|_| HashMap::new()));
+            self.kept.extend(kept.map(|kept| (digest.to_owned(), kept)));
+        }
+        let (Some(Some(known)), Some(then)) = (self.same.get_mut(digest), self.kept.get(digest)) else {
+            return Err(Cannot::Catalogue);
+        };
+        let now = self.snapshot.catalogue();
+        let alike = || match (then.tool(server, tool), now.tool(server, tool)) {
+            (Some(then), Some(now)) => then.paths == now.paths && then.input() == now.input(),
+            (None, None) => true,
+            _ => false,
+        };
+        match *known.entry(format!("{server}/{tool}")).or_insert_with(alike) {
+            true => Ok(()),
+            false => Err(Cannot::Types),
+        }
+    }
+
     fn case(&self, recorded: &Recorded<'_>) -> Result<Case<'s>, Cannot> {
         use crate::policy::snapshot::NoCase;
         let snapshot = self.snapshot;
@@ -210,6 +289,19 @@ impl<'s> Redecider<'s> {
                 resource: EntityName { ty: recorded.resource.ty.clone(), id: recorded.resource.id.clone() },
             })),
         };
+        if matches!(ask, Ask::Site(_)) {
+            // What was in something then, and is nowhere now, was taken out of the site's entities.
+            let gone = |named: &Named| {
+                let uid = cedar_policy::EntityUid::from_type_name_and_id(
+                    named.ty.parse().ok()?,
+                    cedar_policy::EntityId::new(&named.id),
+                );
+                (!named.parents.is_empty() && snapshot.entities().get(&uid).is_none()).then_some(())
+            };
+            if gone(&recorded.principal).or_else(|| gone(&recorded.resource)).is_some() {
+                return Err(Cannot::Entity);
+            }
+        }
         let case = snapshot.case(&recorded.worker, &recorded.server, &ask).map_err(|why| match why {
             NoCase::Worker => Cannot::Worker,
             NoCase::Server => Cannot::Server,

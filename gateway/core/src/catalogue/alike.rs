@@ -4,10 +4,11 @@ use super::Catalogue;
 use std::collections::{BTreeMap, BTreeSet};
 use unicode_security::skeleton;
 
-/// What a name looks like: letters that look the same are one letter, and case and separators do not count.
-fn looks(name: &str) -> String {
+/// What a name looks like: letters that look the same are one letter, and case and separators do not count. A capital I looks like an l,
+/// and a small one like an i, so there is more than one answer.
+fn looks(name: &str) -> [String; 2] {
     let plain: String = name.chars().filter(|c| !matches!(c, '-' | '_' | '.' | '/' | ' ')).collect();
-    skeleton(&plain.to_lowercase()).collect()
+    [skeleton(&plain.to_lowercase()).collect(), skeleton(&plain).collect::<String>().to_lowercase()]
 }
 
 /// For each tool, `SERVER/TOOL`, the others that it can be taken for. Tools that wait are looked at as well.
@@ -16,16 +17,18 @@ pub fn alike(catalogue: &Catalogue) -> BTreeMap<String, BTreeSet<String>> {
     let waiting = catalogue.waiting.iter().flat_map(|(server, tools)| tools.keys().map(move |tool| (server, tool)));
     let mut by_look: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (server, tool) in known.chain(waiting) {
-        by_look.entry(looks(tool)).or_default().insert(format!("{server}/{tool}"));
+        for look in looks(tool) {
+            by_look.entry(look).or_default().insert(format!("{server}/{tool}"));
+        }
     }
-    let mut all = BTreeMap::new();
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for group in by_look.into_values().filter(|group| group.len() > 1) {
         for tool in &group {
             // The same name at another server is told apart by the server's.
             let name = |tool: &str| tool.split_once('/').map(|(_, name)| name.to_owned());
             let others: BTreeSet<String> = group.iter().filter(|other| name(other) != name(tool)).cloned().collect();
             if !others.is_empty() {
-                all.insert(tool.clone(), others);
+                all.entry(tool.clone()).or_default().extend(others);
             }
         }
     }
@@ -48,6 +51,8 @@ mod tests {
             ("a", "write"),
             ("b", "write"),
             ("b", "wipe"),
+            ("b", "see_file"),
+            ("b", "see_fiIe"), // with a capital I
         ] {
             catalogue.servers.entry(server.into()).or_default().insert(name.into(), Tool::listed(json!({})));
         }
@@ -56,6 +61,7 @@ mod tests {
         assert_eq!(found["a/read_file"].len(), 2);
         assert!(!found.contains_key("a/write"), "the same name at another server");
         assert_eq!(found["b/wipe"], BTreeSet::from(["b/Wіpe".to_owned()]));
-        assert_eq!(found.len(), 5);
+        assert_eq!(found["b/see_file"], BTreeSet::from(["b/see_fiIe".to_owned()]));
+        assert_eq!(found.len(), 7);
     }
 }

@@ -80,13 +80,16 @@ pub struct Tool {
     /// A different definition that the server listed later; waits for an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<Value>,
+    /// The hash of a different definition that an operator has dismissed: the tool is held until its server lists the known one again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dismissed: Option<String>,
 }
 
 impl Tool {
     /// A tool as listed, with nothing said about it.
     pub fn listed(definition: Value) -> Self {
         let hash = hash_of(&definition);
-        Self { definition, hash, effect: None, open_world: None, paths: Vec::new(), changed: None }
+        Self { definition, hash, effect: None, open_world: None, paths: Vec::new(), changed: None, dismissed: None }
     }
 
     /// What policy sees.
@@ -158,6 +161,9 @@ pub struct Catalogue {
     pub waiting: BTreeMap<String, BTreeMap<String, Value>>,
 }
 
+/// More new tools of one server are not kept for an operator to look at.
+const WAITING_MAX: usize = 1_000;
+
 /// What a listing changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learnt {
@@ -167,6 +173,10 @@ pub struct Learnt {
     pub waiting: Vec<String>,
     /// Names that cannot be catalogued, with why.
     pub refused: Vec<String>,
+    /// Known tools that waited already, and are listed with yet another definition.
+    pub again: Vec<String>,
+    /// Known tools that are listed as they are known again, after an operator has dismissed the other definition.
+    pub returned: Vec<String>,
 }
 
 impl Catalogue {
@@ -196,16 +206,29 @@ impl Catalogue {
                 }
                 None => {
                     let waiting = self.waiting.entry(server.to_owned()).or_default();
-                    if waiting.insert(name.to_owned(), definition.clone()).as_ref() != Some(definition) {
+                    if waiting.len() >= WAITING_MAX && !waiting.contains_key(name) {
+                        learnt.refused.push(format!("more than {WAITING_MAX} tools wait for an operator"));
+                    } else if waiting.insert(name.to_owned(), definition.clone()).as_ref() != Some(definition) {
                         learnt.waiting.push(name.to_owned());
                     }
                 }
-                // What was listed in between still waits for an operator: a server could show one definition now and another then.
-                Some(tool) if tool.hash == hash_of(definition) => {}
+                Some(tool) if tool.hash == hash_of(definition) => {
+                    // What was listed in between still waits for an operator, unless one has dismissed it: a server could show one
+                    // definition now and another then.
+                    if tool.dismissed.take().is_some() {
+                        tool.changed = None;
+                        learnt.returned.push(name.to_owned());
+                    }
+                }
                 Some(tool) => {
                     if tool.changed.as_ref() != Some(definition) {
+                        // Whoever changes it again and again is noted once.
+                        let news = if tool.changed.is_none() { &mut learnt.waiting } else { &mut learnt.again };
+                        news.push(name.to_owned());
+                        if tool.dismissed.as_ref() != Some(&hash_of(definition)) {
+                            tool.dismissed = None;
+                        }
                         tool.changed = Some(definition.clone());
-                        learnt.waiting.push(name.to_owned());
                     }
                 }
             }
@@ -215,7 +238,14 @@ impl Catalogue {
 
     /// SHA-256 of the whole, `sha256:` and hex.
     pub fn digest(&self) -> String {
-        hash_of(&json!(self.servers))
+        let mut servers = json!(self.servers);
+        // That a tool is listed otherwise matters, and not how.
+        for tool in servers.as_object_mut().into_iter().flat_map(|s| s.values_mut()).filter_map(Value::as_object_mut) {
+            for tool in tool.values_mut().filter(|tool| tool.get("changed").is_some()) {
+                tool["changed"] = true.into();
+            }
+        }
+        hash_of(&servers)
     }
 }
 

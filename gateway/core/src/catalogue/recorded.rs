@@ -84,6 +84,22 @@ fn value_of(ty: &Ty, record: &Value, whole: &mut bool) -> Result<Expression, Oth
     })
 }
 
+/// Whether a value in Cedar's JSON form holds only texts that its type lists.
+pub fn fits(ty: &Ty, value: &Value) -> bool {
+    match (ty, value) {
+        (Ty::Text(Some(members)), Value::String(text)) => members.contains(text),
+        (Ty::Set(item), Value::Array(items)) => items.iter().all(|value| fits(item, value)),
+        (Ty::Map(item), Value::Array(entries)) => entries.iter().all(|entry| fits(item, &entry["value"])),
+        (Ty::Record(fields, _), Value::Object(members)) => {
+            members.iter().all(|(name, value)| fields.get(name).is_none_or(|field| fits(&field.ty, value)))
+        }
+        (Ty::Kinds(kinds), Value::Object(members)) => members.iter().all(|(name, value)| {
+            kinds.iter().find(|(kind, _)| Kind::name(**kind) == name).is_none_or(|(_, ty)| fits(ty, value))
+        }),
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -95,8 +95,14 @@ pub enum PolicyEvent {
     Classified,
     /// A server lists known tools with another definition: they wait for an operator.
     Quarantined,
-    /// An operator took a tool in, approved its new definition, or kept to the one in the catalogue.
+    /// An operator took a tool in, or approved its new definition.
     Approved,
+    /// An operator dismissed a tool's new definition: it is held until its server lists the known one again.
+    Pinned,
+    /// Servers list tools as they are known again, whose other definition an operator has dismissed.
+    Returned,
+    /// A change that was recorded could not be written: what decided before still does.
+    Kept,
     /// An operator promoted or demoted a rule.
     Moded,
 }

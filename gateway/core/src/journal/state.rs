@@ -1,9 +1,9 @@
 //! Hot state: what the records add up to, changed in journal order only.
 
-use crate::decision::Enforced;
+use crate::decision::{Decision, Enforced};
 use crate::journal::record::{Body, Hold, Record};
 use crate::policy::snapshot::Digests;
-use crate::proposal::DecisionId;
+use crate::proposal::{DecisionId, Door};
 use crate::verdict::Verdict;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ impl State {
     /// Takes in the record with number `seq`.
     pub fn apply(&mut self, seq: u64, record: &Record) {
         match &record.body {
-            Body::Decision(decision) if decision.enforced == Enforced::Gateway => match decision.verdict {
+            Body::Decision(decision) if is_forwarded(decision) => match decision.verdict {
                 Verdict::Allow => {
                     self.open.insert(decision.id.clone(), record.ts);
                 }
@@ -67,5 +67,14 @@ impl State {
             Body::Key(change) => self.verifier = Some(change.verifier.clone()),
             Body::Decision(_) | Body::Operator(_) | Body::State(_) | Body::Read(_) => {}
         }
+    }
+}
+
+/// Whether Warden itself forwards what is allowed, so that an outcome is expected: also where it did not enforce the site's policies.
+fn is_forwarded(decision: &Decision) -> bool {
+    match decision.enforced {
+        Enforced::Gateway => true,
+        Enforced::Shadow => decision.door != Door::Authzen,
+        Enforced::Caller => false,
     }
 }

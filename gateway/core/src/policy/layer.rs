@@ -65,7 +65,7 @@ impl Standing {
     }
 }
 
-/// A standing that an operator has said, of a rule as it was written then. Written otherwise, it is another rule.
+/// A standing that an operator has said, of a rule that says what it said then. One that says something else is another rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stood {
@@ -108,9 +108,13 @@ pub struct Layer {
 }
 
 impl Rule {
-    /// SHA-256 of its text, `sha256:` and hex.
+    /// SHA-256 of what it says, `sha256:` and hex: annotations and layout are no part of that.
     pub fn hash(&self) -> String {
-        sha256_hex(self.policy.to_cedar().unwrap_or_default().as_bytes())
+        let mut est = self.policy.to_json().unwrap_or_default();
+        if let Some(members) = est.as_object_mut() {
+            members.shift_remove("annotations");
+        }
+        crate::catalogue::hash_of(&est)
     }
 }
 
