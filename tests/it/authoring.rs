@@ -469,6 +469,61 @@ fn diff_finds_a_widening_and_knows_the_same_in_another_form() {
 }
 
 #[test]
+fn w03_diff_knows_that_what_fails_is_denied_and_that_entities_are_no_policy() {
+    let (a, b) = (copied(), copied());
+    let site = |dir: &Path, text: &str| std::fs::write(dir.join("site/more.cedar"), text).unwrap();
+    let open = "@id(\"writes\") permit (principal, action == Action::\"files/write\", resource);\n";
+    let failing = "@id(\"odd\") forbid (principal, action == Action::\"files/write\", resource) when { 9223372036854775807 + context.secret_suspicions < 0 };\n";
+    site(a.path(), &format!("{open}{failing}"));
+    site(b.path(), open);
+    let diff = |a: &Path, b: &Path| policy(&["diff", path(a), path(b)]);
+    // To Cedar the rule that fails is as if it were not there; to Warden it denies.
+    let text = ended(&diff(a.path(), b.path()), 2);
+    assert!(text.contains("WIDER") && text.contains("deny → "), "{text}");
+    assert!(ended(&diff(b.path(), a.path()), 0).contains("NARROWER"));
+    for (dir, parent) in [(a.path(), "one"), (b.path(), "two")] {
+        std::fs::create_dir_all(dir.join("schemas")).unwrap();
+        std::fs::write(dir.join("schemas/s.cedarschema"), "entity Team; entity Person in [Team];").unwrap();
+        let people = json!([{ "uid": { "type": "Person", "id": "p" }, "attrs": {}, "parents": [{ "type": "Team", "id": parent }] }]);
+        std::fs::write(dir.join("entities.json"), people.to_string()).unwrap();
+    }
+    let text = ended(&diff(a.path(), b.path()), 3);
+    assert!(text.contains("different entities"), "{text}");
+}
+
+#[test]
+fn names_of_a_server_become_no_policy() {
+    let temp = copied();
+    let name = "evil\n@id(\"all\") permit (principal, action, resource);//";
+    let definition =
+        json!({ "name": "odd", "inputSchema": { "type": "object", "properties": { name: { "type": "string" } } } });
+    let catalogue =
+        json!({ "servers": { "files": { "odd": { "definition": definition, "hash": hash_of(&definition) } } } });
+    std::fs::write(temp.path().join("cases/catalogue.json"), catalogue.to_string()).unwrap();
+    let output = policy(&[
+        "new",
+        "deny",
+        "--tool",
+        "files/odd",
+        "--name",
+        "odd",
+        "--argument",
+        name,
+        "--like",
+        "a*",
+        "--dir",
+        path(temp.path()),
+    ]);
+    if output.status.success() {
+        let text = std::fs::read_to_string(temp.path().join("odd.cedar")).unwrap();
+        let set: cedar_policy::PolicySet = text.parse().unwrap();
+        assert_eq!(set.policies().count(), 1, "{text}");
+    } else {
+        assert!(!temp.path().join("odd.cedar").exists());
+    }
+}
+
+#[test]
 fn large_folders_and_large_files_load_or_say_why_not() {
     let temp = copied();
     let file = temp.path().join("site/many.cedar");

@@ -307,7 +307,7 @@ async fn a_changed_definition_is_hidden_until_an_operator_accepts_it() {
     assert!(held.to_string().contains("tool_changed") || held.to_string().contains("definition"), "{held}");
     assert!(!site.effects().iter().any(|line| line.starts_with("echo")));
     // Classifying says nothing of a definition that nobody has looked at.
-    site.ok(&["tools", "classify", "odd/echo", "read"]);
+    site.ok(&["tools", "classify", "odd/echo", "read", "--path", "text"]);
     assert!(shown(&site).contains("has changed"));
     assert_eq!(site.run(&["tools", "classify", "odd/late", "read"]).status.code(), Some(2));
     let (echo, late) = (approval(&site, "odd/echo"), approval(&site, "odd/late"));
@@ -319,6 +319,8 @@ async fn a_changed_definition_is_hidden_until_an_operator_accepts_it() {
     assert!(shown(&site).contains("was dismissed"));
     assert_eq!(refusal(&worker.call("echo", json!({ "text": "a" })).await).0, "held");
     site.ok(&["tools", "approve", "odd/echo", &echo.0, "--effect", "read"]);
+    let echo: Value = serde_json::from_str(&site.ok(&["--json", "tools", "show", "odd/echo"])).unwrap();
+    assert_eq!(echo["paths"], json!(["text"]), "what narrows outlives the definition");
     site.ok(&["tools", "approve", "odd/late", &late.0, "--effect", "read"]);
     let events: Vec<String> = records(&site.data())
         .into_iter()

@@ -230,6 +230,10 @@ async fn replay_decides_again_what_was_recorded_and_guesses_nothing() {
     };
     assert_eq!(left_out(&same, "cut or masked"), Some(json!(1)), "{same:#}");
     assert_eq!(left_out(&same, "before any policy"), Some(json!(1)), "{same:#}");
+    // Denials of one kind are counted after the first few: nobody knows what else was in them.
+    for number in 0..30 {
+        call(&mut worker, "mark", &format!("b{number}")).await;
+    }
     // A candidate beside it.
     let candidate = tempfile::tempdir().unwrap();
     let text = rules("b*").replace("@id(\"echoes\")", "@id(\"sized\") permit (principal, action == Action::\"odd/long\", resource) when { context.input.bytes < 9 };\n@id(\"echoes\")").replace("[Action::\"odd/echo\", Action::\"odd/long\"]", "[Action::\"odd/echo\"]");
@@ -237,7 +241,10 @@ async fn replay_decides_again_what_was_recorded_and_guesses_nothing() {
     let told =
         json_of(&site, &["policy", "replay", candidate.path().to_str().unwrap(), "--since", "1h", "--threads", "2"]);
     let change = |to: &str| told["changes"].as_array().unwrap().iter().find(|c| c["to"] == to).unwrap().clone();
-    assert_eq!((&change("allow")["count"], &change("allow")["by"]), (&json!(1), &json!("site/marks")), "{told:#}");
+    let (count, counted) = (change("allow")["count"].as_u64().unwrap(), left_out(&told, "only counted"));
+    assert!((2..31).contains(&count) && change("allow")["by"] == "site/marks", "{told:#}");
+    let counted = counted.and_then(|counted| counted.as_u64()).unwrap_or_default();
+    assert!(count + counted <= 32, "what was counted is not decided again: {told:#}");
     assert_eq!((&change("deny")["count"], &change("deny")["from"]), (&json!(2), &json!("allow")), "{told:#}");
     assert_eq!(change("deny")["tool"], "odd/mark");
     assert_eq!(left_out(&told, "level `metadata`"), Some(json!(1)), "now a rule reads it: {told:#}");

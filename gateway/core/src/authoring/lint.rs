@@ -154,14 +154,17 @@ fn under_the_charter<'s>(charter: &Charter<'s>, rule: &Rule, cases: &[&Case<'s>]
     }
 }
 
+/// A verdict of the charter, and its rules that led to it.
+type Alone = (Verdict, Vec<String>);
+
 /// What the charter makes of plain proposals, if everything else permitted them. Asked once for each case, however many rules there are.
 struct Charter<'s> {
     snapshot: &'s Snapshot,
-    known: RefCell<HashMap<(String, *const Target), Option<(Verdict, Vec<String>)>>>,
+    known: RefCell<HashMap<(String, *const Target), Option<Alone>>>,
 }
 
 impl<'s> Charter<'s> {
-    fn alone(&self, case: &Case<'s>) -> Option<(Verdict, Vec<String>)> {
+    fn alone(&self, case: &Case<'s>) -> Option<Alone> {
         let key = (case.principal.to_string(), std::ptr::from_ref(case.target));
         let ask = || {
             let evaluation = under_charter(self.snapshot, case, &probe::facts(&case.target.input))?;

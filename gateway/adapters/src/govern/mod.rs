@@ -1,30 +1,33 @@
 //! What decides, and how it changes: the applied policies, the tool catalogue, the snapshot made of them. Every change is
 //! recorded before it takes effect, and one is made at a time.
 
+mod modes;
+mod tools;
+
 use crate::archive;
 use crate::files::write_private;
 use crate::mcp::Settings;
-use crate::mcp::discover;
 use crate::mcp::server::Server;
 use crate::policy_folder;
 use crate::world::{World, now};
-use cedar_policy::Effect as Kind;
+use modes::standings_after;
+pub use modes::standings_with;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Mutex;
-use warden_core::catalogue::{Catalogue, Effect, hash_of};
+pub use tools::{Classify, discover};
+use warden_core::catalogue::Catalogue;
 use warden_core::journal::record::{Body, OperatorAct, PolicyChange, PolicyEvent, Record};
 use warden_core::pipeline::Gate;
-use warden_core::policy::layer::{Layer, LayerName, SourceFile, Standing, Stood, digest};
+use warden_core::policy::Problems;
+use warden_core::policy::layer::{LayerName, SourceFile, Standing, Stood, digest};
 use warden_core::policy::level::{ByAction, Inbound, Levels};
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
-use warden_core::policy::{Problems, nearest};
 use warden_core::port::{Journal, JournalError, Room};
-use warden_core::secrets::Scanner;
 
 /// What a snapshot is built from besides policies and catalogue.
 #[derive(Clone, Debug)]
@@ -66,9 +69,6 @@ pub struct Governor {
     state: Mutex<State>,
     asked: Mutex<HashMap<String, Instant>>,
 }
-
-/// How long a server that gave no list is left alone.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct State {
@@ -130,20 +130,6 @@ pub struct Listed {
     /// `live` or `shadow`.
     #[serde(default)]
     pub mode: Standing,
-}
-
-/// What an operator says of tools.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Classify {
-    /// `SERVER/TOOL`, with `*` for any part of a name.
-    pub tools: String,
-    /// The effect.
-    pub effect: Option<Effect>,
-    /// Whether it reaches beyond the operators' machines.
-    pub open_world: Option<bool>,
-    /// Further names of path arguments.
-    pub paths: Option<Vec<String>>,
 }
 
 /// Reads what decides from the data folder. At the first start that is the policy folder as it stands, kept as applied.
@@ -213,28 +199,6 @@ pub fn source(
     }
 }
 
-/// Asks servers that were never listed for their tools. What goes wrong is told and does not keep Warden from starting:
-/// such a server's tools stay unlisted.
-pub async fn discover(setup: &Setup, catalogue: &mut Catalogue, scanner: &Arc<Scanner>) -> Vec<String> {
-    let mut added = Vec::new();
-    for (name, server) in &setup.servers {
-        if catalogue.servers.get(name).is_some_and(|tools| !tools.is_empty()) {
-            continue;
-        }
-        match discover::tools(name, server, setup.settings, scanner).await {
-            Ok(tools) => {
-                let learnt = catalogue.learn(name, &tools, true);
-                for why in learnt.refused {
-                    tracing::warn!(server = name, "{why}: it is not catalogued and cannot be called");
-                }
-                added.extend(learnt.added.into_iter().map(|tool| format!("{name}/{tool}")));
-            }
-            Err(e) => tracing::warn!("{e}; its tools stay unlisted until it answers"),
-        }
-    }
-    added
-}
-
 impl Governor {
     /// Of a gate that serves what `source` made.
     pub fn new(gate: Arc<Gate<World>>, setup: Setup, source: Source) -> Self {
@@ -252,183 +216,6 @@ impl Governor {
         let snapshot = self.gate.snapshot();
         let change = self.says(PolicyEvent::Started, &snapshot);
         self.record(Body::Policy(change)).await
-    }
-
-    /// Lists a server's tools once, if that never worked before.
-    pub async fn ensure_listed(&self, server: &str) {
-        let known = |state: &State| state.catalogue.servers.get(server).is_some_and(|tools| !tools.is_empty());
-        if known(&*self.state.lock().await) {
-            return;
-        }
-        {
-            // A server without an answer is asked now and then, not by every worker that connects.
-            let mut asked = self.asked.lock().await;
-            if asked.get(server).is_some_and(|at| at.elapsed() < ASK_AGAIN) {
-                return;
-            }
-            asked.insert(server.to_owned(), Instant::now());
-        }
-        let mut setup = self.setup.clone();
-        setup.servers.retain(|name, _| name == server);
-        // Operators' changes go on meanwhile.
-        let mut found = Catalogue::default();
-        let added = discover(&setup, &mut found, &self.gate.ports.scanner).await;
-        let mut state = self.state.lock().await;
-        if added.is_empty() || known(&state) {
-            return;
-        }
-        let mut next = state.clone();
-        next.catalogue.servers.extend(found.servers);
-        if let Err(e) = self.change(&mut state, next, PolicyEvent::Catalogued, None, added).await {
-            tracing::error!(server, error = %e, "the listed tools could not be taken into the catalogue");
-        }
-    }
-
-    /// Takes in what a server lists now: differences wait for an operator, and a known tool with another definition is held for a person
-    /// until then.
-    pub async fn compare(&self, server: &str, tools: &[serde_json::Value]) {
-        let mut state = self.state.lock().await;
-        let mut next = state.clone();
-        let learnt = next.catalogue.learn(server, tools, false);
-        let news = learnt.waiting.len() + learnt.again.len() + learnt.returned.len();
-        if news == 0 {
-            return;
-        }
-        tracing::warn!(server, tools = news, "tools appeared or changed: `warden tools list` shows them");
-        let known = |name: &&String| next.catalogue.tool(server, name).is_some();
-        let turned = learnt.waiting.iter().filter(known).chain(&learnt.returned);
-        let turned: Vec<String> = turned.map(|name| format!("{server}/{name}")).collect();
-        // What decides is made anew when a tool starts or ends to be held, not whenever its server says something else again.
-        let event = if learnt.returned.is_empty() { PolicyEvent::Quarantined } else { PolicyEvent::Returned };
-        let done = match turned.is_empty() {
-            true => save_catalogue(&self.setup.data_dir, &next.catalogue).map_err(Error::from).map(|()| *state = next),
-            false => self.change(&mut state, next, event, None, turned).await,
-        };
-        if let Err(e) = done {
-            tracing::error!(server, error = %e, "what the server lists now could not be taken into the catalogue");
-        }
-    }
-
-    /// The catalogue of now, with what waits.
-    pub async fn catalogue(&self) -> Catalogue {
-        self.state.lock().await.catalogue.clone()
-    }
-
-    /// Takes in a tool's new definition, or a new tool, as an operator has seen it: by its hash. What was said of the definition before
-    /// says nothing of it.
-    pub async fn approve(&self, operator: &str, tool: &str, hash: &str, effect: Option<Effect>) -> Result<(), Error> {
-        let mut state = self.state.lock().await;
-        let mut next = state.clone();
-        let (server, name) = tool.split_once('/').unwrap_or_default();
-        let (waits, paths) = match next.catalogue.servers.get_mut(server).and_then(|tools| tools.get_mut(name)) {
-            // That an argument is a path can only narrow what is allowed, so it is still so.
-            Some(known) => (known.changed.take(), known.paths.clone()),
-            None => {
-                let waits = next.catalogue.waiting.get_mut(server).and_then(|waiting| waiting.remove(name));
-                (waits, Vec::new())
-            }
-        };
-        let Some(definition) = waits else {
-            return Err(Error::Refused(format!("nothing of `{tool}` waits for an operator: see `warden tools list`")));
-        };
-        let mut fresh = warden_core::catalogue::Tool::listed(definition);
-        if !is_meant(hash, &fresh.hash) {
-            let now = &fresh.hash;
-            return Err(Error::Refused(format!(
-                "`{tool}` is `{now}` now, not `{hash}`: look at it again with `warden tools approve {tool}`"
-            )));
-        }
-        (fresh.effect, fresh.paths) = (effect, paths);
-        let now = fresh.hash.clone();
-        next.catalogue.servers.entry(server.to_owned()).or_default().insert(name.to_owned(), fresh);
-        next.catalogue.waiting.retain(|_, waiting| !waiting.is_empty());
-        let act = ("tools_approve", format!("{tool} {now}"));
-        self.change_by(&mut state, next, PolicyEvent::Approved, (operator, act), vec![tool.to_owned()]).await
-    }
-
-    /// Keeps to the definition in the catalogue and dismisses the other one, as an operator has seen it: by its hash. The tool stays held
-    /// until its server lists the known definition again.
-    pub async fn pin(&self, operator: &str, tool: &str, hash: &str) -> Result<(), Error> {
-        let mut state = self.state.lock().await;
-        let mut next = state.clone();
-        let (server, name) = tool.split_once('/').unwrap_or_default();
-        let known = next.catalogue.servers.get_mut(server).and_then(|tools| tools.get_mut(name));
-        let Some(known) = known else {
-            return Err(Error::Refused(format!("no catalogued tool is `{tool}`: see `warden tools list`")));
-        };
-        let Some(other) = known.changed.as_ref().map(hash_of) else {
-            return Err(Error::Refused(format!("`{tool}` is as in the catalogue: nothing waits for an operator")));
-        };
-        if !is_meant(hash, &other) {
-            return Err(Error::Refused(format!(
-                "`{tool}` is listed as `{other}` now, not `{hash}`: look at it again with `warden tools approve {tool}`"
-            )));
-        }
-        known.dismissed = Some(other.clone());
-        let act = ("tools_pin", format!("{tool} {other}"));
-        self.change_by(&mut state, next, PolicyEvent::Pinned, (operator, act), vec![tool.to_owned()]).await
-    }
-
-    /// Lets a rule of the site decide, or takes it out into shadow, after its replay was shown: `shown` is the digest of the policies
-    /// that were replayed.
-    pub async fn moded(&self, operator: &str, id: &str, standing: Standing, shown: &str) -> Result<String, Error> {
-        let mut state = self.state.lock().await;
-        let id = id.strip_prefix("site/").unwrap_or(id);
-        let mut next = state.clone();
-        next.standings =
-            standings_with(&self.gate.snapshot(), &state.standings, id, standing).map_err(Error::Refused)?;
-        let snapshot = self.build(&next).await?;
-        let now = snapshot.digests.policy.clone();
-        if now != shown {
-            return Err(Error::Refused(format!(
-                "with that the policies would be `{now}`, and what was replayed is `{shown}`: replay again with `warden policy {} {id}`",
-                if standing == Standing::Live { "promote" } else { "demote" }
-            )));
-        }
-        let act = if standing == Standing::Live { "policy_promote" } else { "policy_demote" };
-        self.act(operator, act, &format!("site/{id} {now}")).await?;
-        let change = PolicyChange {
-            operator: Some(operator.to_owned()),
-            modes: [(format!("site/{id}"), standing)].into(),
-            ..self.says(PolicyEvent::Moded, &snapshot)
-        };
-        self.put(&mut state, next, snapshot, change).await?;
-        Ok(now)
-    }
-
-    /// Applies what an operator says of tools.
-    pub async fn classify(&self, operator: &str, says: &Classify) -> Result<Vec<String>, Error> {
-        let mut state = self.state.lock().await;
-        let mut next = state.clone();
-        let mut changed = Vec::new();
-        for (server, tools) in &mut next.catalogue.servers {
-            for (name, tool) in tools {
-                let full = format!("{server}/{name}");
-                if !matches(&says.tools, &full) {
-                    continue;
-                }
-                tool.effect = says.effect.or(tool.effect);
-                tool.open_world = says.open_world.or(tool.open_world);
-                if let Some(paths) = &says.paths {
-                    tool.paths.clone_from(paths);
-                }
-                changed.push(full);
-            }
-        }
-        if changed.is_empty() {
-            let waits = |(server, tools): (&String, &BTreeMap<String, serde_json::Value>)| {
-                tools.keys().any(|name| matches(&says.tools, &format!("{server}/{name}")))
-            };
-            let help = match next.catalogue.waiting.iter().any(waits) {
-                true => "it is new: take it in with `warden tools approve`",
-                false => "see `warden tools list`",
-            };
-            return Err(Error::Refused(format!("no catalogued tool matches `{}`: {help}", says.tools)));
-        }
-        let what = says.effect.map_or_else(String::new, |effect| format!(" as {effect}"));
-        let act = ("tools_classify", format!("{}{what}", says.tools));
-        self.change_by(&mut state, next, PolicyEvent::Classified, (operator, act), changed.clone()).await?;
-        Ok(changed)
     }
 
     /// The policy folder beside what decides.
@@ -588,60 +375,9 @@ impl Governor {
     }
 }
 
-/// What is said of standings when one more is said. The error says why that cannot be.
-pub fn standings_with(
-    snapshot: &Snapshot,
-    standings: &BTreeMap<String, Stood>,
-    id: &str,
-    standing: Standing,
-) -> Result<BTreeMap<String, Stood>, String> {
-    let site = snapshot.layers.iter().filter(|layer| layer.name == LayerName::Site).flat_map(|layer| &layer.rules);
-    let full = format!("{}{id}", LayerName::Site.prefix());
-    let ids: Vec<String> = site.clone().map(|rule| rule.policy.id().to_string()).collect();
-    let Some(rule) = site.into_iter().find(|rule| AsRef::<str>::as_ref(rule.policy.id()) == full) else {
-        if id.starts_with(LayerName::Charter.prefix()) {
-            return Err(format!("`{id}` is the charter's: its rules have no mode"));
-        }
-        let bare = ids.iter().map(|id| id.strip_prefix(LayerName::Site.prefix()).unwrap_or(id));
-        let near = nearest(id, bare).map(|near| format!(": did you mean `site/{near}`?"));
-        return Err(format!("no rule of the site that decides is `{full}`{}", near.unwrap_or_default()));
-    };
-    if rule.standing == standing {
-        return Err(format!("`{full}` is {} already", standing.name()));
-    }
-    let mut all = standings.clone();
-    all.insert(id.to_owned(), Stood { standing, of: rule.hash() });
-    Ok(all)
-}
-
 /// Leaves the generated schema where authors and their editors find it.
 pub fn write_schema(data_dir: &Path, snapshot: &Snapshot) -> io::Result<()> {
     write_private(&data_dir.join("warden.cedarschema"), snapshot.schema_text().as_bytes())
-}
-
-/// What is said of standings once other files decide, and what that changes. A forbid that says something else now decides again; a
-/// permit that was taken into shadow stays there, whatever it says.
-fn standings_after(
-    site: &[SourceFile],
-    standings: &BTreeMap<String, Stood>,
-) -> (BTreeMap<String, Stood>, BTreeMap<String, Standing>) {
-    let policies: Vec<SourceFile> = site.iter().filter(|file| file.name.ends_with(".cedar")).cloned().collect();
-    // What does not load is not applied.
-    let rules = Layer::load(LayerName::Site, &policies).map(|layer| layer.rules).unwrap_or_default();
-    let (mut kept, mut changed) = (BTreeMap::new(), BTreeMap::new());
-    for (id, stood) in standings {
-        let full = format!("{}{id}", LayerName::Site.prefix());
-        let rule = rules.iter().find(|rule| AsRef::<str>::as_ref(rule.policy.id()) == full);
-        match rule {
-            Some(rule) if rule.hash() == stood.of => drop(kept.insert(id.clone(), stood.clone())),
-            Some(rule) if rule.policy.effect() == Kind::Permit && stood.standing == Standing::Shadow => {
-                kept.insert(id.clone(), Stood { standing: Standing::Shadow, of: rule.hash() });
-            }
-            Some(rule) => drop(changed.insert(full, rule.standing)),
-            None => {}
-        }
-    }
-    (kept, changed)
 }
 
 /// The layers of a snapshot by name, with their digests.
@@ -675,29 +411,9 @@ fn is_meant(said: &str, digest: &str) -> bool {
     said.len() >= DIGITS_MIN && digits(digest).starts_with(&said)
 }
 
-/// `*` stands for any part of the text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{is_meant, matches};
+    use super::is_meant;
 
     #[test]
     fn a_digest_is_meant_by_half_of_its_digits_at_least() {
@@ -709,17 +425,5 @@ mod tests {
                 .iter()
                 .any(|said| is_meant(said, &digest))
         );
-    }
-
-    #[test]
-    fn a_star_stands_for_any_part() {
-        for (pattern, text) in
-            [("a/b", "a/b"), ("a/*", "a/b"), ("*", "a/b"), ("a/read_*", "a/read_file"), ("*/x*y", "s/xay")]
-        {
-            assert!(matches(pattern, text), "{pattern} {text}");
-        }
-        for (pattern, text) in [("a/b", "a/bc"), ("a/*", "b/a"), ("a/*_x", "a/x"), ("", "a")] {
-            assert!(!matches(pattern, text), "{pattern} {text}");
-        }
     }
 }
