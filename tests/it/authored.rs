@@ -19,7 +19,7 @@ use warden_core::policy::snapshot::{Case, Snapshot};
 use warden_core::verdict::{Verdict, evaluate, under_charter};
 
 fn cases() -> usize {
-    number("WARDEN_ORACLE_CASES", 4_000) / 4
+    (number("WARDEN_ORACLE_CASES", 4_000) / 4).min(5_000)
 }
 
 /// The whole layers of a case, as one set.
