@@ -231,11 +231,11 @@ impl Asking {
             return Ok(None);
         };
         let mut items = vec!["whatever its arguments are".to_owned()];
-        items.extend(fields.keys().map(|name| format!("where `{name}` is …")));
+        items.extend(fields.keys().map(|name| format!("where `{}` is …", plain(name))));
         let chosen = self.one("With which arguments?", &items, "--argument")?;
         let Some(argument) = chosen.checked_sub(1).and_then(|n| fields.keys().nth(n)) else { return Ok(None) };
         let like: String = Input::new()
-            .with_prompt(format!("`{argument}` is (`*` stands for anything; a number is the most it may be)"))
+            .with_prompt(format!("`{}` is (`*` stands for anything; a number is the most it may be)", plain(argument)))
             .interact_text()
             .map_err(Failure::failed)?;
         Ok(Some((argument.clone(), like)))
