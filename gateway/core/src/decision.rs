@@ -17,11 +17,11 @@ pub const TEXT_MAX: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Enforced {
-    /// Warden itself: it forwards or it does not. Only this expects an outcome.
+    /// Warden itself: it forwards or it does not.
     Gateway,
     /// The caller who asked for the decision.
     Caller,
-    /// Nobody: the rule is being tried out.
+    /// Nobody: the site is in shadow, and only its own rules refuse it. Where Warden forwards, an outcome follows as ever.
     Shadow,
 }
 

@@ -297,17 +297,17 @@ impl Governor {
         Ok(built.map_err(io::Error::other)??)
     }
 
+    /// Changes what decides, by what a server lists.
     async fn change(
         &self,
         state: &mut State,
         next: State,
         event: PolicyEvent,
-        operator: Option<&str>,
         tools: Vec<String>,
     ) -> Result<(), Error> {
         let snapshot = self.build(&next).await?;
         let says = self.says(event, &snapshot);
-        self.put(state, next, snapshot, PolicyChange { operator: operator.map(str::to_owned), tools, ..says }).await
+        self.put(state, next, snapshot, PolicyChange { tools, ..says }).await
     }
 
     /// The same by an operator. What cannot be built is not recorded as done.

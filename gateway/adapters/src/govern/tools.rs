@@ -75,7 +75,7 @@ impl Governor {
         }
         let mut next = state.clone();
         next.catalogue.servers.extend(found.servers);
-        if let Err(e) = self.change(&mut state, next, PolicyEvent::Catalogued, None, added).await {
+        if let Err(e) = self.change(&mut state, next, PolicyEvent::Catalogued, added).await {
             tracing::error!(server, error = %e, "the listed tools could not be taken into the catalogue");
         }
     }
@@ -98,7 +98,7 @@ impl Governor {
         let event = if learnt.returned.is_empty() { PolicyEvent::Quarantined } else { PolicyEvent::Returned };
         let done = match turned.is_empty() {
             true => save_catalogue(&self.setup.data_dir, &next.catalogue).map_err(Error::from).map(|()| *state = next),
-            false => self.change(&mut state, next, event, None, turned).await,
+            false => self.change(&mut state, next, event, turned).await,
         };
         if let Err(e) = done {
             tracing::error!(server, error = %e, "what the server lists now could not be taken into the catalogue");

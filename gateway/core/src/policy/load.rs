@@ -96,11 +96,6 @@ impl Loaded {
         let schema = builder.schema(Footprint::All).map_err(|e| general(e.to_string()))?;
         Ok(Self { charter, site, compositions, site_schema, schema, schema_text, schema_digest, standings })
     }
-
-    /// All layers, the charter first.
-    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
-        [&self.charter, &self.site].into_iter().chain(self.compositions.values())
-    }
 }
 
 /// What was read, or nothing and its problems among the others: an author mends all of it in one go.
