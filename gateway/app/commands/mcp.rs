@@ -22,7 +22,7 @@ use warden_adapters::keys::Keys;
 use warden_adapters::mcp::headers::{BRIDGE, LAST_EVENT, SESSION};
 use warden_adapters::mcp::refusal::NO_ANSWER;
 use warden_adapters::mcp::server::Reach;
-use warden_adapters::mcp::sse::{Events, Item};
+use warden_core::sse::{Events, Item};
 use warden_adapters::world::now;
 use warden_core::json::{Json, Limits};
 use warden_core::mcp::{self, META_VERSION};

@@ -1,9 +1,11 @@
 //! A decision: one evaluated verdict with everything Cedar saw, as it is written down.
 
+use crate::budget::BudgetFacts;
+use crate::budget::ledger::Reservation;
 use crate::facts::Mode;
 use crate::policy::level::Level;
 use crate::policy::snapshot::Digests;
-use crate::proposal::{DecisionId, Door};
+use crate::proposal::{DecisionId, Door, TaskFacts};
 use crate::secrets::{Finding, Scanner};
 use crate::verdict::{Verdict, WouldBe};
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,12 @@ pub struct Context {
     pub unseen: Vec<String>,
     /// Whether a path argument had a `..` segment.
     pub dot_segments: bool,
+    /// What a call that costs something needed at most, and what its budgets had left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetFacts>,
+    /// The task of what has to do with an engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskFacts>,
     /// `context.input` with long strings cut and secrets masked; null when there was none.
     pub input: Value,
 }
@@ -107,6 +115,12 @@ pub struct Decision {
     /// The tool as the worker named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
+    /// The engine that it calls, or whose answer proposes it. Absent in records of version 4 and before, as is `reserved`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// What is set aside for it, until its outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reservation>,
     /// The principal entity: type, id, parents.
     pub principal: Arc<Value>,
     /// The action's id.

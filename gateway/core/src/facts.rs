@@ -4,7 +4,8 @@ use crate::catalogue::input::{self, Input, Refusal};
 use crate::catalogue::is_path_name;
 use crate::catalogue::ty::Ty;
 use crate::json::Json;
-use crate::proposal::Proposal;
+use crate::budget::BudgetFacts;
+use crate::proposal::{Ask, Proposal, TaskFacts};
 use crate::secrets::{Finding, Scan, Scanner};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -46,6 +47,10 @@ pub struct Facts {
     pub suspicions: Vec<Finding>,
     /// Whether a path argument has a `..` segment.
     pub dot_segments: bool,
+    /// The budgets of a call that costs something.
+    pub budget: Option<BudgetFacts>,
+    /// The task of a call of an engine.
+    pub task: Option<TaskFacts>,
     /// The arguments.
     pub input: Input,
 }
@@ -76,6 +81,11 @@ pub fn gather(proposal: &Proposal, ty: &Ty, paths: &[String], scan: Scan) -> Res
             findings: scan.findings,
             suspicions: scan.suspicions,
             dot_segments: has_dot_segments(&proposal.arguments, paths, false),
+            budget: None,
+            task: match &proposal.ask {
+                Ask::Engine(ask) => Some(ask.facts.clone()),
+                _ => None,
+            },
             input,
         }),
     }

@@ -102,13 +102,26 @@ pub fn parse_at(text: &str, at: &str, limits: Limits) -> Result<Json, Error> {
     read(text, &mut pointer, at.matches('/').count(), limits)
 }
 
-/// `text` with the value at `path`, member by member from the outermost, replaced by `by` and every other byte as it was.
+/// The text of an object with one more member, which it does not have yet.
+pub fn with_member(text: &str, name: &str, value: &str) -> Option<String> {
+    let (before, after) = text.split_at(text.find('{')? + 1);
+    let name = serde_json::Value::from(name);
+    let comma = if after.trim_start().starts_with('}') { "" } else { "," };
+    Some(format!("{before}{name}:{value}{comma}{after}"))
+}
+
+/// `text` with the value at `path`, member by member (or item by item) from the outermost, replaced by `by` and every other byte as it was.
 /// Nothing when there is no such value.
 pub fn replaced(text: &str, path: &[&str], by: &str) -> Option<String> {
     let mut place = text;
     for step in path {
-        let members = object(place, &mut String::new()).ok()?;
-        place = members.into_iter().find(|(name, _)| name == step)?.1;
+        place = match place.trim_start().as_bytes().first()? {
+            b'[' => {
+                let items: Vec<&RawValue> = serde_json::from_str(place).ok()?;
+                items.get(step.parse::<usize>().ok()?)?.get()
+            }
+            _ => object(place, &mut String::new()).ok()?.into_iter().find(|(name, _)| name == step)?.1,
+        };
     }
     // `place` is a part of `text`, so its address says where.
     let start = (place.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;

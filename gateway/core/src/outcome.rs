@@ -1,7 +1,10 @@
 //! What really happened after a permit, "we do not know" included.
 
+use crate::amount::{Amount, Usage};
+use crate::budget::Exceeded;
+use crate::budget::ledger::Basis;
 use crate::json::Json;
-use crate::proposal::DecisionId;
+use crate::proposal::{DecisionId, TaskId};
 use crate::secrets::{Finding, Scan};
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +61,7 @@ pub enum Happened {
     Done,
     /// Answered that it failed.
     Failed,
-    /// Answered, and the answer held a secret value, so that nobody was given it.
+    /// Answered, and nobody was given it: it held a secret value, or cost more than its budget had.
     Withheld,
     /// Answered, and handed on with every secret value in it replaced.
     Redacted,
@@ -70,6 +73,43 @@ pub enum Happened {
     NotSent,
     /// Held, and nobody acknowledged it in time; its key is destroyed.
     Expired,
+}
+
+/// What an upstream knows of what a call has used, beside its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metered {
+    /// Nothing: what was set aside is taken for it.
+    #[default]
+    Nothing,
+    /// The provider refused it, and said of no use: nothing.
+    Refused,
+    /// What it said.
+    Used(Usage, Amount),
+}
+
+/// What a call of an engine came to. It cannot be made without its task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineEvent {
+    /// The engine.
+    pub engine: String,
+    /// The task that encloses it (W7).
+    pub task: TaskId,
+    /// What the provider said it used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// What was taken for a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// How much.
+    #[serde(flatten)]
+    pub amount: Amount,
+    /// By what.
+    pub basis: Basis,
+    /// The budget that it went over, when the provider used more than was set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overshot: Option<Exceeded>,
 }
 
 /// The record of it.
@@ -92,6 +132,12 @@ pub struct Outcome {
     /// How many values in it look like secrets and prove nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub secret_suspicions: u64,
+    /// Of a call of an engine. Absent in records of version 4 and before, as is `settled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineEvent>,
+    /// What was taken for it, of what had been set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Settled>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -110,6 +156,8 @@ impl Outcome {
             took_ms,
             secret_findings: Vec::new(),
             secret_suspicions: 0,
+            engine: None,
+            settled: None,
         };
         let suspicions = found.suspicions.len() as u64;
         match reply {

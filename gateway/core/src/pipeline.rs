@@ -3,18 +3,22 @@
 //! Proposal → facts → verdict → decision recorded → permit → forwarded → outcome recorded. Whatever is not foreseen ends
 //! in a deny. [`handle`] must be driven to its end even when the worker is gone, or an outcome would be missing.
 
+use crate::amount::Amount;
+use crate::budget::ledger::{Basis, Reservation};
+use crate::budget::{BudgetFacts, Budgets, Exceeded};
 use crate::decision::{Context, Decision, Enforced, presentable, short};
 use crate::denials::{Admission, Denials};
 use crate::facts::{self, Facts, Mode};
 use crate::invariant::{self, Invariant};
 use crate::journal::record::{Body, Record};
+use crate::journal::state::{Call, Counted};
 use crate::json::Json;
 use crate::mcp::{self, Class, From};
-use crate::outcome::{Happened, Lost, Outcome, Reply};
+use crate::outcome::{EngineEvent, Happened, Lost, Metered, Outcome, Reply, Settled};
 use crate::policy::level::{Inbound, Level};
 use crate::policy::snapshot::{Case, NoCase, Snapshot};
 use crate::port::{Clock, Ids, Journal, JournalError, Receipt, Room, SealFailed, Vault};
-use crate::proposal::{Ask, DecisionId, Door, Proposal, Verb};
+use crate::proposal::{Ask, DecisionId, Door, Proposal, TaskId, Verb};
 use crate::rpc::{Kind, Message};
 use crate::secrets::tail::Tails;
 use crate::secrets::{Scan, Scanner, redact};
@@ -46,6 +50,22 @@ pub struct Permit {
     receipt: Receipt,
     inbound: Inbound,
     scanner: Arc<Scanner>,
+    meter: Meter,
+}
+
+/// Where an upstream says what a call has used.
+#[derive(Clone, Debug, Default)]
+pub struct Meter(Arc<Mutex<Metered>>);
+
+impl Meter {
+    /// Says it; the last word counts.
+    pub fn tell(&self, metered: Metered) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = metered;
+    }
+
+    fn read(&self) -> Metered {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Permit {
@@ -62,6 +82,16 @@ impl Permit {
     /// Where the decision is recorded.
     pub fn receipt(&self) -> Receipt {
         self.receipt
+    }
+
+    /// Where to say what the call has used.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
+    /// What becomes of an answer with a secret value in it.
+    pub fn inbound(&self) -> Inbound {
+        self.inbound
     }
 
     /// The bytes that may go on their way.
@@ -201,6 +231,8 @@ pub struct Refusal {
     pub reason: String,
     /// What the worker can do.
     pub advice: Option<String>,
+    /// The budget that it was not within.
+    pub exceeded: Option<Box<Exceeded>>,
 }
 
 /// The policy snapshot, the ports, and what is watched between proposals.
@@ -216,6 +248,24 @@ pub struct Gate<P> {
     /// Tools that were just seen to be listed otherwise, with the hash they are catalogued by: held until a snapshot knows.
     held: RwLock<HashMap<String, String>>,
     any_held: AtomicBool,
+    budgets: Budgets,
+    /// Ahead of the journal's by what is on its way there. A std mutex: nothing awaits while it is held.
+    counted: Mutex<Counted>,
+}
+
+/// What is set aside for a proposal: given back unless it is kept.
+struct SetAside<'g, P> {
+    gate: &'g Gate<P>,
+    id: &'g DecisionId,
+    kept: bool,
+}
+
+impl<P> Drop for SetAside<'_, P> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner).ledger.settle(self.id, None);
+        }
+    }
 }
 
 /// Counts a proposal for as long as it is on its way.
@@ -239,7 +289,47 @@ impl<P: Ports> Gate<P> {
             shadow: false,
             held: RwLock::default(),
             any_held: AtomicBool::new(false),
+            budgets: Budgets::default(),
+            counted: Mutex::default(),
         }
+    }
+
+    /// The same with these budgets, and what the journal says was spent.
+    #[must_use]
+    pub fn counting(self, budgets: Budgets, counted: Counted) -> Self {
+        Self { budgets, counted: Mutex::new(counted), ..self }
+    }
+
+    /// All budgets.
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
+    /// What was counted so far. Nothing may await while it is looked at.
+    pub fn counted<T>(&self, look: impl FnOnce(&mut Counted) -> T) -> T {
+        look(&mut self.counted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sets aside what a proposal needs at most. Nothing for one that costs nothing.
+    fn reserve(
+        &self,
+        id: &DecisionId,
+        proposal: &Proposal,
+        now: Timestamp,
+    ) -> Result<Option<(Reservation, BudgetFacts)>, Exceeded> {
+        let (amount, priced) = match &proposal.ask {
+            Ask::Engine(ask) if ask.verb == Verb::CallEngine => (ask.at_most, ask.priced),
+            Ask::Tool { name } => match self.budgets.tool_cost(&proposal.server, name) {
+                Amount::ZERO => return Ok(None),
+                cost => (cost, true),
+            },
+            _ => return Ok(None),
+        };
+        let chain = self.budgets.chain(&proposal.worker, &proposal.correlation);
+        if chain.is_empty() {
+            return Ok(None);
+        }
+        self.counted(|counted| counted.ledger.reserve(&self.budgets, id, chain, (amount, priced), now)).map(Some)
     }
 
     /// Holds a tool at once, whose server lists another definition than the catalogue's. Making a snapshot that knows takes a while.
@@ -316,6 +406,7 @@ impl<P: Ports> Gate<P> {
             verdict: Verdict::Deny,
             reason: decision.reason.clone(),
             advice: decision.advice.clone(),
+            exceeded: None,
         };
         let admission = {
             let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
@@ -341,6 +432,7 @@ impl<P: Ports> Gate<P> {
             advice: evaluation.advice,
             errors: evaluation.errors,
             sealed: None,
+            reserved: None,
             // A denial is enforced, also where the site is in shadow.
             enforced: enforced_by(decision.door),
             would_be: None,
@@ -357,9 +449,9 @@ pub async fn handle<P: Ports, U: Upstream>(gate: &Gate<P>, proposal: Proposal, u
     let since = gate.ports.now();
     match decide(gate, proposal, since).await {
         Ok(permit) => {
-            let (id, inbound) = (permit.decision.clone(), permit.inbound);
+            let sent = Sent::of(&permit);
             let reply = upstream.forward(permit).await;
-            complete(gate, id, reply, inbound, since).await
+            complete(gate, sent, reply, since).await
         }
         Err(refusal) => Answer::Refused(refusal),
     }
@@ -378,18 +470,25 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
     let id = gate.ports.decision(now);
     let snapshot = gate.snapshot();
     let scanner = gate.ports.scanner();
-    let (mut evaluation, seen) = judge(&snapshot, &proposal, scanner, &gate.tails, gate.shadow);
+    let reserved = gate.reserve(&id, &proposal, now);
+    let mut set_aside = SetAside { gate, id: &id, kept: !matches!(reserved, Ok(Some(_))) };
+    let budget = reserved.as_ref().map(|reserved| reserved.as_ref().map(|(_, facts)| *facts));
+    let (mut evaluation, seen) = judge(&snapshot, &proposal, scanner, &gate.tails, (gate.shadow, budget));
+    let exceeded = reserved.as_ref().err().filter(|exceeded| evaluation.reason == exceeded.reason()).cloned();
     if evaluation.verdict == Verdict::Allow && gate.holds(&proposal) {
         evaluation = held(evaluation);
     }
     let inbound = seen.inbound;
     let verdict = evaluation.verdict;
     let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, scanner);
+    if verdict == Verdict::Allow {
+        decision.reserved = reserved.ok().flatten().map(|(reservation, _)| reservation);
+    }
     if let Err(e) = level(&mut decision, &gate.ports) {
         return Err(gate.deny(denied_unsealed(decision, &e), now).await);
     }
     match verdict {
-        Verdict::Deny => Err(gate.deny(decision, now).await),
+        Verdict::Deny => Err(Refusal { exceeded: exceeded.map(Box::new), ..gate.deny(decision, now).await }),
         Verdict::Escalate => {
             // What a caller holds back is not Warden's to run, so there is nothing to seal.
             if decision.enforced == Enforced::Gateway {
@@ -402,7 +501,7 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
             let decision = Arc::new(decision);
             let record = Record::new(now, Body::Decision(decision.clone()));
             Err(match gate.ports.append(record, Room::Ordinary).await {
-                Ok(_) => Refusal { id, verdict, reason, advice },
+                Ok(_) => Refusal { id: id.clone(), verdict, reason, advice, exceeded: None },
                 Err(error) => gate.deny_unrecorded(decision, error, now).await,
             })
         }
@@ -410,7 +509,14 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
             let decision = Arc::new(decision);
             let record = Record::new(now, Body::Decision(decision.clone()));
             match gate.ports.append(record, Room::Ordinary).await {
-                Ok(receipt) => Ok(Permit { proposal, decision: id, receipt, inbound, scanner: Arc::clone(scanner) }),
+                Ok(receipt) => {
+                    set_aside.kept = true;
+                    if let Some(call) = Call::of(&decision) {
+                        gate.counted(|counted| counted.began(&id, call));
+                    }
+                    let (decision, scanner, meter) = (id.clone(), Arc::clone(scanner), Meter::default());
+                    Ok(Permit { proposal, decision, receipt, inbound, scanner, meter })
+                }
                 Err(error) => Err(gate.deny_unrecorded(decision, error, now).await),
             }
         }
@@ -439,33 +545,100 @@ fn denied_unsealed(decision: Decision, error: &SealFailed) -> Decision {
         errors: evaluation.errors,
         enforced: enforced_by(decision.door),
         would_be: None,
+        reserved: None,
         ..decision
     }
+}
+
+/// What is remembered of a permit while it is forwarded.
+struct Sent {
+    id: DecisionId,
+    inbound: Inbound,
+    door: Door,
+    /// The engine that is called, and the task.
+    engine: Option<(String, TaskId)>,
+    meter: Meter,
+}
+
+impl Sent {
+    fn of(permit: &Permit) -> Self {
+        let engine = match &permit.proposal.ask {
+            Ask::Engine(ask) if ask.verb == Verb::CallEngine => Some((ask.engine.clone(), ask.task.clone())),
+            _ => None,
+        };
+        Self {
+            id: permit.decision.clone(),
+            inbound: permit.inbound,
+            door: permit.proposal.door,
+            engine,
+            meter: permit.meter(),
+        }
+    }
+}
+
+/// Ends what was set aside for a call by what came of it. Once something was sent, nothing is given back for want of knowledge.
+fn settle<P: Ports>(gate: &Gate<P>, id: &DecisionId, reply: &Reply, metered: Metered) -> Option<Settled> {
+    gate.counted(|counted| {
+        let is_engine = counted.calls.get(id)?.engine.is_some();
+        let reserved = counted.ledger.reservation(id).cloned();
+        let at_most = reserved.as_ref().map_or(Amount::ZERO, |reserved| reserved.amount);
+        let chain = reserved.as_ref().map_or(&[][..], |reserved| &reserved.budgets);
+        let (used, basis) = match (reply, metered) {
+            (Reply::NotSent, _) | (_, Metered::Refused) => (None, Basis::Released),
+            (_, Metered::Used(_, amount)) => (Some(amount), Basis::Reported),
+            (Reply::Answered { .. } | Reply::Passed { .. }, Metered::Nothing) => {
+                (Some(at_most), if is_engine { Basis::Estimated } else { Basis::Fixed })
+            }
+            (Reply::Cancelled | Reply::Lost(_), Metered::Nothing) if gate.budgets.releases_unknown(chain) => {
+                (None, Basis::Released)
+            }
+            (Reply::Cancelled | Reply::Lost(_), Metered::Nothing) => (Some(at_most), Basis::Unknown),
+        };
+        counted.ended(id, used);
+        let amount = used.unwrap_or_default();
+        let overshot = reserved
+            .filter(|reserved| amount.exceeds(reserved.amount))
+            .and_then(|reserved| counted.ledger.overshot(&gate.budgets, &reserved.budgets, amount, reserved.at));
+        Some(Settled { amount, basis, overshot })
+    })
 }
 
 /// Records what came of a permit. Nobody waits for that record: the effect has happened, and whether its outcome survives
 /// a power cut changes nothing of the answer. Lost, it reads as unknown.
 async fn complete<P: Ports>(
     gate: &Gate<P>,
-    id: DecisionId,
+    Sent { id, inbound, door, engine, meter }: Sent,
     reply: Reply,
-    inbound: Inbound,
     since: Timestamp,
 ) -> Answer {
     let now = gate.ports.now();
     let took_ms = u64::try_from(now.duration_since(since).as_millis()).unwrap_or_default();
     let scanner = gate.ports.scanner();
     let found = match &reply {
+        Reply::Answered { body, .. } if door == Door::Llm => scanner.scan(body, ""),
         Reply::Answered { body, is_error, .. } => scanner.scan(body, if *is_error { "/error" } else { "/result" }),
         _ => Scan::default(),
     };
     let redacted = match &reply {
         Reply::Answered { raw, is_error, .. } if inbound == Inbound::Redact && !found.findings.is_empty() => {
-            redact::answer(scanner, raw, *is_error)
+            if door == Door::Llm { redact::whole(scanner, raw) } else { redact::answer(scanner, raw, *is_error) }
         }
         _ => None,
     };
     let mut outcome = Outcome::of(id.clone(), &reply, found, took_ms);
+    let metered = meter.read();
+    outcome.settled = settle(gate, &id, &reply, metered);
+    outcome.engine = engine.map(|(engine, task)| {
+        let usage = if let Metered::Used(usage, _) = metered { Some(usage) } else { None };
+        EngineEvent { engine, task, usage }
+    });
+    let overshot = outcome.settled.as_ref().and_then(|settled| settled.overshot.clone());
+    let is_over = overshot.is_some();
+    let is_answered = matches!(reply, Reply::Answered { .. });
+    let kept_back = overshot.filter(|exceeded| is_answered && gate.budgets.withholds(&exceeded.budget));
+    if kept_back.is_some() {
+        outcome.happened = Happened::Withheld;
+    }
     let reply = match redacted {
         Some((raw, body)) => {
             outcome.happened = Happened::Redacted;
@@ -475,13 +648,27 @@ async fn complete<P: Ports>(
         None => reply,
     };
     let happened = outcome.happened;
-    gate.ports.note(Record::new(now, Body::Outcome(outcome))).await;
+    // What went over its budget is on the disk before anybody goes on: after a crash the budget would have it again.
+    let record = Record::new(now, Body::Outcome(outcome));
+    if is_over {
+        let _ = gate.ports.append(record, Room::Reserved).await;
+    } else {
+        gate.ports.note(record).await;
+    }
     match reply {
+        _ if kept_back.is_some() => Answer::Refused(Refusal {
+            id,
+            verdict: Verdict::Deny,
+            reason: "budget_exceeded".into(),
+            advice: crate::reason::advice("budget_exceeded").map(str::to_owned),
+            exceeded: kept_back.map(Box::new),
+        }),
         Reply::Answered { .. } if happened == Happened::Withheld => Answer::Refused(Refusal {
             id,
             verdict: Verdict::Deny,
             reason: "result_withheld".into(),
             advice: crate::reason::advice("result_withheld").map(str::to_owned),
+            exceeded: None,
         }),
         Reply::Answered { raw, body, is_error } => {
             invariant::check(happened != Happened::Withheld, Invariant::W4);
@@ -497,6 +684,7 @@ struct Seen {
     inbound: Inbound,
     unseen: Vec<String>,
     dot_segments: bool,
+    budget: Option<BudgetFacts>,
     input: Value,
 }
 
@@ -505,12 +693,13 @@ fn judge(
     proposal: &Proposal,
     scanner: &Scanner,
     tails: &Tails,
-    shadow: bool,
+    (shadow, budget): (bool, Result<Option<BudgetFacts>, &Exceeded>),
 ) -> (Evaluation, Seen) {
     let scan = facts::scan(proposal, scanner).and(tails.scan(proposal, scanner));
     let blind = |evaluation, scan| {
         let inbound = Inbound::default();
-        (evaluation, Seen { scan, inbound, unseen: Vec::new(), dot_segments: false, input: Value::Null })
+        let seen = Seen { scan, inbound, unseen: Vec::new(), dot_segments: false, budget: None, input: Value::Null };
+        (evaluation, seen)
     };
     if let Some(reason) = proposal.barred {
         return blind(Evaluation::deny(reason, None), scan);
@@ -524,8 +713,13 @@ fn judge(
             let refusal = refused.refusal.with_pointer(|pointer| scanner.hide_pointer(pointer));
             blind(Evaluation::deny(refusal.code(), Some(refusal.to_string())), refused.scan)
         }
-        Ok(facts) => {
-            let evaluation = match evaluate(snapshot, &case, &facts) {
+        Ok(mut facts) => {
+            facts.budget = budget.unwrap_or_default();
+            let evaluation = match budget.map_or_else(
+                |exceeded| Evaluation::deny(exceeded.reason(), Some(exceeded.to_string())),
+                |_| evaluate(snapshot, &case, &facts),
+            ) {
+                refused if budget.is_err() => refused,
                 refused if shadow && refused.verdict != Verdict::Allow => let_through(snapshot, &case, &facts, refused),
                 evaluation => evaluation,
             };
@@ -534,6 +728,7 @@ fn judge(
                 inbound: case.target.inbound,
                 unseen: facts.input.unseen,
                 dot_segments: facts.dot_segments,
+                budget: facts.budget,
                 input: facts.input.record,
             };
             (evaluation, seen)
@@ -571,7 +766,7 @@ fn let_through(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts, refused: Eva
 
 /// A verdict on a proposal, recorded nowhere: what `warden decide` shows.
 pub fn preview(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner) -> Evaluation {
-    judge(snapshot, proposal, scanner, &Tails::default(), false).0
+    judge(snapshot, proposal, scanner, &Tails::default(), (false, Ok(None))).0
 }
 
 impl NoCase {
@@ -580,6 +775,7 @@ impl NoCase {
         match self {
             NoCase::Worker => "unknown_worker",
             NoCase::Server => "unknown_server",
+            NoCase::Engine => "unknown_engine",
             NoCase::Action => "unknown_method",
             NoCase::Type => "unknown_type",
         }
@@ -620,11 +816,17 @@ fn write_up(
         server: short(&proposal.server, scanner),
         method: short(&proposal.method, scanner),
         tool,
+        engine: match &proposal.ask {
+            Ask::Engine(ask) => Some(ask.engine.clone()),
+            _ => None,
+        },
+        reserved: None,
         caller: proposal.caller.as_ref().map(|caller| short(caller, scanner)),
         action: case.as_ref().map_or_else(|| short(&proposal.method, scanner), action),
         resource: case.as_ref().map_or_else(
             || match &proposal.ask {
                 Ask::Site(ask) => named(&ask.resource.ty, &ask.resource.id),
+                Ask::Engine(ask) => named("Engine", &ask.engine),
                 _ => named("Server", &proposal.server),
             },
             |c| shown(&c.resource_record, scanner),
@@ -644,6 +846,11 @@ fn write_up(
             suspicions: seen.scan.suspicions,
             unseen: seen.unseen.iter().map(|pointer| short(&scanner.hide_pointer(pointer), scanner)).collect(),
             dot_segments: seen.dot_segments,
+            budget: seen.budget,
+            task: match &proposal.ask {
+                Ask::Engine(ask) => Some(ask.facts.clone()),
+                _ => None,
+            },
             input: presentable(&seen.input, scanner),
         },
         verdict: evaluation.verdict,
@@ -670,7 +877,7 @@ fn shown(record: &crate::policy::snapshot::Record<'_>, scanner: &Scanner) -> Arc
 
 fn enforced_by(door: Door) -> Enforced {
     match door {
-        Door::Mcp | Door::Decide | Door::OperatorPlane => Enforced::Gateway,
+        Door::Mcp | Door::Decide | Door::OperatorPlane | Door::Llm | Door::State => Enforced::Gateway,
         Door::Authzen => Enforced::Caller,
     }
 }
@@ -689,7 +896,11 @@ pub async fn expire<P: Ports>(gate: &Gate<P>, held: Vec<DecisionId>) -> Result<(
 pub async fn settle_crashed<P: Ports>(gate: &Gate<P>, open: Vec<DecisionId>) -> Result<(), JournalError> {
     for decision in open {
         let now = gate.ports.now();
-        let outcome = Outcome::of(decision, &Reply::Lost(Lost::Crashed), Scan::default(), 0);
+        let reply = Reply::Lost(Lost::Crashed);
+        let call = gate.counted(|counted| counted.calls.get(&decision).cloned());
+        let engine = call.and_then(|call| Some(EngineEvent { engine: call.engine?, task: call.task?, usage: None }));
+        let settled = settle(gate, &decision, &reply, Metered::Nothing);
+        let outcome = Outcome { engine, settled, ..Outcome::of(decision, &reply, Scan::default(), 0) };
         gate.ports.append(Record::new(now, Body::Outcome(outcome)), Room::Reserved).await?;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! What a worker asks to do, in one form whatever door it came through.
 
+use crate::amount::Amount;
 use crate::json::Json;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -16,6 +17,10 @@ pub enum Door {
     Decide,
     /// A worker's request to the operator plane.
     OperatorPlane,
+    /// An LLM provider's API.
+    Llm,
+    /// The state document of a task.
+    State,
 }
 
 /// A verb of the policy model: the action of everything that is not one catalogued tool.
@@ -49,11 +54,30 @@ pub enum Verb {
     ListRoots,
     /// A worker reaches for the operator plane.
     Operate,
+    /// Calls an engine.
+    CallEngine,
+    /// An engine's answer would have the worker call a tool.
+    ProposeToolCall,
+    /// Writes to the state document of a task.
+    WriteState,
+}
+
+/// What a verb is done to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoneTo {
+    /// A server.
+    Server,
+    /// An engine.
+    Engine,
+    /// A member of a state document.
+    StateKey,
+    /// The operator plane.
+    Plane,
 }
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Verb; 14] = [
+    pub const ALL: [Verb; 17] = [
         Verb::Connect,
         Verb::ListTools,
         Verb::ListResources,
@@ -68,6 +92,9 @@ impl Verb {
         Verb::Elicit,
         Verb::ListRoots,
         Verb::Operate,
+        Verb::CallEngine,
+        Verb::ProposeToolCall,
+        Verb::WriteState,
     ];
 
     /// The action's id in Cedar.
@@ -87,6 +114,19 @@ impl Verb {
             Verb::Elicit => "elicit",
             Verb::ListRoots => "list_roots",
             Verb::Operate => "operate",
+            Verb::CallEngine => "call_engine",
+            Verb::ProposeToolCall => "propose_tool_call",
+            Verb::WriteState => "write_state",
+        }
+    }
+
+    /// What it is done to.
+    pub fn done_to(self) -> DoneTo {
+        match self {
+            Verb::Operate => DoneTo::Plane,
+            Verb::CallEngine | Verb::ProposeToolCall => DoneTo::Engine,
+            Verb::WriteState => DoneTo::StateKey,
+            _ => DoneTo::Server,
         }
     }
 
@@ -106,10 +146,47 @@ pub enum Ask {
     },
     /// Anything else that the policy model knows.
     Verb(Verb),
+    /// A call of an engine, or what an engine's answer proposes.
+    Engine(Box<EngineAsk>),
+    /// A write to a member of a state document.
+    State {
+        /// The outermost member.
+        key: String,
+    },
     /// An action of the site's own schema.
     Site(Box<SiteAsk>),
     /// Something it does not know; never allowed.
     Unknown,
+}
+
+/// What has to do with an engine. It cannot be made without its task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineAsk {
+    /// The engine's id.
+    pub engine: String,
+    /// [`Verb::CallEngine`] or [`Verb::ProposeToolCall`].
+    pub verb: Verb,
+    /// The task that it belongs to (W7).
+    pub task: TaskId,
+    /// What policy may see of that task.
+    pub facts: TaskFacts,
+    /// The most that it can use.
+    pub at_most: Amount,
+    /// Whether it is known what that costs.
+    pub priced: bool,
+}
+
+/// What a policy sees of a task, in `context.task`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFacts {
+    /// Its id.
+    pub id: String,
+    /// Whether Warden opened it by itself.
+    #[serde(default)]
+    pub ambient: bool,
+    /// The zone whose engines it may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// A question about things that the site's own schema declares.
@@ -170,6 +247,29 @@ pub struct Proposal {
     pub correlation: Correlation,
     /// A reason code for which its door refuses it, whatever policy says; it is recorded like any other denial.
     pub barred: Option<&'static str>,
+}
+
+/// Names a task.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskId(String);
+
+impl TaskId {
+    /// An id that Warden made.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Names a decision; sorts by time.

@@ -79,6 +79,26 @@ reasons! {
         "ask about tasks that you started yourself", "Nothing to do. After a restart, workers start their tasks again.";
     "result_withheld": "The call ran, and its result holds a secret value, so nobody was given it.",
         "the call ran, and its result is withheld: do not repeat it", "The outcome record names the format and the place. Keep the secret out of what the server returns.";
+    "budget_exceeded": "A budget has less left than the call needs at most, or the call used more than the budget had. Nothing was sent in the first case.",
+        "stop, or ask an operator for more budget: trying again does not help", "`warden budget show NAME`; `warden budget grant NAME` gives more, and so does a higher limit in `warden.yaml`.";
+    "budget_frozen": "An operator froze a budget that the call is charged to.",
+        "wait for an operator", "`warden budget show NAME`; `warden budget freeze NAME --off` lets it go on.";
+    "price_missing": "A budget that the call is charged to counts money, and nobody has said what the model costs.",
+        "use a model that has a price, or ask an operator", "Add the model to the engine's `prices` in `warden.yaml`.";
+    "no_enclosing_task": "An engine is called in a task that is not open, or of another worker or session; or in none where the worker has to name one.",
+        "open a task with `POST /v1/tasks`, and name it", "Nothing to do, unless workers forget to close tasks: `warden budget list --by task`.";
+    "lease_invalid": "The lease that was shown is not that of the task: made up, of another task or worker, or of a time that is over.",
+        "use the lease that came with the task", "Find out how the worker came by it.";
+    "too_many_tasks": "The worker has as many open tasks as it may have.",
+        "close tasks that are done", "Find out why the worker does not close its tasks.";
+    "unknown_engine": "No engine of this name is configured.",
+        "use a configured engine: `GET /v1/engines` lists them", "Add the engine to `warden.yaml`.";
+    "unknown_model": "No engine that speaks this API serves the model.",
+        "use a model that `GET /v1/models` lists", "Add the model to an engine's `models` in `warden.yaml`.";
+    "engine_lacks_api": "The engine does not speak the API that it was asked through.",
+        "use another engine, or another API", "Look at `speaks` of the engine in `warden.yaml`.";
+    "engine_not_in_zone": "The engine is not allowed in the zone of the worker or its task, or the zone is not configured.",
+        "use an engine of the zone", "Look at `zones` in `warden.yaml`.";
     "journal_full": "The disk is full. Denials and operators' records still fit; nothing else moves.",
         "try again later", "Make room on the disk of the data folder.";
     "journal_failed": "The decision could not be written down, so nothing was forwarded. Nothing will be until a restart has verified the journal.",

@@ -252,7 +252,7 @@ impl<P: Ports + 'static> Connection<P> {
                 match told {
                     Ok(told) if call.at_once && told.code.is_none() => {
                         exchange.begin_events(HeaderMap::new());
-                        exchange.send(super::sse::event(&rpc::one_line(&told.line), None)).await;
+                        exchange.send(warden_core::sse::event(&rpc::one_line(&told.line), None)).await;
                     }
                     told => whole(told.ok()),
                 }

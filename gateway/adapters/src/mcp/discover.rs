@@ -4,7 +4,7 @@ use super::Settings;
 use super::child::{Child, Line, ServerCommand};
 use super::headers::{SESSION, VERSION};
 use super::server::{HttpServer, Reach, Server};
-use super::sse::{Events, Item};
+use warden_core::sse::{Events, Item};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};

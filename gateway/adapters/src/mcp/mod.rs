@@ -1,7 +1,7 @@
 //! The MCP door: a raw JSON-RPC proxy, in front of stdio servers and of servers at a URL, for both generations.
 //!
 //! [`server`] says how a server is reached. [`link`] is what every connection has; [`connection`] is one to a [`child`],
-//! [`remote`] one to a URL. [`exchange`] answers a worker over HTTP, [`sse`] cuts streams into events, [`headers`] holds
+//! [`remote`] one to a URL. [`exchange`] answers a worker over HTTP, [`headers`] holds
 //! headers against bodies, [`tasks`] remembers whose task is whose, [`discover`] asks a server for its tools, [`list`]
 //! filters what a worker is shown, [`refusal`] says no in the protocol's own words.
 
@@ -16,7 +16,6 @@ pub mod outbox;
 pub mod refusal;
 pub mod remote;
 pub mod server;
-pub mod sse;
 pub mod tasks;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -5,7 +5,7 @@
 //! one that lost its connection goes on where it was.
 
 use super::exchange::Exchange;
-use super::sse;
+use warden_core::sse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

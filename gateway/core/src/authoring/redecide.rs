@@ -1,5 +1,7 @@
 //! A recorded proposal, decided again under other policies. What cannot be known again is said, never guessed.
 
+use crate::amount::Amount;
+use crate::budget::BudgetFacts;
 use crate::catalogue::Catalogue;
 use crate::catalogue::input::Input;
 use crate::catalogue::recorded;
@@ -10,7 +12,7 @@ use crate::policy::level::Level;
 use crate::policy::probe;
 use crate::policy::slice::Slice;
 use crate::policy::snapshot::{Case, Snapshot};
-use crate::proposal::{Ask, EntityName, SiteAsk, Verb};
+use crate::proposal::{Ask, DoneTo, EngineAsk, EntityName, SiteAsk, TaskFacts, TaskId, Verb};
 use crate::secrets::Finding;
 use crate::verdict::{Evaluation, Verdict, evaluate};
 use jiff::Timestamp;
@@ -115,6 +117,12 @@ pub struct Seen {
     pub unseen: Vec<String>,
     /// Whether a path had a `..` segment.
     pub dot_segments: bool,
+    /// What its budgets had.
+    #[serde(default)]
+    pub budget: Option<BudgetFacts>,
+    /// Its task.
+    #[serde(default)]
+    pub task: Option<TaskFacts>,
     /// The arguments, long texts cut.
     pub input: Value,
 }
@@ -134,6 +142,8 @@ pub enum Cannot {
     Worker,
     /// Its server is not configured any more.
     Server,
+    /// Its engine is not configured any more.
+    Engine,
     /// Its tool or action is not known any more.
     Action,
     /// An entity of the site's own that it names is gone.
@@ -160,6 +170,7 @@ impl Cannot {
             Cannot::Cut => "an argument that rules read was cut or masked in the record",
             Cannot::Worker => "worker not configured any more",
             Cannot::Server => "server not configured any more",
+            Cannot::Engine => "engine not configured any more",
             Cannot::Action => "tool or action not known any more",
             Cannot::Entity => "an entity that it names is gone",
             Cannot::Types => "the tool's arguments have other types now",
@@ -244,6 +255,8 @@ impl<'s> Redecider<'s> {
             findings: many(seen.secret_findings.len()),
             suspicions: many(usize::try_from(seen.secret_suspicions).unwrap_or_default()),
             dot_segments: seen.dot_segments,
+            budget: seen.budget,
+            task: seen.task.clone(),
             input: Input { cedar: input, record: Value::Null, unseen: seen.unseen.clone() },
         };
         Ok((case, facts))
@@ -282,7 +295,18 @@ impl<'s> Redecider<'s> {
         let verb = Verb::ALL.into_iter().find(|verb| verb.action() == action);
         let ask = match (&recorded.tool, verb) {
             (Some(name), _) => Ask::Tool { name: name.clone().into_owned() },
-            (None, Some(verb)) => Ask::Verb(verb),
+            (None, Some(verb)) => match verb.done_to() {
+                DoneTo::Engine => Ask::Engine(Box::new(EngineAsk {
+                    engine: recorded.resource.id.clone(),
+                    verb,
+                    task: TaskId::new(""),
+                    facts: TaskFacts::default(),
+                    at_most: Amount::ZERO,
+                    priced: true,
+                })),
+                DoneTo::StateKey => Ask::State { key: recorded.resource.id.clone() },
+                DoneTo::Server | DoneTo::Plane => Ask::Verb(verb),
+            },
             (None, None) => Ask::Site(Box::new(SiteAsk {
                 principal: EntityName { ty: recorded.principal.ty.clone(), id: recorded.principal.id.clone() },
                 action: action.to_owned(),
@@ -305,6 +329,7 @@ impl<'s> Redecider<'s> {
         let case = snapshot.case(&recorded.worker, &recorded.server, &ask).map_err(|why| match why {
             NoCase::Worker => Cannot::Worker,
             NoCase::Server => Cannot::Server,
+            NoCase::Engine => Cannot::Engine,
             NoCase::Action | NoCase::Type => Cannot::Action,
         })?;
         // A tool that is gone would be decided as an unlisted one, which it was not.
@@ -325,7 +350,18 @@ impl<'s> Redecider<'s> {
 
 /// Whether a reason code is one that policies lead to, or the snapshot's layers.
 fn by_policy(reason: &str) -> bool {
-    const BEFORE: [&str; 12] = [
+    const BEFORE: [&str; 23] = [
+        "budget_exceeded",
+        "budget_frozen",
+        "price_missing",
+        "no_enclosing_task",
+        "lease_invalid",
+        "unknown_engine",
+        "unknown_model",
+        "engine_lacks_api",
+        "engine_not_in_zone",
+        "timed_out",
+        "too_many_tasks",
         "request_invalid",
         "malformed_request",
         "unknown_method",

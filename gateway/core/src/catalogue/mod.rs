@@ -271,6 +271,14 @@ pub fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
+/// The bytes that hex stands for.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let is_hex = digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit);
+    is_hex.then(|| digits.chunks(2).map(pair).collect()).flatten()
+}
+
 /// Whether an argument of this name is taken for a path unless the catalogue says more.
 pub fn is_path_name(name: &str) -> bool {
     matches!(name, "path" | "paths" | "source" | "destination" | "uri" | "file")

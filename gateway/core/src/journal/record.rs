@@ -1,13 +1,16 @@
-//! Record format version 4: one JSON object a record. Version 3 lacked what a decision would have been, and of a change of what decides
+//! Record format version 5: one JSON object a record. Version 4 lacked the kinds `budget` and `task`, and what has to do with engines
+//! and budgets: of a decision `engine`, `reserved`, `context.budget` and `context.task`, of an outcome `engine` and `settled`. Version 3 lacked what a decision would have been, and of a change of what decides
 //! the shadow and the modes of rules. Version 2 lacked the suspicions of a decision and their number in an
 //! outcome, the fingerprint and the disguises of a finding, and redacted answers. Version 1 lacked the kinds `read`, `retention`,
 //! `hold` and `key` as well, and of a decision `session`, `task`, `run`, `level` and `input_sealed`. All are read as they stand.
 
+use crate::amount::Amount;
 use crate::decision::Decision;
 use crate::outcome::Outcome;
 use crate::policy::layer::Standing;
 use crate::policy::snapshot::Digests;
 use crate::secrets::Scanner;
+use crate::task::TaskChange;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The version that is written. Readers accept this and every older one.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// One record. Its sequence number is its frame's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +54,25 @@ pub enum Body {
     Hold(HoldChange),
     /// What checkpoints are signed with from here on.
     Key(KeyChange),
+    /// An operator's change of a budget, before it takes effect.
+    Budget(BudgetChange),
+    /// A task that is opened or over.
+    Task(TaskChange),
+}
+
+/// A change of a budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetChange {
+    /// Which: a configured one, or a share of one.
+    pub budget: String,
+    /// Who.
+    pub operator: String,
+    /// What it is given beside its limits: for ever, and in the windows of now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted: Option<Amount>,
+    /// Whether it is frozen from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<bool>,
 }
 
 /// A change of what decides.
@@ -210,7 +232,13 @@ impl Body {
     pub fn is_of_operators(&self) -> bool {
         matches!(
             self,
-            Body::Operator(_) | Body::Policy(_) | Body::Retention(_) | Body::Hold(_) | Body::Key(_) | Body::State(_)
+            Body::Operator(_)
+                | Body::Policy(_)
+                | Body::Retention(_)
+                | Body::Hold(_)
+                | Body::Key(_)
+                | Body::State(_)
+                | Body::Budget(_)
         )
     }
 
@@ -226,6 +254,8 @@ impl Body {
             Body::Retention(_) => "retention",
             Body::Hold(_) => "hold",
             Body::Key(_) => "key",
+            Body::Budget(_) => "budget",
+            Body::Task(_) => "task",
         }
     }
 }

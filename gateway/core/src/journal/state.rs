@@ -1,9 +1,12 @@
 //! Hot state: what the records add up to, changed in journal order only.
 
+use crate::budget::ledger::Ledger;
 use crate::decision::{Decision, Enforced};
+use crate::amount::Amount;
 use crate::journal::record::{Body, Hold, Record};
 use crate::policy::snapshot::Digests;
-use crate::proposal::{DecisionId, Door};
+use crate::proposal::{DecisionId, Door, TaskId, Verb};
+use crate::task::Tasks;
 use crate::verdict::Verdict;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,6 +30,127 @@ pub struct State {
     /// The first sequence number that retention has left.
     #[serde(default)]
     pub first_seq: u64,
+    /// What is counted: budgets, tasks, and what was spent by whom.
+    #[serde(default)]
+    pub counted: Counted,
+}
+
+/// What counts, and is told apart from the rest because the running gateway keeps one that is ahead of the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Budgets.
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// Tasks.
+    #[serde(default)]
+    pub tasks: Tasks,
+    /// What was spent, by worker and by engine.
+    #[serde(default)]
+    pub spend: Spend,
+    /// Calls on their way: who makes them, where, and in which task.
+    #[serde(default)]
+    pub calls: BTreeMap<DecisionId, Call>,
+}
+
+/// Whose call it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// The worker.
+    pub worker: String,
+    /// The engine; none for a tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// The task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+}
+
+/// Sums over all that was settled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spend {
+    /// By worker.
+    #[serde(default)]
+    pub workers: BTreeMap<String, Spent>,
+    /// By engine.
+    #[serde(default)]
+    pub engines: BTreeMap<String, Spent>,
+}
+
+/// One sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Calls that were settled.
+    pub calls: u64,
+    /// What they came to.
+    #[serde(flatten)]
+    pub amount: Amount,
+}
+
+impl Counted {
+    /// A call was allowed.
+    pub fn began(&mut self, id: &DecisionId, call: Call) {
+        if let Some(task) = &call.task {
+            self.tasks.called(task);
+        }
+        self.calls.insert(id.clone(), call);
+    }
+
+    /// A call is over. What was set aside for it is given back, and `used` is taken in its place.
+    pub fn ended(&mut self, id: &DecisionId, used: Option<Amount>) {
+        self.ledger.settle(id, used);
+        let Some(call) = self.calls.remove(id) else { return };
+        let amount = used.unwrap_or_default();
+        let add = |spent: &mut Spent| {
+            spent.calls += 1;
+            spent.amount = spent.amount.plus(amount);
+        };
+        add(self.spend.workers.entry(call.worker).or_default());
+        if let Some(engine) = call.engine {
+            add(self.spend.engines.entry(engine).or_default());
+        }
+        if let Some(task) = &call.task {
+            self.tasks.cost(task, amount);
+        }
+    }
+
+    /// Takes in a record that was committed. Those of calls the running gateway has taken in before.
+    pub fn apply(&mut self, record: &Record) {
+        match &record.body {
+            Body::Decision(decision) if decision.verdict == Verdict::Allow => {
+                if let Some(reserved) = &decision.reserved {
+                    self.ledger.set_aside(decision.id.clone(), reserved.clone());
+                }
+                if let Some(call) = Call::of(decision) {
+                    self.began(&decision.id, call);
+                }
+            }
+            Body::Outcome(outcome) => {
+                self.ended(&outcome.decision, outcome.settled.as_ref().map(|settled| settled.amount));
+            }
+            Body::Budget(change) => {
+                if let Some(amount) = change.granted {
+                    self.ledger.grant(&change.budget, amount, record.ts);
+                }
+                if let Some(frozen) = change.frozen {
+                    self.ledger.freeze(&change.budget, frozen, record.ts);
+                }
+            }
+            Body::Task(change) => self.tasks.apply(change),
+            _ => {}
+        }
+    }
+}
+
+impl Call {
+    /// The call that an allowing decision is, when it costs something or goes to an engine.
+    pub fn of(decision: &Decision) -> Option<Self> {
+        let calls = decision.reserved.is_some() || decision.action == Verb::CallEngine.action();
+        calls.then(|| Self {
+            worker: decision.worker.clone(),
+            engine: decision.engine.clone(),
+            task: decision.task.as_deref().filter(|_| decision.engine.is_some()).map(TaskId::new),
+        })
+    }
 }
 
 /// A held proposal.
@@ -43,6 +167,7 @@ pub struct Parked {
 impl State {
     /// Takes in the record with number `seq`.
     pub fn apply(&mut self, seq: u64, record: &Record) {
+        self.counted.apply(record);
         match &record.body {
             Body::Decision(decision) if is_forwarded(decision) => match decision.verdict {
                 Verdict::Allow => {
@@ -65,7 +190,12 @@ impl State {
                 None => drop(self.holds.remove(&change.name)),
             },
             Body::Key(change) => self.verifier = Some(change.verifier.clone()),
-            Body::Decision(_) | Body::Operator(_) | Body::State(_) | Body::Read(_) => {}
+            Body::Decision(_)
+            | Body::Operator(_)
+            | Body::State(_)
+            | Body::Read(_)
+            | Body::Budget(_)
+            | Body::Task(_) => {}
         }
     }
 }

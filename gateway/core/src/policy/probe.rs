@@ -75,6 +75,8 @@ pub(crate) fn facts(input: &Ty) -> Facts {
         findings: Vec::new(),
         suspicions: Vec::new(),
         dot_segments: false,
+        budget: None,
+        task: None,
         input: Input { cedar: sample(input), record: serde_json::Value::Null, unseen },
     }
 }

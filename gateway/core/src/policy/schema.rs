@@ -153,6 +153,23 @@ pub fn verb_input(verb: Verb) -> Ty {
             (&[("ref", unseen(true)), ("argument", unseen(true)), ("context", unseen(false))], Extra::Refuse)
         }
         Verb::ListTools | Verb::ListResources | Verb::ListPrompts => (&[("cursor", seen(false))], Extra::Refuse),
+        Verb::CallEngine => {
+            let long = Field { ty: Ty::Long, required: false, nullable: false };
+            let texts = Field { ty: Ty::Set(Box::new(Ty::Text(None))), required: true, nullable: false };
+            let fields = [
+                ("api", seen(true)),
+                ("model", seen(true)),
+                ("stream", Field { ty: Ty::Bool, required: true, nullable: false }),
+                ("max_tokens", long),
+                ("tools", texts),
+            ];
+            let fields = fields.into_iter().map(|(name, field)| (name.to_owned(), field));
+            return Ty::Record(fields.collect(), Extra::Refuse);
+        }
+        Verb::ProposeToolCall => {
+            (&[("api", seen(true)), ("model", seen(true)), ("tool", seen(true))], Extra::Refuse)
+        }
+        Verb::WriteState => (&[("key", seen(true)), ("task", seen(true))], Extra::Refuse),
         Verb::FollowTask => (&[("taskId", seen(false)), ("cursor", seen(false))], Extra::Refuse),
         Verb::Connect | Verb::Sample | Verb::Elicit | Verb::ListRoots | Verb::Operate => (&[], Extra::Unseen),
     };

@@ -11,7 +11,9 @@ use super::{Problem, Problems, probe};
 use crate::catalogue::ty::Ty;
 use crate::catalogue::{Catalogue, Effect as ToolEffect, HeaderParam, Tool, sha256_hex};
 use crate::facts::{Facts, Mode};
-use crate::proposal::{Ask, EntityName, SiteAsk, Verb};
+use crate::task::convention::RESERVED_KEYS;
+use crate::budget::BudgetFacts;
+use crate::proposal::{Ask, DoneTo, EntityName, SiteAsk, TaskFacts, Verb};
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
     RestrictedExpression as Expression, Schema,
@@ -32,6 +34,17 @@ pub struct Worker {
     pub composition: Option<String>,
 }
 
+/// An engine that policies can speak about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Engine {
+    /// Its id.
+    pub id: String,
+    /// What it is: `openai`, `anthropic`, `gemini`, `openrouter`, `llm-connect` or `claude-code`.
+    pub kind: String,
+    /// Where it is, in an operator's words; empty when nobody said.
+    pub zone: String,
+}
+
 /// What a snapshot is built from.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
@@ -43,6 +56,10 @@ pub struct Source {
     pub workers: Vec<Worker>,
     /// All servers.
     pub servers: Vec<String>,
+    /// All engines.
+    pub engines: Vec<Engine>,
+    /// Members of state documents that belong to the host, beside the convention's.
+    pub reserved_keys: Vec<String>,
     /// All known tools.
     pub catalogue: Catalogue,
     /// How much is written down.
@@ -95,6 +112,9 @@ pub struct Snapshot {
     entities: Entities,
     targets: Vec<Target>,
     servers: HashMap<String, Server>,
+    engines: HashMap<String, EngineTargets>,
+    /// By member; the one of all others under the empty name.
+    state: HashMap<String, usize>,
     operate: usize,
     site: Site,
     workers: HashMap<String, Bound>,
@@ -127,6 +147,12 @@ struct Server {
     tools: HashMap<String, usize>,
     unlisted: usize,
     verbs: HashMap<Verb, usize>,
+}
+
+#[derive(Clone, Copy)]
+struct EngineTargets {
+    call: usize,
+    tool_call: usize,
 }
 
 struct Bound {
@@ -182,6 +208,8 @@ pub enum NoCase {
     Worker,
     /// No such server.
     Server,
+    /// No such engine.
+    Engine,
     /// No such action.
     Action,
     /// The action is not for entities of these types.
@@ -206,7 +234,7 @@ impl Snapshot {
     fn prepare(source: Source, loaded: Loaded) -> Result<Self, Problems> {
         let general = |message: String| Problems(vec![Problem::general(message)]);
         let Loaded { charter, site, compositions, site_schema, schema, schema_text, schema_digest, standings } = loaded;
-        let (mut targets, servers, operate) = targets(&source).map_err(general)?;
+        let Targets { mut targets, servers, engines, state, operate } = targets(&source).map_err(general)?;
         settings_known(&source, &targets, &site_schema)?;
         targets.iter_mut().for_each(|target| target.set(&source));
         let entities = entities(&source.workers, &targets, &schema).map_err(general)?;
@@ -255,6 +283,8 @@ impl Snapshot {
             entities,
             targets,
             servers,
+            engines,
+            state,
             operate,
             site: Site {
                 names: site_schema.actions.keys().cloned().collect(),
@@ -278,12 +308,21 @@ impl Snapshot {
         let number = match ask {
             Ask::Site(ask) => return self.site_case(bound, ask),
             Ask::Verb(Verb::Operate) => self.operate,
+            Ask::Engine(ask) => {
+                let engine = self.engines.get(&ask.engine).ok_or(NoCase::Engine)?;
+                match ask.verb {
+                    Verb::CallEngine => engine.call,
+                    Verb::ProposeToolCall => engine.tool_call,
+                    _ => return Err(NoCase::Action),
+                }
+            }
+            Ask::State { key } => *self.state.get(key).or_else(|| self.state.get("")).ok_or(NoCase::Action)?,
             ask => {
                 let server = self.servers.get(server).ok_or(NoCase::Server)?;
                 match ask {
                     Ask::Tool { name } => *server.tools.get(name).unwrap_or(&server.unlisted),
                     Ask::Verb(verb) => *server.verbs.get(verb).ok_or(NoCase::Action)?,
-                    Ask::Site(_) | Ask::Unknown => return Err(NoCase::Action),
+                    Ask::Engine(_) | Ask::State { .. } | Ask::Site(_) | Ask::Unknown => return Err(NoCase::Action),
                 }
             }
         };
@@ -377,6 +416,12 @@ impl Snapshot {
             ),
             ("dot_segments".to_owned(), Expression::new_bool(facts.dot_segments)),
         ];
+        if let Some(budget) = &facts.budget {
+            pairs.push(("budget".to_owned(), budget_record(budget).map_err(|e| e.to_string())?));
+        }
+        if let Some(task) = &facts.task {
+            pairs.push(("task".to_owned(), task_record(task).map_err(|e| e.to_string())?));
+        }
         pairs.extend(facts.input.cedar.clone().map(|input| ("input".to_owned(), input)));
         let context = Context::from_pairs(pairs).map_err(|e| e.to_string())?;
         let (principal, resource) = (case.principal.clone().into_owned(), case.resource.clone().into_owned());
@@ -438,6 +483,27 @@ impl Snapshot {
     }
 }
 
+/// Counts that are too large for Cedar's integers are its largest.
+fn budget_record(budget: &BudgetFacts) -> Result<Expression, cedar_policy::ExpressionConstructionError> {
+    let long = |n: u64| Expression::new_long(i64::try_from(n).unwrap_or(i64::MAX));
+    let mut fields = vec![
+        ("tokens".to_owned(), long(budget.tokens)),
+        ("micro_usd".to_owned(), long(budget.micro_usd)),
+    ];
+    fields.extend(budget.tokens_left.map(|left| ("tokens_left".to_owned(), long(left))));
+    fields.extend(budget.micro_usd_left.map(|left| ("micro_usd_left".to_owned(), long(left))));
+    Expression::new_record(fields)
+}
+
+fn task_record(task: &TaskFacts) -> Result<Expression, cedar_policy::ExpressionConstructionError> {
+    let mut fields = vec![
+        ("id".to_owned(), Expression::new_string(task.id.clone())),
+        ("ambient".to_owned(), Expression::new_bool(task.ambient)),
+    ];
+    fields.extend(task.zone.clone().map(|zone| ("zone".to_owned(), Expression::new_string(zone))));
+    Expression::new_record(fields)
+}
+
 impl Target {
     /// What operators have set for it.
     fn set(&mut self, source: &Source) {
@@ -492,7 +558,13 @@ fn worker_lineage(worker: &Worker) -> Result<Lineage, String> {
     Ok(Lineage::new(uid("Worker", &worker.name)?, worker_parents(worker)?))
 }
 
-type Targets = (Vec<Target>, HashMap<String, Server>, usize);
+struct Targets {
+    targets: Vec<Target>,
+    servers: HashMap<String, Server>,
+    engines: HashMap<String, EngineTargets>,
+    state: HashMap<String, usize>,
+    operate: usize,
+}
 
 fn targets(source: &Source) -> Result<Targets, String> {
     let mut targets = Vec::new();
@@ -542,7 +614,7 @@ fn targets(source: &Source) -> Result<Targets, String> {
             resource_parents: vec![server.clone()],
         });
         let mut verbs = HashMap::new();
-        for verb in Verb::ALL.into_iter().filter(|verb| *verb != Verb::Operate) {
+        for verb in Verb::ALL.into_iter().filter(|verb| verb.done_to() == DoneTo::Server) {
             let groups: &[&str] = match verb {
                 Verb::Connect | Verb::ListTools | Verb::ListResources | Verb::ListPrompts => &["protocol"],
                 verb if verb.is_server_request() => &["server_request", "effect"],
@@ -576,7 +648,37 @@ fn targets(source: &Source) -> Result<Targets, String> {
         action_lineage: vec![uid("Action", "govern")?, uid("Action", "effect")?],
         resource_parents: Vec::new(),
     });
-    Ok((targets, servers, operate))
+    let mut single = |verb: Verb, record: serde_json::Value| -> Result<usize, String> {
+        let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+        Ok(add(Target {
+            action: uid("Action", verb.action())?,
+            resource: uid(&text("type"), &text("id"))?,
+            resource_record: Arc::new(record),
+            input: verb_input(verb),
+            paths: Vec::new(),
+            header_params: Vec::new(),
+            level: Level::default(),
+            inbound: Inbound::default(),
+            action_lineage: vec![uid("Action", "effect")?],
+            resource_parents: Vec::new(),
+        }))
+    };
+    let mut engines = HashMap::new();
+    for Engine { id, kind, zone } in &source.engines {
+        let record = serde_json::json!({ "type": "Engine", "id": id, "kind": kind, "zone": zone });
+        let call = single(Verb::CallEngine, record.clone())?;
+        let tool_call = single(Verb::ProposeToolCall, record)?;
+        engines.insert(id.clone(), EngineTargets { call, tool_call });
+    }
+    let mut state = HashMap::new();
+    let reserved = RESERVED_KEYS.into_iter().chain(source.reserved_keys.iter().map(String::as_str));
+    for (key, reserved) in reserved.map(|key| (key, true)).chain([("", false)]) {
+        // No member is called `*` in a policy: it stands for all that are not reserved.
+        let id = if key.is_empty() { "*" } else { key };
+        let record = serde_json::json!({ "type": "StateKey", "id": id, "reserved": reserved });
+        state.insert(key.to_owned(), single(Verb::WriteState, record)?);
+    }
+    Ok(Targets { targets, servers, engines, state, operate })
 }
 
 fn tool_record(
@@ -604,6 +706,21 @@ fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<E
     }
     for target in targets {
         let record = &target.resource_record;
+        let text = |name: &str| Expression::new_string(record[name].as_str().unwrap_or_default().to_owned());
+        let own = match record["type"].as_str() {
+            Some("Engine") => HashMap::from([("kind".to_owned(), text("kind")), ("zone".to_owned(), text("zone"))]),
+            Some("StateKey") => {
+                HashMap::from([("reserved".to_owned(), Expression::new_bool(record["reserved"] == true))])
+            }
+            _ => HashMap::new(),
+        };
+        if !own.is_empty() {
+            // The two verbs of an engine are done to one entity.
+            if !all.iter().any(|entity: &Entity| entity.uid() == target.resource) {
+                all.push(Entity::new(target.resource.clone(), own, HashSet::new()).map_err(|e| e.to_string())?);
+            }
+            continue;
+        }
         let Some(effect) = record.get("effect").and_then(serde_json::Value::as_str) else { continue };
         let flag = |name: &str| Expression::new_bool(record[name] == true);
         let attributes = HashMap::from([

@@ -12,13 +12,25 @@ pub fn answer(scanner: &Scanner, raw: &str, is_error: bool) -> Option<(String, J
     let name = if is_error { "error" } else { "result" };
     let members = json::members(raw.as_bytes(), LIMITS).ok()?;
     let (_, value) = members.iter().find(|(member, _)| member == name)?;
-    let by = strings(value, |text| match scanner.redacted(text) {
-        std::borrow::Cow::Borrowed(_) => None,
-        std::borrow::Cow::Owned(text) => Some(text),
-    });
+    let by = values(scanner, value);
     let raw = json::replaced(raw, &[name], &by)?;
     let body = json::parse(by.as_bytes(), LIMITS).ok()?;
     scanner.scan(&body, "").is_clean().then_some((raw, body))
+}
+
+/// The same of an answer that is all body.
+pub fn whole(scanner: &Scanner, raw: &str) -> Option<(String, Json)> {
+    let by = values(scanner, raw);
+    let body = json::parse(by.as_bytes(), LIMITS).ok()?;
+    scanner.scan(&body, "").is_clean().then_some((by, body))
+}
+
+/// A JSON text with each secret value in its strings replaced.
+fn values(scanner: &Scanner, text: &str) -> String {
+    strings(text, |text| match scanner.redacted(text) {
+        std::borrow::Cow::Borrowed(_) => None,
+        std::borrow::Cow::Owned(text) => Some(text),
+    })
 }
 
 /// A JSON text with each string, names included, replaced where `by` has another.

@@ -17,7 +17,7 @@ impl<P: Ports + 'static> Remote<P> {
             // Ids, names and comments are nobody's content: without them the message says the same.
             self.link.metrics.dropped("secret_in_an_event");
             let Some(data) = &event.data else { return Flow::On };
-            event.raw = crate::mcp::sse::event(&rpc::one_line(data), None);
+            event.raw = warden_core::sse::event(&rpc::one_line(data), None);
         }
         let Some(data) = &event.data else {
             exchange.send(event.raw).await;

@@ -16,7 +16,7 @@ use super::headers;
 use super::link::{Link, Nowhere};
 use super::refusal::{Asked, Told};
 use super::server::{HttpServer, Server};
-use super::sse::{Event, Events, Item, Large};
+use warden_core::sse::{Event, Events, Item, Large};
 use super::{lock, reply, request_id};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};

@@ -254,7 +254,7 @@ impl<P: Ports + 'static> Remote<P> {
             }
             Some(Held::Elsewhere(waiting)) => drop(waiting.send(told)),
             None if call.exchange.begun() => {
-                call.exchange.send(crate::mcp::sse::event(&told.line, None)).await;
+                call.exchange.send(warden_core::sse::event(&told.line, None)).await;
                 call.exchange.end();
             }
             None => {
