@@ -3,6 +3,7 @@
 //! Each module implements a port of `warden_core::port`, or is a door that makes proposals. None of them decides.
 
 pub mod archive;
+pub mod engines;
 pub mod export;
 pub mod files;
 pub mod govern;
@@ -12,11 +13,13 @@ pub mod journal;
 pub mod keys;
 pub mod mcp;
 pub mod metrics;
+pub mod pattern;
 pub mod policy_folder;
 pub mod replay;
 pub mod review;
 pub mod secrets;
 pub mod solver;
+pub mod tasks;
 pub mod view;
 pub mod world;
 

@@ -8,11 +8,36 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::time::Duration;
+use warden_core::amount::{Amount, Unit};
 use warden_core::invariant;
+use warden_core::outcome::{EngineEvent, Outcome};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Verdict {
     verdict: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EngineCall {
+    engine: String,
+    outcome: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EngineTokens {
+    engine: String,
+    direction: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfEngine {
+    engine: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfBudget {
+    budget: String,
+    unit: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,6 +64,14 @@ pub struct Metrics {
     /// Open MCP connections.
     pub connections: Gauge,
     violations: Family<Promise, Gauge>,
+    engine_calls: Family<EngineCall, Counter>,
+    engine_tokens: Family<EngineTokens, Counter>,
+    engine_micro_usd: Family<OfEngine, Counter>,
+    engine_seconds: Family<OfEngine, Histogram>,
+    budget_spent: Family<OfBudget, Gauge>,
+    budget_reserved: Family<OfBudget, Gauge>,
+    /// Tasks that said they need an engine, and called none.
+    pub bypasses: Counter,
 }
 
 impl Metrics {
@@ -75,7 +108,33 @@ impl Metrics {
             "Records that no witness has seen; -1 without a witness",
             unwitnessed.clone(),
         );
+        let engine_calls = Family::default();
+        registry.register("engine_calls", "Calls of engines by what came of them", engine_calls.clone());
+        let engine_tokens = Family::default();
+        registry.register("engine_tokens", "Tokens that were settled, in and out", engine_tokens.clone());
+        let engine_micro_usd = Family::default();
+        registry.register("engine_micro_usd", "Micro-USD that were settled", engine_micro_usd.clone());
+        let engine_seconds =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 16)));
+        registry.register("engine_seconds", "From a call's decision to the end of its answer", engine_seconds.clone());
+        let budget_spent = Family::default();
+        registry.register("budget_spent", "What was spent of each configured budget, ever", budget_spent.clone());
+        let budget_reserved = Family::default();
+        registry.register("budget_reserved", "What is set aside for calls on their way", budget_reserved.clone());
+        let bypasses = Counter::default();
+        registry.register(
+            "engine_bypass_suspected",
+            "Tasks that said they need an engine and called none",
+            bypasses.clone(),
+        );
         Self {
+            engine_calls,
+            engine_tokens,
+            engine_micro_usd,
+            engine_seconds,
+            budget_spent,
+            budget_reserved,
+            bypasses,
             view_lag,
             unwitnessed,
             registry,
@@ -105,6 +164,37 @@ impl Metrics {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.view_lag.set(count(view_lag));
         self.unwitnessed.set(unwitnessed.map_or(-1, count));
+    }
+
+    /// What came of a call of an engine.
+    pub fn called(&self, outcome: &Outcome) {
+        let Some(EngineEvent { engine, usage, .. }) = &outcome.engine else { return };
+        let happened = serde_json::to_value(outcome.happened).ok();
+        let happened = happened.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
+        self.engine_calls.get_or_create(&EngineCall { engine: engine.clone(), outcome: happened.into() }).inc();
+        let of_engine = OfEngine { engine: engine.clone() };
+        self.engine_seconds.get_or_create(&of_engine).observe(Duration::from_millis(outcome.took_ms).as_secs_f64());
+        if let Some(usage) = usage {
+            for (direction, tokens) in [("in", usage.input), ("out", usage.output)] {
+                let labels = EngineTokens { engine: engine.clone(), direction: direction.into() };
+                self.engine_tokens.get_or_create(&labels).inc_by(tokens);
+            }
+        }
+        if let Some(settled) = &outcome.settled {
+            self.engine_micro_usd.get_or_create(&of_engine).inc_by(settled.amount.micro_usd);
+        }
+    }
+
+    /// How the configured budgets are.
+    pub fn of_budgets<'b>(&self, budgets: impl Iterator<Item = (&'b str, Amount, Amount)>) {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        for (budget, spent, reserved) in budgets {
+            for unit in Unit::ALL {
+                let labels = OfBudget { budget: budget.to_owned(), unit: unit.to_string() };
+                self.budget_spent.get_or_create(&labels).set(count(spent.of(unit)));
+                self.budget_reserved.get_or_create(&labels).set(count(reserved.of(unit)));
+            }
+        }
     }
 
     /// A message that led nowhere.

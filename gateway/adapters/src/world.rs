@@ -29,6 +29,9 @@ pub struct World {
 impl port::Journal for World {
     async fn append(&self, record: Record, room: Room) -> Result<Receipt, JournalError> {
         let started = Instant::now();
+        if let Body::Outcome(outcome) = &record.body {
+            self.metrics.called(outcome);
+        }
         let verdict = match &record.body {
             Body::Decision(decision) => Some(decision.verdict),
             _ => None,
@@ -53,6 +56,9 @@ impl port::Journal for World {
     }
 
     async fn note(&self, record: Record) {
+        if let Body::Outcome(outcome) = &record.body {
+            self.metrics.called(outcome);
+        }
         self.journal.note(record).await;
     }
 }

@@ -1,6 +1,7 @@
 //! The tool catalogue as it changes: what servers list, and what operators say of it.
 
 use super::{Error, Governor, Setup, State, is_meant, save_catalogue};
+use crate::pattern::Pattern;
 use crate::mcp::discover;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -173,7 +174,7 @@ impl Governor {
         for (server, tools) in &mut next.catalogue.servers {
             for (name, tool) in tools {
                 let full = format!("{server}/{name}");
-                if !matches(&says.tools, &full) {
+                if !Pattern::new(&says.tools).fits(&full) {
                     continue;
                 }
                 tool.effect = says.effect.or(tool.effect);
@@ -186,7 +187,7 @@ impl Governor {
         }
         if changed.is_empty() {
             let waits = |(server, tools): (&String, &BTreeMap<String, serde_json::Value>)| {
-                tools.keys().any(|name| matches(&says.tools, &format!("{server}/{name}")))
+                tools.keys().any(|name| Pattern::new(&says.tools).fits(&format!("{server}/{name}")))
             };
             let help = match next.catalogue.waiting.iter().any(waits) {
                 true => "it is new: take it in with `warden tools approve`",
@@ -198,42 +199,5 @@ impl Governor {
         let act = ("tools_classify", format!("{}{what}", says.tools));
         self.change_by(&mut state, next, PolicyEvent::Classified, (operator, act), changed.clone()).await?;
         Ok(changed)
-    }
-}
-
-/// `*` stands for any part of the text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
-    let mut parts = parts.peekable();
-    if parts.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return rest.ends_with(part);
-        }
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn a_star_stands_for_any_part() {
-        for (pattern, text) in
-            [("a/b", "a/b"), ("a/*", "a/b"), ("*", "a/b"), ("a/read_*", "a/read_file"), ("*/x*y", "s/xay")]
-        {
-            assert!(matches(pattern, text), "{pattern} {text}");
-        }
-        for (pattern, text) in [("a/b", "a/bc"), ("a/*", "b/a"), ("a/*_x", "a/x"), ("", "a")] {
-            assert!(!matches(pattern, text), "{pattern} {text}");
-        }
     }
 }

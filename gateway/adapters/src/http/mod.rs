@@ -2,10 +2,13 @@
 //! credentials.
 
 mod audit;
+mod budgets;
 pub mod authzen;
 pub mod listener;
+pub mod llm;
 pub mod operator;
 mod secrets;
+mod tasks;
 pub mod worker;
 
 use axum::http::{HeaderMap, header};

@@ -34,6 +34,20 @@ impl std::fmt::Debug for ServerCommand {
     }
 }
 
+impl ServerCommand {
+    /// What starts it: in a process group of its own, killed when nobody holds it any more.
+    pub fn process(&self) -> Command {
+        let mut process = Command::new(&self.program);
+        process.args(&self.args).env_clear().kill_on_drop(true).process_group(0);
+        process.envs(INHERITED.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
+        process.envs(&self.env);
+        if let Some(cwd) = &self.cwd {
+            process.current_dir(cwd);
+        }
+        process
+    }
+}
+
 const INHERITED: [&str; 5] = ["PATH", "HOME", "LANG", "TMPDIR", "USER"];
 /// How long a server may take to end by itself, and again after `SIGTERM`.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -64,13 +78,7 @@ impl Child {
         line_max: usize,
         scanner: &Arc<Scanner>,
     ) -> io::Result<(Self, mpsc::Receiver<Line>)> {
-        let mut process = Command::new(&command.program);
-        process.args(&command.args).env_clear().kill_on_drop(true).process_group(0);
-        process.envs(INHERITED.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
-        process.envs(&command.env);
-        if let Some(cwd) = &command.cwd {
-            process.current_dir(cwd);
-        }
+        let mut process = command.process();
         process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = process.spawn()?;
         // Known only until the process was waited for.

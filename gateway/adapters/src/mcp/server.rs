@@ -119,9 +119,33 @@ impl HttpServer {
     /// Sends a request with `headers`, which are [`super::headers::for_server`]'s, and waits for the head of the
     /// answer. Redirects are not followed.
     pub async fn send(&self, method: Method, headers: &HeaderMap, body: String) -> Result<Response<Incoming>, Reply> {
+        self.send_there(self.uri.clone(), method, headers, body).await
+    }
+
+    /// The same below its URL: `path` begins with `/` and may have a query.
+    pub async fn send_to(
+        &self,
+        path: &str,
+        method: Method,
+        headers: &HeaderMap,
+        body: String,
+    ) -> Result<Response<Incoming>, Reply> {
+        let base = self.uri.path().trim_end_matches('/');
+        let place: Result<Uri, _> = format!("{}{base}{path}", self.place).parse();
+        let Ok(place) = place else { return Err(Reply::NotSent) };
+        self.send_there(place, method, headers, body).await
+    }
+
+    async fn send_there(
+        &self,
+        place: Uri,
+        method: Method,
+        headers: &HeaderMap,
+        body: String,
+    ) -> Result<Response<Incoming>, Reply> {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = method;
-        *request.uri_mut() = self.uri.clone();
+        *request.uri_mut() = place;
         *request.headers_mut() = headers.clone();
         if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_TYPE) {
             request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

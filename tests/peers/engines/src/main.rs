@@ -55,22 +55,17 @@ enum Role {
         /// The port it passes on to
         #[arg(long)]
         upstream: u16,
-        /// As many
-        #[arg(long)]
-        threads: usize,
     },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // One thread makes the load, and one answers it: waking another would be a part of each figure.
+    // One thread makes the load, and one answers it: waking another would be a part of each figure. The proxy has as
+    // many as there are cores, as a gateway has.
     let mut runtime = match cli.role {
-        Some(Role::Bare { threads: 2.., .. }) => Builder::new_multi_thread(),
+        Some(Role::Bare { .. }) => Builder::new_multi_thread(),
         _ => Builder::new_current_thread(),
     };
-    if let Some(Role::Bare { threads, .. }) = cli.role {
-        runtime.worker_threads(threads);
-    }
     let ended = runtime.enable_all().build().map_err(Into::into).and_then(|runtime| {
         let ended = runtime.block_on(run(cli));
         runtime.shutdown_background();
@@ -86,7 +81,7 @@ async fn run(cli: Cli) -> Outcome<ExitCode> {
     match cli.role {
         None => until_stopped(cli.run.run()).await,
         Some(Role::Mock { port }) => mock::serve(port).await,
-        Some(Role::Bare { port, upstream, .. }) => bare::serve(port, upstream).await,
+        Some(Role::Bare { port, upstream }) => bare::serve(port, upstream).await,
     }
 }
 

@@ -43,9 +43,6 @@ pub(crate) struct Run {
     /// Seconds that each figure takes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Threads of the bare proxy; as many as there are cores if not given
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    bare_threads: Option<u64>,
     /// Worker processes of litellm; as many as there are cores if not given
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     litellm_workers: Option<u64>,
@@ -73,7 +70,6 @@ impl Run {
             ports,
             warden: self.warden.clone(),
             peers: self.peers.clone(),
-            threads: self.bare_threads.unwrap_or(cores as u64),
             workers: self.litellm_workers.unwrap_or(cores as u64),
         };
         self.say(&format!("{cores} cores; {} rounds of {} s", self.rounds, self.seconds));

@@ -47,8 +47,6 @@ pub(crate) struct Place {
     pub(crate) warden: Option<PathBuf>,
     /// Where the others are installed.
     pub(crate) peers: Option<PathBuf>,
-    /// Of the bare proxy.
-    pub(crate) threads: u64,
     /// Processes of litellm.
     pub(crate) workers: u64,
 }
@@ -105,15 +103,9 @@ impl Kind {
 
 async fn bare(place: &mut Place) -> Outcome<Started> {
     let port = place.ports.next()?;
-    let process = Process::own(
-        "bare",
-        &place.dir,
-        port,
-        &["--upstream", &place.mock.to_string(), "--threads", &place.threads.to_string()],
-    )
-    .await?;
+    let process = Process::own("bare", &place.dir, port, &["--upstream", &place.mock.to_string()]).await?;
     let target = Target { kind: Kind::Bare, door: Door::new(port, KEY)?, process: Arc::new(process) };
-    Ok(Started::Runs(target, format!("a proxy that reads nothing, {} threads", place.threads)))
+    Ok(Started::Runs(target, "a proxy that reads nothing, a thread per core".to_owned()))
 }
 
 impl Place {

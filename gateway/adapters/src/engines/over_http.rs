@@ -1,0 +1,131 @@
+//! Engines that take a prompt over HTTP, each in its own API.
+
+use super::Kind;
+use super::prompt::{Adapter, Completion, Failed, Prompt};
+use crate::mcp::server::HttpServer;
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use futures::future::BoxFuture;
+use http_body_util::{BodyExt, Limited};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use warden_core::json::{self, Json, Limits};
+use warden_core::llm::{Api, usage};
+use warden_core::outcome::{Lost, Reply};
+
+/// See the module.
+pub struct OverHttp {
+    api: Api,
+    http: Arc<HttpServer>,
+}
+
+/// Bytes of an answer.
+const ANSWER_MAX: usize = 16 << 20;
+/// Tokens of an answer, where an API has to be told.
+const OUTPUT: u64 = 4096;
+/// The version of Anthropic's API, where a worker names none.
+pub const ANTHROPIC_VERSION: &str = "2023-06-01";
+
+impl OverHttp {
+    /// For an engine of this kind.
+    pub fn new(kind: Kind, http: Arc<HttpServer>) -> Self {
+        let api = match kind {
+            Kind::Anthropic => Api::Messages,
+            Kind::Gemini => Api::Gemini,
+            Kind::LlmConnect | Kind::ClaudeCode => Api::Execute,
+            Kind::OpenAi | Kind::OpenRouter => Api::Chat,
+        };
+        Self { api, http }
+    }
+
+    /// The path and the body of a prompt.
+    fn request(&self, prompt: &Prompt) -> (String, Value) {
+        let Prompt { prompt: text, system, model, max_tokens } = prompt;
+        let user = json!({ "role": "user", "content": text });
+        let mut body = match self.api {
+            Api::Chat | Api::Responses => {
+                let system = system.iter().map(|system| json!({ "role": "system", "content": system }));
+                json!({ "model": model, "messages": system.chain([user]).collect::<Vec<_>>() })
+            }
+            Api::Messages => json!({ "model": model, "max_tokens": max_tokens.unwrap_or(OUTPUT), "messages": [user] }),
+            Api::Gemini => json!({ "contents": [{ "role": "user", "parts": [{ "text": text }] }] }),
+            Api::Execute => json!({ "prompt": text }),
+        };
+        let path = match self.api {
+            Api::Gemini => format!("{}/{model}:generateContent", Api::Gemini.path()),
+            api => api.path().to_owned(),
+        };
+        match (self.api, system) {
+            (Api::Messages | Api::Execute, Some(system)) => body["system"] = json!(system),
+            (Api::Gemini, Some(system)) => body["systemInstruction"] = json!({ "parts": [{ "text": system }] }),
+            _ => {}
+        }
+        match (self.api, max_tokens) {
+            (Api::Chat | Api::Responses, Some(tokens)) => body["max_tokens"] = json!(tokens),
+            (Api::Execute, Some(tokens)) => body["max_tokens"] = json!(tokens),
+            (Api::Gemini, Some(tokens)) => body["generationConfig"] = json!({ "maxOutputTokens": tokens }),
+            _ => {}
+        }
+        if self.api == Api::Execute && !model.is_empty() {
+            body["model"] = json!(model);
+        }
+        (path, body)
+    }
+}
+
+impl Adapter for OverHttp {
+    fn execute<'a>(&'a self, prompt: &'a Prompt) -> BoxFuture<'a, Result<Completion, Failed>> {
+        Box::pin(async move {
+            let (path, body) = self.request(prompt);
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+            if self.api == Api::Messages {
+                headers.insert("anthropic-version", HeaderValue::from_static(ANTHROPIC_VERSION));
+            }
+            let sent = self.http.send_to(&path, Method::POST, &headers, body.to_string()).await;
+            let response = sent.map_err(|reply| match reply {
+                Reply::NotSent => Failed::NotSent(format!("{} cannot be reached", self.http.place())),
+                _ => Failed::Lost(Lost::Gone),
+            })?;
+            let status = response.status();
+            let whole = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+            let bytes = whole.map_err(|_| Failed::Lost(Lost::Garbled))?.to_bytes();
+            let read = json::parse(&bytes, Limits { bytes_max: ANSWER_MAX, depth_max: 128 });
+            let used = read.as_ref().ok().and_then(|body| usage::read(self.api, body));
+            if !status.is_success() {
+                let message = read.as_ref().ok().and_then(message).unwrap_or("the engine gave no reason").to_owned();
+                return Err(Failed::Refused { status: status.as_u16(), message, usage: used });
+            }
+            let body = read.map_err(|_| Failed::Lost(Lost::Garbled))?;
+            let content = content(self.api, &body).ok_or(Failed::Lost(Lost::Garbled))?;
+            let model = ["model", "modelVersion"].into_iter().find_map(|name| body.get(name)?.as_str());
+            Ok(Completion { content, model: model.map(str::to_owned), usage: used })
+        })
+    }
+}
+
+fn message(body: &Json) -> Option<&str> {
+    let error = body.get("error")?;
+    error.as_str().or_else(|| error.get("message")?.as_str())
+}
+
+fn first<'j>(of: &'j Json, name: &str) -> Option<&'j Json> {
+    match of.get(name)? {
+        Json::Array(items) => items.first(),
+        _ => None,
+    }
+}
+
+/// The text of an answer.
+fn content(api: Api, body: &Json) -> Option<String> {
+    let texts = |parts: Option<&Json>| -> Option<String> {
+        let Some(Json::Array(parts)) = parts else { return None };
+        Some(parts.iter().filter_map(|part| part.get("text")?.as_str()).collect())
+    };
+    match api {
+        Api::Chat | Api::Responses => first(body, "choices")?.get("message")?.get("content")?.as_str().map(str::to_owned),
+        Api::Messages => texts(body.get("content")),
+        Api::Gemini => texts(first(body, "candidates")?.get("content")?.get("parts")),
+        Api::Execute => body.get("content")?.as_str().map(str::to_owned),
+    }
+}

@@ -1,0 +1,215 @@
+//! `POST /execute`: a prompt in, its answer out, from any engine. llm-connect's clients speak it.
+
+use super::Llm;
+use super::answer::{ended, malformed, refused, response};
+use super::call::{Tried, arguments, name};
+use super::door::{Caller, body_of, caller, nowhere, token};
+use super::headers;
+use crate::engines::Engine;
+use crate::engines::prompt::{Failed, Prompt, within};
+use crate::http::worker::WorkerPlane;
+use crate::mcp::exchange::Exchange;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde_json::json;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use warden_core::json::{self, Json};
+use warden_core::llm::Api;
+use warden_core::llm::refusal::No;
+use warden_core::llm::request::{self, Asked};
+use warden_core::outcome::{Lost, Metered, Reply};
+use warden_core::pipeline::{self, Answer, Permit, Upstream};
+use warden_core::proposal::Verb;
+
+/// The first pause before a prompt is tried again.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What a worker sends. Members that are not known here are ignored, as llm-connect does.
+pub(super) async fn take(State(plane): State<Arc<WorkerPlane>>, request_headers: HeaderMap, body: Body) -> Response {
+    match read(&plane, &request_headers, body).await {
+        Ok((call, caller)) => {
+            let (exchange, awaited) = Exchange::new(None);
+            let llm = plane.llm.clone();
+            tokio::spawn(async move { exchange.whole(run(&llm, call, caller, &exchange).await) });
+            awaited.response().await
+        }
+        Err(no) => response(Api::Execute, &no, None),
+    }
+}
+
+struct Asks {
+    prompt: Prompt,
+    asked: Asked,
+    body: Json,
+    headers: HeaderMap,
+    bytes: usize,
+}
+
+async fn read(plane: &WorkerPlane, request_headers: &HeaderMap, body: Body) -> Result<(Asks, Caller), No> {
+    let token = token(plane, request_headers)?;
+    let (text, body) = body_of(plane, body).await?;
+    let bad = |what: String| malformed(400, "malformed_request", what);
+    let asked = request::read(Api::Execute, &body, None).map_err(|e| bad(e.to_string()))?;
+    let text_of = |name: &str| body.get(name).and_then(Json::as_str).map(str::to_owned);
+    let prompt = Prompt {
+        prompt: text_of("prompt").ok_or_else(|| bad("`prompt`: it is missing, or no text".into()))?,
+        system: text_of("system"),
+        model: asked.model.clone(),
+        max_tokens: asked.max_output,
+    };
+    let mut caller = caller(&plane.llm, &token, request_headers).await;
+    caller.wants = caller.wants.or_else(|| text_of("engine").filter(|engine| !engine.is_empty()));
+    let headers = headers::for_provider(request_headers);
+    Ok((Asks { prompt, asked, body, headers, bytes: text.len() }, caller))
+}
+
+async fn run(llm: &Llm, mut call: Asks, caller: Caller, exchange: &Exchange) -> Response {
+    let wanted = caller.wanted(llm);
+    let wanted: Vec<Option<&str>> = wanted.iter().map(Option::as_deref).collect();
+    let first = match llm.engines.choose(Api::Execute, &call.asked.model, &wanted) {
+        Ok(first) => first,
+        Err(reason) => return nowhere(llm, &caller, Api::Execute, &call.asked, reason).await,
+    };
+    let started = Instant::now();
+    let others = llm.engines.instead_of(&first, Api::Execute, &call.asked.model);
+    let model = call.asked.model.clone();
+    let mut last = None;
+    'engines: for engine in std::iter::once(first).chain(others) {
+        call.asked.model = if model.is_empty() { engine.model.clone().unwrap_or_default() } else { model.clone() };
+        call.prompt.model = call.asked.model.clone();
+        let deadline = started + caller.patience.unwrap_or(engine.timeout).min(engine.timeout);
+        for tries in 0..=engine.retries {
+            let tried = attempt(llm, &call, &caller, &engine, exchange, deadline).await;
+            let is_over = !tried.is_worth_another();
+            last = Some((tried, engine.clone()));
+            if is_over {
+                break 'engines;
+            }
+            let pause = PAUSE * 2u32.saturating_pow(tries.min(8));
+            if tries == engine.retries || Instant::now() + pause >= deadline {
+                break;
+            }
+            sleep(pause).await;
+        }
+    }
+    let task = caller.task.as_str();
+    let Some((Tried { answer, head }, engine)) = last else {
+        return response(Api::Execute, &malformed(500, "failed", "no engine was tried".into()), Some(task));
+    };
+    match answer {
+        Answer::Refused(refusal) => response(Api::Execute, &refused(&refusal), Some(task)),
+        Answer::Ended { id, reply } => response(Api::Execute, &ended(&id, &reply), Some(task)),
+        Answer::Answered { id, payload, is_error, body } => {
+            let status = head.map_or(StatusCode::BAD_GATEWAY, |(status, _)| status);
+            let text = if is_error {
+                let message = body.get("error").and_then(Json::as_str).unwrap_or_default().to_owned();
+                let decision = Some(id.to_string());
+                let code = "engine_refused".to_owned();
+                No { status: status.as_u16(), code, message, kind: "failed", decision, exceeded: None }
+                    .body(Api::Execute)
+                    .to_string()
+            } else {
+                // The answer was scanned; what Warden adds is its own.
+                let said = [("engine", engine.id.as_str()), ("task", task), ("decision", id.as_str())];
+                said.iter().fold(payload.into_text(), |text, (name, value)| {
+                    json::with_member(&text, name, &json!(value).to_string()).unwrap_or(text)
+                })
+            };
+            let mut response = Response::new(Body::from(text));
+            *response.status_mut() = status;
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            name(response.headers_mut(), &id, task);
+            response
+        }
+    }
+}
+
+async fn attempt(
+    llm: &Llm,
+    call: &Asks,
+    caller: &Caller,
+    engine: &Engine,
+    exchange: &Exchange,
+    deadline: Instant,
+) -> Tried {
+    let budgeted = llm.gate.budgets().charges(&caller.worker);
+    let mut prompt = call.prompt.clone();
+    if budgeted {
+        prompt.max_tokens = prompt.max_tokens.or(Some(engine.bounds.output));
+    }
+    let cost = if budgeted { engine.at_most(&call.asked, call.bytes) } else { Default::default() };
+    let mut proposal = caller.propose(llm, &engine.id, Verb::CallEngine, cost);
+    proposal.method = Api::Execute.name().to_owned();
+    proposal.arguments = arguments(Api::Execute, &call.asked);
+    proposal.envelope = Json::Array(vec![call.body.clone(), headers::to_scan(&call.headers)]);
+    proposal.payload = json!({ "prompt": prompt.prompt, "system": prompt.system, "model": prompt.model,
+        "max_tokens": prompt.max_tokens })
+    .to_string();
+    let asks = Asking { llm, engine, exchange, prompt: &prompt, deadline, status: Mutex::default() };
+    let answer = pipeline::handle(&llm.gate, proposal, &asks).await;
+    let status = asks.status.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Tried { answer, head: status.map(|status| (status, HeaderMap::new())) }
+}
+
+/// Puts a permitted prompt to its engine.
+struct Asking<'a> {
+    llm: &'a Llm,
+    engine: &'a Engine,
+    exchange: &'a Exchange,
+    prompt: &'a Prompt,
+    deadline: Instant,
+    status: Mutex<Option<StatusCode>>,
+}
+
+impl Asking<'_> {
+    fn answered(&self, status: u16, raw: &serde_json::Value, is_error: bool) -> Reply {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+        let raw = raw.to_string();
+        match json::parse(raw.as_bytes(), self.llm.settings.server) {
+            Ok(body) => Reply::Answered { raw, body, is_error },
+            Err(_) => Reply::Lost(Lost::Garbled),
+        }
+    }
+}
+
+impl Upstream for Asking<'_> {
+    async fn forward(&self, permit: Permit) -> Reply {
+        let meter = permit.meter();
+        let done = tokio::select! {
+            biased;
+            done = within(self.engine.adapter.as_ref(), self.prompt, self.deadline) => done,
+            () = self.exchange.left() => return Reply::Cancelled,
+            () = self.llm.closed() => return Reply::Lost(Lost::Aborted),
+        };
+        let tell = |usage| {
+            let Some(usage) = usage else { return false };
+            meter.tell(Metered::Used(usage, self.engine.cost(&self.prompt.model, usage)));
+            true
+        };
+        match done {
+            Ok(completion) => {
+                tell(completion.usage);
+                let usage = completion.usage.map(|u| json!({ "input_tokens": u.input, "output_tokens": u.output }));
+                let model = completion.model.as_deref().unwrap_or(&self.prompt.model);
+                let raw = json!({ "content": completion.content, "model": model, "usage": usage });
+                self.answered(200, &raw, false)
+            }
+            Err(Failed::NotSent(why)) => {
+                tracing::warn!(engine = self.engine.id, why, "nothing was sent to the engine");
+                Reply::NotSent
+            }
+            Err(Failed::Lost(lost)) => Reply::Lost(lost),
+            Err(Failed::Refused { status, message, usage }) => {
+                if !tell(usage) {
+                    meter.tell(Metered::Refused);
+                }
+                self.answered(status, &json!({ "error": message }), true)
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Tasks as the running gateway keeps them: opened and closed by recorded events, each with a state document of its own.
+
+use crate::files;
+use crate::world::{World, now};
+use jiff::SignedDuration;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use warden_core::journal::record::{Body, Record};
+use warden_core::pipeline::Gate;
+use warden_core::port::{Journal, JournalError, Room};
+use warden_core::proposal::TaskId;
+use warden_core::task::convention::{ENGINE_FACTORY_KEY, EngineLease, KIND};
+use warden_core::task::state::Reserved;
+use warden_core::task::{OPEN_MAX, Task, TaskChange, TaskEvent, is_lease, lease};
+
+/// How long a task is open that Warden opened by itself.
+const AMBIENT: SignedDuration = SignedDuration::from_hours(24);
+
+/// See the module.
+pub struct TaskBook {
+    gate: Arc<Gate<World>>,
+    dir: PathBuf,
+    /// Members of states that are the host's.
+    pub reserved: Reserved,
+    /// Where workers reach the gateway, for leases.
+    pub base_url: String,
+    /// Tasks that Warden opened by itself, by worker and session.
+    ambient: Mutex<HashMap<(String, Option<String>), TaskId>>,
+    /// One change of a task at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// One write of a state at a time.
+    pub writing: tokio::sync::Mutex<()>,
+}
+
+/// Why there is no such task, or no new one: a reason code.
+pub type Refused = &'static str;
+
+impl TaskBook {
+    /// With state documents in `dir`.
+    pub fn new(gate: Arc<Gate<World>>, dir: PathBuf, reserved: Reserved, base_url: String) -> Self {
+        Self { gate, dir, reserved, base_url, ambient: Mutex::default(), changing: tokio::sync::Mutex::default(), writing: tokio::sync::Mutex::default() }
+    }
+
+    async fn record(&self, change: TaskChange, room: Room) -> Result<(), JournalError> {
+        self.gate.ports.append(Record::new(now(), Body::Task(change.clone())), room).await?;
+        self.gate.counted(|counted| counted.tasks.apply(&change));
+        Ok(())
+    }
+
+    /// Opens a task: recorded, then in force.
+    pub async fn open(&self, task: Task) -> Result<(TaskId, Task), Refused> {
+        let _one_at_a_time = self.changing.lock().await;
+        self.open_here(task).await
+    }
+
+    async fn open_here(&self, task: Task) -> Result<(TaskId, Task), Refused> {
+        if self.gate.counted(|counted| counted.tasks.count(&task.worker)) >= OPEN_MAX {
+            return Err("too_many_tasks");
+        }
+        let id = TaskId::new(uuid::Uuid::now_v7().to_string());
+        let change = TaskChange { task: id.clone(), event: TaskEvent::Opened(task.clone()) };
+        self.record(change, Room::Ordinary).await.map_err(JournalError::reason)?;
+        Ok((id, task))
+    }
+
+    /// The task that encloses a worker's calls when it names none.
+    pub async fn ambient(&self, worker: &str, session: Option<&str>) -> Result<(TaskId, Task), Refused> {
+        let key = (worker.to_owned(), session.map(str::to_owned));
+        let known = |book: &Self| {
+            let id = lock(&book.ambient).get(&key).cloned()?;
+            let task = book.gate.counted(|counted| counted.tasks.get(&id, now()).map(|work| work.task.clone()))?;
+            Some((id, task))
+        };
+        if let Some(found) = known(self) {
+            return Ok(found);
+        }
+        let _one_at_a_time = self.changing.lock().await;
+        if let Some(found) = known(self) {
+            return Ok(found);
+        }
+        let open = self.gate.counted(|counted| {
+            let found = counted.tasks.ambient(worker, session, now());
+            found.map(|(id, work)| (id.clone(), work.task.clone()))
+        });
+        let (id, task) = match open {
+            Some(found) => found,
+            None => {
+                let opened = now();
+                let expires = opened.checked_add(AMBIENT).unwrap_or(opened);
+                let task = Task {
+                    worker: worker.to_owned(),
+                    session: session.map(str::to_owned),
+                    run: None,
+                    engine: None,
+                    zone: None,
+                    llm: false,
+                    ambient: true,
+                    by: None,
+                    opened,
+                    expires,
+                };
+                self.open_here(task).await?
+            }
+        };
+        lock(&self.ambient).insert(key, id.clone());
+        Ok((id, task))
+    }
+
+    /// An open task of a worker; with `lease`, only if that is its own. A task of somebody else is as unknown as none.
+    pub fn of(&self, id: &TaskId, worker: Option<&str>) -> Result<Task, Refused> {
+        let task = self.gate.counted(|counted| counted.tasks.get(id, now()).map(|work| work.task.clone()));
+        let ours = task.filter(|task| worker.is_none_or(|worker| task.worker == worker));
+        ours.ok_or("no_enclosing_task")
+    }
+
+    /// Whether a lease is that of a task.
+    pub fn is_lease(&self, id: &TaskId, task: &Task, lease: &str) -> bool {
+        is_lease(self.gate.ports.scanner.key(), id, task, lease)
+    }
+
+    /// What stands in a task's state under the engine's key.
+    pub fn lease(&self, id: &TaskId, task: &Task) -> EngineLease {
+        EngineLease {
+            kind: KIND.into(),
+            lease: lease(self.gate.ports.scanner.key(), id, task),
+            task: id.to_string(),
+            engine: task.engine.clone(),
+            base_url: self.base_url.clone(),
+            expires: task.expires.to_string(),
+        }
+    }
+
+    /// Closes a task. Nothing when it is not open.
+    pub async fn close(&self, id: &TaskId) -> Result<Option<warden_core::task::Ended>, Refused> {
+        self.end(id, TaskEvent::Closed).await.map_err(JournalError::reason)
+    }
+
+    async fn end(
+        &self,
+        id: &TaskId,
+        event: impl Fn(warden_core::task::Ended) -> TaskEvent,
+    ) -> Result<Option<warden_core::task::Ended>, JournalError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let ended = self.gate.counted(|counted| counted.tasks.open_or_expired(id).map(|work| work.ended()));
+        let Some(ended) = ended else { return Ok(None) };
+        self.record(TaskChange { task: id.clone(), event: event(ended.clone()) }, Room::Reserved).await?;
+        let metrics = &self.gate.ports.metrics;
+        if ended.engine_bypass_suspected {
+            metrics.bypasses.inc();
+            tracing::warn!(task = %id, worker = ended.worker, "a task that said it needs an engine called none: was it gone around?");
+        }
+        if let Err(e) = std::fs::remove_file(self.file(id))
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(error = %e, task = %id, "the state of a task that is over stays on the disk");
+        }
+        Ok(Some(ended))
+    }
+
+    /// Records that an engine was asked for, and there is none.
+    pub async fn unresolved(&self, id: &TaskId, reason: &str) {
+        let change = TaskChange { task: id.clone(), event: TaskEvent::Unresolved { reason: reason.to_owned() } };
+        let _ = self.record(change, Room::Reserved).await;
+    }
+
+    /// Ends tasks whose time is over.
+    pub async fn sweep(&self) {
+        for id in self.gate.counted(|counted| counted.tasks.expired(now())) {
+            if let Err(e) = self.end(&id, TaskEvent::Expired).await {
+                tracing::error!(error = %e, task = %id, "the end of a task could not be recorded");
+            }
+        }
+        let time = now();
+        lock(&self.ambient).retain(|_, id| self.gate.counted(|counted| counted.tasks.get(id, time).is_some()));
+    }
+
+    fn file(&self, id: &TaskId) -> PathBuf {
+        // Ids are Warden's own, of hex digits and dashes.
+        self.dir.join(format!("{id}.json"))
+    }
+
+    /// A task's whole state: what its worker wrote, and the host's members.
+    pub fn state(&self, id: &TaskId, task: &Task) -> io::Result<Map<String, Value>> {
+        let mut state = match std::fs::read(self.file(id)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Map::new(),
+            Err(e) => return Err(e),
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+        };
+        state.insert(ENGINE_FACTORY_KEY.into(), json!(self.lease(id, task)));
+        let mut meta = json!({ "task_id": id });
+        if let Some(engine) = &task.engine {
+            meta["engine_id"] = json!(engine);
+        }
+        if let Some(session) = &task.session {
+            meta["session"] = json!(session);
+        }
+        state.insert("meta".into(), meta);
+        Ok(state)
+    }
+
+    /// Keeps what a worker wrote. The host's members are made anew each time.
+    pub fn keep(&self, id: &TaskId, mut state: Map<String, Value>) -> io::Result<()> {
+        [ENGINE_FACTORY_KEY, "meta"].iter().for_each(|name| drop(state.shift_remove(*name)));
+        files::create_private_dir(&self.dir)?;
+        files::write_private(&self.file(id), Value::Object(state).to_string().as_bytes())
+    }
+}
+
+// A std mutex: nothing awaits while it is held.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
