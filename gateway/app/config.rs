@@ -1,5 +1,10 @@
 //! `warden.yaml`: read strictly ([`RawConfig`]), then made into checked values once ([`Config`]).
 
+mod llm;
+
+pub use llm::{RawBudget, RawEngine, RawLimit, RawPrice, RawPrices, RawZone};
+
+use llm::Llms;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -7,7 +12,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use warden_adapters::engines::Engines;
 use warden_adapters::govern::Setup;
+use warden_adapters::http::llm::Given;
 use warden_adapters::journal::witness::{Target, Witness};
 use warden_adapters::journal::{Options, Retain};
 use warden_adapters::mcp::Settings;
@@ -20,7 +27,8 @@ use warden_core::catalogue::server_name;
 use warden_core::journal::note::VerifierKey;
 use warden_core::json::Limits;
 use warden_core::policy::level::{ByAction, Inbound, Level, Levels};
-use warden_core::policy::snapshot::Worker;
+use warden_core::budget::Budgets;
+use warden_core::policy::snapshot::{Engine, Worker};
 
 /// The configuration file. Unknown keys are refused. In values, `${NAME}` stands for an environment variable.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -63,6 +71,21 @@ pub struct RawConfig {
     /// The MCP servers, by name: 1 to 64 of a-z, 0-9, `.`, `_`, `-`.
     #[serde(default)]
     pub servers: BTreeMap<String, RawServer>,
+    /// The engines: LLM providers, by name.
+    #[serde(default)]
+    pub engines: BTreeMap<String, RawEngine>,
+    /// The budgets, by name.
+    #[serde(default)]
+    pub budgets: BTreeMap<String, RawBudget>,
+    /// The zones, by name: which engines a worker or a task of the zone may use.
+    #[serde(default)]
+    pub zones: BTreeMap<String, RawZone>,
+    /// Tasks, and their state documents.
+    #[serde(default)]
+    pub tasks: RawTasks,
+    /// Where traces of engine calls go. Nowhere when absent.
+    #[serde(default)]
+    pub traces: Option<RawTraces>,
     /// Bounds of messages and calls.
     #[serde(default)]
     pub limits: RawLimits,
@@ -90,6 +113,18 @@ pub struct RawWorker {
     /// The user id it runs under. Absent counts as Warden's own, which needs `same_uid: true`.
     #[serde(default)]
     pub uid: Option<u32>,
+    /// The budget that its calls are charged to. Without one nothing limits them.
+    #[serde(default)]
+    pub budget: Option<String>,
+    /// The engine of its calls that name none.
+    #[serde(default)]
+    pub engine: Option<String>,
+    /// The zone whose engines it may use. Without one it may use all.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Whether it has to name a task for each engine call. Otherwise Warden opens one for those that name none.
+    #[serde(default)]
+    pub names_task: bool,
 }
 
 /// An MCP server: one that Warden starts as a child for each connection (`command`), or one at a URL (`url`).
@@ -117,6 +152,38 @@ pub struct RawServer {
     /// Seconds that a call of a tool may be silent, by tool, where `limits.call_timeout_s` does not fit.
     #[serde(default)]
     pub tool_timeouts_s: BTreeMap<String, u64>,
+    /// What a call of a tool costs, by tool, charged to its worker's budget.
+    #[serde(default)]
+    pub cost: BTreeMap<String, RawAmount>,
+}
+
+/// What something costs.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAmount {
+    /// Tokens.
+    pub tokens: u64,
+    /// Millionths of a US dollar.
+    pub micro_usd: u64,
+}
+
+/// Traces over OTLP/HTTP with JSON bodies.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawTraces {
+    /// The collector's address for traces, such as `http://127.0.0.1:4318/v1/traces`.
+    pub url: String,
+    /// Headers for it. Credentials belong here, as `${NAME}`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Tasks.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTasks {
+    /// Members of state documents that no worker writes, beside those of the convention.
+    pub reserved_keys: Vec<String>,
 }
 
 /// Bounds.
@@ -341,6 +408,14 @@ pub struct Config {
     pub held_for: Duration,
     /// Where registered values and packs of rules are.
     pub secrets: Sources,
+    /// All engines, with their zones.
+    pub engines: Arc<Engines>,
+    /// All budgets.
+    pub budgets: Budgets,
+    /// What each worker is given of engines.
+    pub given: BTreeMap<String, Given>,
+    /// Where traces go.
+    pub traces: Option<Arc<HttpServer>>,
 }
 
 /// How the log is signed.
@@ -404,6 +479,13 @@ impl Config {
             }
             servers.insert(name.clone(), Server { reach, timeouts });
         }
+        let Llms { engines, budgets, given, keys } = llm::build(&raw, base, &expand)?;
+        let spoken_of = engines.iter().map(|engine| Engine {
+            id: engine.id.clone(),
+            kind: engine.kind.name().to_owned(),
+            zone: engine.zone.clone(),
+        });
+        let spoken_of = spoken_of.collect();
         let mut workers = Vec::new();
         for (name, worker) in &raw.workers {
             let fine = |text: &str| {
@@ -491,7 +573,20 @@ impl Config {
         for (number, source) in raw.secrets.registered.iter().enumerate() {
             secrets.registered.push(registered(&format!("secrets.registered[{number}]"), source, base)?);
         }
+        secrets.registered.extend(keys);
+        let traces = raw.traces.as_ref().map(|traces| {
+            let mut headers = BTreeMap::new();
+            for (name, value) in &traces.headers {
+                headers.insert(name.clone(), expand(&format!("traces.headers.{name}"), value)?);
+            }
+            let url = expand("traces.url", &traces.url)?;
+            HttpServer::new(&url, &headers, None).map(Arc::new).map_err(|e| format!("traces.{e}"))
+        });
         Ok(Self {
+            engines: Arc::new(engines),
+            budgets,
+            given,
+            traces: traces.transpose()?,
             listen: address("listen", &raw.listen)?,
             operator_listen,
             same_uid: raw.same_uid,
@@ -505,6 +600,8 @@ impl Config {
                 entities_file: named("entities", raw.entities.as_deref(), "entities.json")?,
                 workers,
                 servers,
+                engines: spoken_of,
+                reserved_keys: raw.tasks.reserved_keys.clone(),
                 settings: Settings {
                     worker: Limits { bytes_max: raw.limits.message_bytes, depth_max: raw.limits.depth },
                     server: Limits { bytes_max: raw.limits.result_bytes, depth_max: 128 },

@@ -15,6 +15,7 @@ use warden_adapters::archive;
 use warden_adapters::files::DataDir;
 use warden_adapters::govern::{self, Governor};
 use warden_adapters::http::listener;
+use warden_adapters::http::llm::Llm;
 use warden_adapters::http::operator::{OperatorPlane, Peer};
 use warden_adapters::http::worker::WorkerPlane;
 use warden_adapters::identity::Identities;
@@ -24,6 +25,7 @@ use warden_adapters::journal::{Anchor, Journal, Retain};
 use warden_adapters::keys::Keys;
 use warden_adapters::metrics::Metrics;
 use warden_adapters::secrets;
+use warden_adapters::tasks::TaskBook;
 use warden_adapters::view::{Shelf, View};
 use warden_adapters::world::{World, now};
 use warden_core::journal::note::{SignerKey, VerifierKey};
@@ -31,6 +33,7 @@ use warden_core::journal::record::{Body, KeyChange, PolicyChange, PolicyEvent, R
 use warden_core::pipeline::{self, Gate};
 use warden_core::port::{Journal as _, Room};
 use warden_core::secrets::Scanner;
+use warden_core::task::state::Reserved;
 
 /// How long in-flight proposals may take at a shutdown.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,7 +114,9 @@ impl Gateway {
         }
         let open: Vec<_> = journal.head().state.open.into_keys().collect();
         let world = World { journal: journal.clone(), keys, metrics: Arc::new(Metrics::new()), scanner };
-        let gate = Arc::new(Gate::new(world, snapshot).in_shadow(shadow));
+        let counted = journal.head().state.counted;
+        let gate = Gate::new(world, snapshot).in_shadow(shadow).counting(config.budgets.clone(), counted);
+        let gate = Arc::new(gate);
         if !open.is_empty() {
             tracing::warn!(
                 count = open.len(),
@@ -140,6 +145,18 @@ impl Gateway {
         let notary = Notary::start(journal.clone(), signer, config.signing.every)?;
         let witnesses = Arc::new(Witnesses::start(&config.witnesses, &notary, &journal, data_dir.path()));
         let (stop, stopped) = watch::channel(false);
+        let listener = TcpListener::bind(config.listen).await.map_err(|e| in_use(config.listen, &e))?;
+        let address = listener.local_addr()?;
+        let base_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+        let reserved = Reserved::with(config.setup.reserved_keys.clone());
+        let tasks = Arc::new(TaskBook::new(gate.clone(), data_dir.path().join("tasks"), reserved, base_url));
+        let llm = Arc::new(Llm::new(
+            gate.clone(),
+            config.engines.clone(),
+            config.given.clone(),
+            tasks.clone(),
+            config.setup.settings,
+        ));
         let workers = Arc::new(WorkerPlane::new(
             gate.clone(),
             governor.clone(),
@@ -147,6 +164,7 @@ impl Gateway {
             config.setup.settings,
             config.allowed_hosts.clone(),
             config.public_url.clone(),
+            llm,
         ));
         let operators = Arc::new(OperatorPlane {
             gate: gate.clone(),
@@ -161,13 +179,14 @@ impl Gateway {
             witnesses: witnesses.clone(),
             changing: tokio::sync::Mutex::default(),
             secrets: config.secrets.clone(),
+            engines: config.engines.clone(),
         });
         let socket = data_dir.path().join("operator.sock");
         serve_socket(&socket, operators.clone(), stopped.clone())?;
         if let Some(address) = config.operator_listen {
             serve_operators_tcp(address, operators.clone(), stopped.clone()).await?;
         }
-        let address = serve_workers(config.listen, workers.clone(), stopped).await?;
+        serve_workers(listener, workers.clone(), stopped);
         let gateway =
             Self { address, socket, gate, governor, identities, workers, view, notary, witnesses, stop, data_dir };
         gateway.look_after(config.held_for, watch_policies);
@@ -189,6 +208,7 @@ impl Gateway {
                     _ = stopped.wait_for(|stop| *stop) => return,
                 }
                 workers.sweep();
+                workers.llm.tasks.sweep().await;
                 gate.ports.scanner.tick(now());
                 gate.sweep(false).await;
                 expire(&gate, held_for).await;
@@ -408,18 +428,11 @@ async fn serve_operators_tcp(
     Ok(())
 }
 
-async fn serve_workers(
-    address: SocketAddr,
-    plane: Arc<WorkerPlane>,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<SocketAddr, Failure> {
-    let listener = TcpListener::bind(address).await.map_err(|e| in_use(address, &e))?;
-    let address = listener.local_addr()?;
+fn serve_workers(listener: TcpListener, plane: Arc<WorkerPlane>, mut stopped: watch::Receiver<bool>) {
     tokio::spawn(async move {
         let stop = async move { drop(stopped.wait_for(|stop| *stop).await) };
         tokio::select! { () = listener::serve(listener, plane.router()) => {}, () = stop => {} }
     });
-    Ok(address)
 }
 
 fn at(path: &Path, e: &std::io::Error) -> Failure {

@@ -37,6 +37,8 @@ pub async fn run(cli: Cli) -> Outcome {
         Command::Operator(operator) => commands::operator::run(global, operator).await,
         Command::Tools(tools) => commands::tools::run(global, tools).await,
         Command::Policy(policy) => commands::policy::run(global, policy).await,
+        Command::Budget(budget) => commands::budget::run(global, budget).await,
+        Command::Engines(engines) => commands::engines::run(global, engines).await,
         Command::Secrets(secrets) => commands::secrets::run(global, secrets).await,
         Command::Audit(audit) => commands::audit::run(global, audit).await,
         Command::FileServer { root } => file_server::run(&root).await,

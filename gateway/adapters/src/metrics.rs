@@ -115,7 +115,7 @@ impl Metrics {
         let engine_micro_usd = Family::default();
         registry.register("engine_micro_usd", "Micro-USD that were settled", engine_micro_usd.clone());
         let engine_seconds =
-            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 16)));
+            Family::<OfEngine, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.01, 2.0, 16)));
         registry.register("engine_seconds", "From a call's decision to the end of its answer", engine_seconds.clone());
         let budget_spent = Family::default();
         registry.register("budget_spent", "What was spent of each configured budget, ever", budget_spent.clone());

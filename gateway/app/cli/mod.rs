@@ -117,6 +117,12 @@ pub enum Command {
     /// Policies
     #[command(subcommand)]
     Policy(Policy),
+    /// Budgets: what was spent, what is left, more of it, a stop to it
+    #[command(subcommand)]
+    Budget(Budget),
+    /// Engines: the LLM providers that workers reach through Warden
+    #[command(subcommand)]
+    Engines(Engines),
     /// Secret values: find, register, allow, measure
     #[command(subcommand)]
     Secrets(Secrets),
@@ -233,6 +239,81 @@ pub enum Tools {
         tool: String,
         /// The hash of the definition that was shown
         hash: Option<String>,
+    },
+}
+
+/// Budgets.
+#[derive(Debug, Subcommand)]
+pub enum Budget {
+    /// List budgets with what is left, and what was spent by worker, engine or task
+    List {
+        /// What was spent by whom, in place of the budgets
+        #[arg(long, value_name = "WHAT")]
+        by: Option<By>,
+    },
+    /// Show one budget: its limits, and the shares of sessions, runs, tasks and workers in it
+    Show {
+        /// Its name, or that of a share: `team/session/ID`
+        budget: String,
+    },
+    /// Give a budget more
+    ///
+    /// It counts beside the limits: for ever for lifetime totals, and in the hour and the day of now for those. It is recorded
+    /// under your name before it takes effect. Budgets above it still hold.
+    #[command(group(clap::ArgGroup::new("much").required(true).multiple(true)))]
+    Grant {
+        /// Its name
+        budget: String,
+        /// Tokens
+        #[arg(long, group = "much")]
+        tokens: Option<u64>,
+        /// US dollars, such as 2.50
+        #[arg(long, group = "much", value_parser = micro_usd)]
+        usd: Option<u64>,
+    },
+    /// Stop every call that is charged to a budget, or let them go on
+    Freeze {
+        /// Its name
+        budget: String,
+        /// Let calls go on
+        #[arg(long)]
+        off: bool,
+    },
+}
+
+/// By what spending is summed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// By worker
+    Worker,
+    /// By engine
+    Engine,
+    /// By task: the open ones, and the last that are over
+    Task,
+}
+
+/// US dollars as micro-USD, without ever being a float.
+fn micro_usd(text: &str) -> Result<u64, String> {
+    let bad = || format!("`{text}` is no amount of US dollars such as 2.50");
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || part.len() > 6 || !digits(whole) || !digits(part) {
+        return Err(bad());
+    }
+    let part: u64 = format!("{part:0<6}").parse().map_err(|_| bad())?;
+    let whole: u64 = whole.parse().map_err(|_| bad())?;
+    whole.checked_mul(1_000_000).and_then(|whole| whole.checked_add(part)).ok_or_else(bad)
+}
+
+/// Engines.
+#[derive(Debug, Subcommand)]
+pub enum Engines {
+    /// List engines: where they are, what goes there, what it costs
+    List,
+    /// Ask engines whether they are there and take their key. Costs no tokens
+    Ping {
+        /// Its id; all when absent
+        engine: Option<String>,
     },
 }
 

@@ -87,7 +87,7 @@ fn prepare(dir: &Path) -> Result<Prepared, Failure> {
         data_dir: dir.to_owned(),
         policies,
         same_uid: true,
-        workers: [(WORKER.to_owned(), RawWorker { groups: vec!["assistants".into()], uid: None })].into(),
+        workers: [(WORKER.to_owned(), RawWorker { groups: vec!["assistants".into()], ..RawWorker::default() })].into(),
         servers: [(SERVER.to_owned(), RawServer { command, ..RawServer::default() })].into(),
         ..serde_saphyr::from_str("{}").map_err(Failure::failed)?
     };

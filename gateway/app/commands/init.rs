@@ -9,9 +9,10 @@ use warden_adapters::keys::Keys;
 use warden_adapters::world::now;
 
 /// The starter policies, compiled in.
-pub const STARTER: [(&str, &str); 6] = [
+pub const STARTER: [(&str, &str); 7] = [
     ("attended.cedar", include_str!("../../../policies/site/attended.cedar")),
     ("connect.cedar", include_str!("../../../policies/site/connect.cedar")),
+    ("engines.cedar", include_str!("../../../policies/site/engines.cedar")),
     ("read.cedar", include_str!("../../../policies/site/read.cedar")),
     ("secrets.cedar", include_str!("../../../policies/site/secrets.cedar")),
     ("server_requests.cedar", include_str!("../../../policies/site/server_requests.cedar")),
@@ -39,6 +40,15 @@ workers:
 servers: {{}}
 #  files:
 #    command: [npx, -y, "@modelcontextprotocol/server-filesystem", /srv/files]
+
+# The engines: LLM providers that workers reach through Warden, with Warden's key. See docs/engines.md.
+engines: {{}}
+#  openai: {{ kind: openai, key: "${{OPENAI_API_KEY}}", models: ["gpt-*"] }}
+#  claude: {{ kind: anthropic, key: "${{ANTHROPIC_API_KEY}}", models: ["claude-*"] }}
+
+# The budgets. A worker without `budget: NAME` has no ceiling.
+budgets: {{}}
+#  team: {{ limits: [ {{ tokens: 2000000, per: day }} ] }}
 "#
     )
 }

@@ -87,7 +87,7 @@ async fn start_alone(global: &Global, name: &str, command: Vec<String>) -> Resul
         data_dir: dir.clone(),
         policies,
         same_uid: true,
-        workers: [(ALONE_WORKER.to_owned(), RawWorker { groups: vec!["assistants".into()], uid: None })].into(),
+        workers: [(ALONE_WORKER.to_owned(), RawWorker { groups: vec!["assistants".into()], ..RawWorker::default() })].into(),
         servers: [(name.to_owned(), RawServer { command, ..RawServer::default() })].into(),
         ..serde_saphyr::from_str("{}").map_err(Failure::failed)?
     };

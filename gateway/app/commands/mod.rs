@@ -1,9 +1,11 @@
 //! One file a command.
 
 pub mod audit;
+pub mod budget;
 pub mod decide;
 pub mod demo;
 pub mod doctor;
+pub mod engines;
 pub mod init;
 pub mod mcp;
 pub mod operator;

@@ -7,6 +7,7 @@ pub mod claude_code;
 pub mod over_http;
 pub mod prompt;
 
+use crate::mcp::child::ServerCommand;
 use crate::mcp::server::HttpServer;
 use crate::pattern::Pattern;
 use prompt::Adapter;
@@ -144,6 +145,8 @@ pub struct Engine {
     pub model: Option<String>,
     /// Where requests go as they come; nothing when it takes prompts alone.
     pub http: Option<Arc<HttpServer>>,
+    /// The program, of one that is a process.
+    pub command: Option<ServerCommand>,
     /// What takes prompts.
     pub adapter: Arc<dyn Adapter>,
 }
@@ -322,6 +325,7 @@ mod tests {
             asks_usage: true,
             model: None,
             http: None,
+            command: None,
             adapter: Arc::new(Nothing),
         }
     }

@@ -76,6 +76,8 @@ impl<'r> Shown<'r> {
             Body::Retention(dropped) => Self { operator: some(&dropped.operator), ..Self::default() },
             Body::Hold(change) => Self { operator: &change.operator, ..Self::default() },
             Body::Key(change) => Self { operator: some(&change.operator), ..Self::default() },
+            Body::Budget(change) => Self { operator: &change.operator, action: "budget", ..Self::default() },
+            Body::Task(change) => Self { task: change.task.as_str(), ..Self::default() },
             Body::State(_) => Self::default(),
         }
     }

@@ -26,7 +26,7 @@ use warden_core::pipeline::Gate;
 use warden_core::policy::Problems;
 use warden_core::policy::layer::{LayerName, SourceFile, Standing, Stood, digest};
 use warden_core::policy::level::{ByAction, Inbound, Levels};
-use warden_core::policy::snapshot::{Snapshot, Source, Worker};
+use warden_core::policy::snapshot::{Engine, Snapshot, Source, Worker};
 use warden_core::port::{Journal, JournalError, Room};
 
 /// What a snapshot is built from besides policies and catalogue.
@@ -44,6 +44,10 @@ pub struct Setup {
     pub workers: Vec<Worker>,
     /// All servers.
     pub servers: BTreeMap<String, Server>,
+    /// All engines, as policies speak of them.
+    pub engines: Vec<Engine>,
+    /// Members of state documents that are the host's, beside the convention's.
+    pub reserved_keys: Vec<String>,
     /// Bounds.
     pub settings: Settings,
     /// How much of decisions is written down.
@@ -192,6 +196,8 @@ pub fn source(
         compositions: BTreeMap::new(),
         workers: setup.workers.clone(),
         servers: setup.servers.keys().cloned().collect(),
+        engines: setup.engines.clone(),
+        reserved_keys: setup.reserved_keys.clone(),
         catalogue: catalogue.clone(),
         levels: setup.levels.clone(),
         results: setup.results.clone(),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use warden_core::json::{self, Json};
 use warden_core::pipeline;
 use warden_core::policy::snapshot::Snapshot;
-use warden_core::proposal::{Ask, Correlation, Door, EntityName, Proposal, SiteAsk, Verb};
+use warden_core::proposal::{Ask, Correlation, DoneTo, Door, EntityName, Proposal, SiteAsk, Verb};
 use warden_core::verdict::Verdict;
 
 /// Evaluations in one request.
@@ -266,7 +266,7 @@ impl Question {
             barred: (!own && token.role != Role::Pep).then_some("subject_of_another"),
         };
         let tool = self.action.split_once('/').filter(|(server, _)| snapshot.has_server(server));
-        let verb = Verb::ALL.into_iter().find(|verb| verb.action() == self.action && *verb != Verb::Operate);
+        let verb = Verb::ALL.into_iter().find(|verb| verb.action() == self.action && verb.done_to() == DoneTo::Server);
         let wanted = match (tool, verb) {
             (Some((server, tool)), _) => {
                 proposal.server = server.to_owned();

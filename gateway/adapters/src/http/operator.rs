@@ -2,6 +2,7 @@
 //! refused, and the attempt is a recorded decision.
 
 use super::{audit, bearer, error, guard};
+use crate::engines::Engines;
 use crate::govern::{self, Classify, Governor};
 use crate::identity::{Identities, Role};
 use crate::journal::checkpoint::Notary;
@@ -58,6 +59,8 @@ pub struct OperatorPlane {
     pub changing: tokio::sync::Mutex<()>,
     /// Where registered values and packs of rules are.
     pub secrets: Sources,
+    /// All engines.
+    pub engines: Arc<Engines>,
 }
 
 /// The user at the other end of the socket.
@@ -112,6 +115,7 @@ impl OperatorPlane {
         let named = Router::new()
             .merge(audit::routes())
             .merge(super::secrets::routes())
+            .merge(super::budgets::routes())
             .route("/v1/policies", get(policies))
             .route("/v1/policies/apply", post(apply))
             .route("/v1/policies/mode", post(mode))
@@ -324,6 +328,10 @@ async fn metrics(State(plane): Plane) -> Response {
     let kind = [("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     let metrics = &plane.gate.ports.metrics;
     metrics.of_the_log(plane.view_lag(), plane.unwitnessed());
+    plane.gate.counted(|counted| {
+        let known = plane.gate.budgets().iter().filter_map(|(name, _)| Some((name.as_str(), counted.ledger.node(name)?)));
+        metrics.of_budgets(known.map(|(name, node)| (name, node.life.spent, node.reserved)));
+    });
     (kind, metrics.text()).into_response()
 }
 

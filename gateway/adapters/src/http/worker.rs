@@ -1,7 +1,8 @@
 //! The worker plane: `/mcp/{server}` over Streamable HTTP (MCP 2025-06-18, 2025-11-25 and 2026-07-28, "Transports"),
 //! the decision door (see [`super::authzen`]), and `/healthz`.
 
-use super::{authzen, bearer, error, guard};
+use super::llm::Llm;
+use super::{authzen, bearer, error, guard, llm, tasks};
 use crate::govern::Governor;
 use crate::identity::{Identities, Role, Token};
 use crate::mcp::connection::Connection;
@@ -161,6 +162,8 @@ pub struct WorkerPlane {
     pub allowed_hosts: Vec<String>,
     /// Where callers reach this plane, if not at its own address.
     pub public_url: Option<String>,
+    /// Engines, tasks, and who is given what of them.
+    pub llm: Arc<Llm>,
     // A std mutex: nothing awaits while it is held.
     connections: Mutex<Connections>,
     tasks: Arc<Tasks>,
@@ -190,8 +193,10 @@ impl WorkerPlane {
         settings: Settings,
         allowed_hosts: Vec<String>,
         public_url: Option<String>,
+        llm: Arc<Llm>,
     ) -> Self {
         Self {
+            llm,
             gate,
             governor,
             identities,
@@ -207,11 +212,14 @@ impl WorkerPlane {
 
     /// The routes.
     pub fn router(self: Arc<Self>) -> Router {
+        let own = tasks::routes().layer(axum::middleware::from_fn(super::to_its_end));
         let decisions = authzen::routes().layer(axum::middleware::from_fn(super::to_its_end));
         Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/mcp/{server}", post(take).get(listen).delete(end))
             .merge(decisions)
+            .merge(llm::routes())
+            .merge(own)
             .with_state(self)
     }
 
@@ -228,11 +236,12 @@ impl WorkerPlane {
     pub async fn stop(&self, patience: Duration) {
         self.stopping.store(true, Ordering::Release);
         let waited = async {
-            while self.connections().all().any(|conn| conn.in_flight() > 0) {
+            while self.gate.active() > 0 || self.connections().all().any(|conn| conn.in_flight() > 0) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let _ = tokio::time::timeout(patience, waited).await;
+        self.llm.abort();
         let open: Vec<Conn> = {
             let mut connections = self.connections();
             let open = connections.all().cloned().collect();
@@ -260,6 +269,15 @@ impl WorkerPlane {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             Box::new(response)
         })
+    }
+
+    /// The same wherever a provider's SDK puts its key; else the status of the refusal.
+    pub(super) fn token_of_any(&self, headers: &HeaderMap) -> Result<Token, u16> {
+        guard(headers, &self.allowed_hosts).map_err(|refused| refused.status().as_u16())?;
+        let identities = self.identities.read().unwrap_or_else(PoisonError::into_inner);
+        let key = |name: &str| headers.get(name)?.to_str().ok();
+        let keys = [bearer(headers), key("x-api-key"), key("x-goog-api-key"), key("api-key")];
+        keys.into_iter().flatten().find_map(|secret| identities.worker(secret)).cloned().ok_or(401)
     }
 
     /// A request's body, within its bounds of size and time.
