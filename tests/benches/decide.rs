@@ -75,6 +75,8 @@ fn measure(size: usize) -> Row {
                     findings: vec![],
                     suspicions: vec![],
                     dot_segments: false,
+                    budget: None,
+                    task: None,
                     input,
                 },
             )

@@ -39,15 +39,16 @@ fn records_of_every_version_are_read_and_are_as_their_schema_says() {
             assert!(!self::schema(other).is_valid(&value), "v{version} is not v{other}");
         }
     }
-    let all = ["decision", "hold", "key", "operator", "outcome", "policy", "read", "retention", "state"];
+    let all =
+        ["budget", "decision", "hold", "key", "operator", "outcome", "policy", "read", "retention", "state", "task"];
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), all);
 }
 
 #[test]
 fn a_record_of_a_newer_version_says_so_whatever_it_holds() {
-    for text in [r#"{"v":5,"ts":"2026-11-21T08:00:00Z","kind":"thought","x":1}"#, r#"{"v":300,"whatever":[]}"#] {
+    for text in [r#"{"v":6,"ts":"2026-11-21T08:00:00Z","kind":"thought","x":1}"#, r#"{"v":300,"whatever":[]}"#] {
         let said = Record::from_bytes(text.as_bytes()).unwrap_err();
-        assert!(matches!(said, Unreadable::Version(5 | 300)), "{said}");
+        assert!(matches!(said, Unreadable::Version(6 | 300)), "{said}");
     }
     assert!(matches!(Record::from_bytes(b"{}").unwrap_err(), Unreadable::Json(_)));
 }
@@ -86,7 +87,7 @@ async fn what_a_gateway_writes_and_answers_is_as_the_schemas_say() {
     }
     // And nothing is there that the document does not know.
     let sources =
-        ["operator", "audit", "secrets"].map(|name| read(&format!("gateway/adapters/src/http/{name}.rs"))).concat();
+        ["operator", "audit", "secrets", "budgets"].map(|name| read(&format!("gateway/adapters/src/http/{name}.rs"))).concat();
     let routed = sources.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
     for path in routed {
         assert!(spec["paths"].get(path).is_some(), "`{path}` is not in the document");

@@ -42,6 +42,8 @@ pub fn source(site: &str, composition: Option<&str>) -> Source {
             worker("eve", &[], composition.map(|_| "tree")),
         ],
         servers: vec!["alpha".into(), "beta".into()],
+        engines: vec![],
+        reserved_keys: vec![],
         catalogue: catalogue(),
         levels: Levels::default(),
         results: ByAction::default(),
@@ -66,6 +68,8 @@ pub fn facts(findings: usize, dot_segments: bool, unseen: &[&str], input: Input)
         ],
         suspicions: Vec::new(),
         dot_segments,
+        budget: None,
+        task: None,
         input,
     }
 }

@@ -5,13 +5,10 @@ use std::fmt;
 
 /// Tokens and money. Sums saturate: what is too large to count is never cheap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Amount {
     /// Tokens of an engine, in and out together.
-    #[serde(default)]
     pub tokens: u64,
     /// Millionths of a US dollar.
-    #[serde(default)]
     pub micro_usd: u64,
 }
 

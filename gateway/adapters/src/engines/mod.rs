@@ -275,11 +275,11 @@ impl Engines {
             if !engine.speaks.contains(&api) {
                 return Err("engine_lacks_api");
             }
-            return if engine.serves(model) { Ok(engine.clone()) } else { Err("unknown_model") };
+            // A prompt may leave the model to the engine.
+            return if engine.serves(model) || model.is_empty() { Ok(engine.clone()) } else { Err("unknown_model") };
         }
         let speaks = |engine: &&Arc<Engine>| engine.speaks.contains(&api);
         let named = self.all.values().filter(speaks).find(|engine| engine.names(model));
-        // A prompt may leave the model to the engine.
         let open = || self.all.values().filter(speaks).find(|engine| engine.models.is_empty() || model.is_empty());
         named.or_else(open).cloned().ok_or(match self.all.values().any(|engine| engine.speaks.contains(&api)) {
             true => "unknown_model",
@@ -290,7 +290,7 @@ impl Engines {
     /// Who stands in for an engine at a call, in order.
     pub fn instead_of(&self, engine: &Engine, api: Api, model: &str) -> Vec<Arc<Engine>> {
         let others = engine.fallback.iter().filter_map(|id| self.all.get(id));
-        others.filter(|other| other.speaks.contains(&api) && other.serves(model)).cloned().collect()
+        others.filter(|other| other.speaks.contains(&api) && (other.serves(model) || model.is_empty())).cloned().collect()
     }
 }
 

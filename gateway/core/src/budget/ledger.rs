@@ -132,7 +132,7 @@ pub enum Basis {
 pub struct Ledger {
     nodes: BTreeMap<String, Node>,
     open: BTreeMap<DecisionId, Reservation>,
-    /// The latest time of any reservation.
+    /// The latest time of any reservation or grant.
     #[serde(default)]
     latest: Timestamp,
 }
@@ -252,6 +252,7 @@ impl Ledger {
 
     /// Gives a budget more: to its lifetime, and to the windows of now.
     pub fn grant(&mut self, name: &str, amount: Amount, at: Timestamp) {
+        self.latest = self.latest.max(at);
         let node = self.nodes.entry(name.to_owned()).or_default();
         node.last = node.last.max(at);
         node.each_account(at, |account| account.granted = account.granted.plus(amount));
