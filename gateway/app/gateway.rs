@@ -150,6 +150,9 @@ impl Gateway {
         let base_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
         let reserved = Reserved::with(config.setup.reserved_keys.clone());
         let tasks = Arc::new(TaskBook::new(gate.clone(), data_dir.path().join("tasks"), reserved, base_url));
+        if let Err(e) = tasks.tidy() {
+            tracing::warn!(error = %e, "state documents of tasks that are over stay on the disk");
+        }
         let llm = Arc::new(Llm::new(
             gate.clone(),
             config.engines.clone(),
@@ -332,11 +335,13 @@ async fn blocking<T: Send + 'static, E: Into<Failure> + Send + 'static>(
 
 async fn expire(gate: &Gate<World>, held_for: Duration) {
     let now = now();
-    let parked = gate.ports.journal.head().state.parked;
     let over = |since: jiff::Timestamp| {
         u128::try_from(now.duration_since(since).as_millis()).is_ok_and(|ms| ms >= held_for.as_millis())
     };
-    let ids: Vec<_> = parked.into_iter().filter(|(_, parked)| over(parked.since)).map(|(id, _)| id).collect();
+    let ids: Vec<_> = gate.ports.journal.look(|head| {
+        let parked = head.state.parked.iter().filter(|(_, parked)| over(parked.since));
+        parked.map(|(id, _)| id.clone()).collect()
+    });
     for id in &ids {
         if let Err(e) = gate.ports.keys.destroy(id) {
             tracing::error!(error = %e, %id, "the key of an expired proposal could not be destroyed");

@@ -131,6 +131,14 @@ proptest! {
                     prop_assert_eq!(reserved.is_ok(), fits, "{:?}", reserved);
                     if let Ok((reservation, _)) = reserved {
                         prop_assert_eq!(&reservation, &Reservation { budgets: chain, amount, at });
+                        // What is not recorded leaves nothing behind.
+                        let before = ledger.clone();
+                        let denied = DecisionId::new("denied");
+                        if ledger.reserve(&budgets, &denied, reservation.budgets.clone(), (Amount::ZERO, true), clock).is_ok() {
+                            ledger.settle(&denied, None);
+                        }
+                        prop_assert_eq!(&ledger, &before);
+                        ledger.keep(&id);
                         plain.latest = at;
                         plain.calls.push((id, reservation, None, false));
                     }
@@ -203,6 +211,7 @@ proptest! {
             let chain = budgets.chain(WORKERS[worker], &Correlation::default());
             let amount = Amount { tokens: amount, micro_usd: 0 };
             if let Ok((reservation, _)) = live.reserve(&budgets, &id, chain, (amount, true), clock) {
+                live.keep(&id);
                 records.push((id, reservation));
             }
         }

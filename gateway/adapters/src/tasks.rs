@@ -27,13 +27,16 @@ pub struct TaskBook {
     pub reserved: Reserved,
     /// Where workers reach the gateway, for leases.
     pub base_url: String,
-    /// Tasks that Warden opened by itself, by worker and session.
-    ambient: Mutex<HashMap<(String, Option<String>), TaskId>>,
+    /// Tasks that Warden opened by itself.
+    ambient: Mutex<HashMap<Ambient, TaskId>>,
     /// One change of a task at a time.
     changing: tokio::sync::Mutex<()>,
     /// One write of a state at a time.
     pub writing: tokio::sync::Mutex<()>,
 }
+
+/// Worker, session and run.
+type Ambient = (String, Option<String>, Option<String>);
 
 /// Why there is no such task, or no new one: a reason code.
 pub type Refused = &'static str;
@@ -46,7 +49,7 @@ impl TaskBook {
 
     async fn record(&self, change: TaskChange, room: Room) -> Result<(), JournalError> {
         self.gate.ports.append(Record::new(now(), Body::Task(change.clone())), room).await?;
-        self.gate.counted(|counted| counted.tasks.apply(&change));
+        self.gate.counted(|counted| counted.task(&change));
         Ok(())
     }
 
@@ -57,7 +60,7 @@ impl TaskBook {
     }
 
     async fn open_here(&self, task: Task) -> Result<(TaskId, Task), Refused> {
-        if self.gate.counted(|counted| counted.tasks.count(&task.worker)) >= OPEN_MAX {
+        if !task.ambient && self.gate.counted(|counted| counted.tasks.count(&task.worker)) >= OPEN_MAX {
             return Err("too_many_tasks");
         }
         let id = TaskId::new(uuid::Uuid::now_v7().to_string());
@@ -67,8 +70,13 @@ impl TaskBook {
     }
 
     /// The task that encloses a worker's calls when it names none.
-    pub async fn ambient(&self, worker: &str, session: Option<&str>) -> Result<(TaskId, Task), Refused> {
-        let key = (worker.to_owned(), session.map(str::to_owned));
+    pub async fn ambient(
+        &self,
+        worker: &str,
+        session: Option<String>,
+        run: Option<String>,
+    ) -> Result<(TaskId, Task), Refused> {
+        let key = (worker.to_owned(), session.clone(), run.clone());
         let known = |book: &Self| {
             let id = lock(&book.ambient).get(&key).cloned()?;
             let task = book.gate.counted(|counted| counted.tasks.get(&id, now()).map(|work| work.task.clone()))?;
@@ -82,7 +90,7 @@ impl TaskBook {
             return Ok(found);
         }
         let open = self.gate.counted(|counted| {
-            let found = counted.tasks.ambient(worker, session, now());
+            let found = counted.tasks.ambient(worker, session.as_deref(), run.as_deref(), now());
             found.map(|(id, work)| (id.clone(), work.task.clone()))
         });
         let (id, task) = match open {
@@ -92,8 +100,8 @@ impl TaskBook {
                 let expires = opened.checked_add(AMBIENT).unwrap_or(opened);
                 let task = Task {
                     worker: worker.to_owned(),
-                    session: session.map(str::to_owned),
-                    run: None,
+                    session,
+                    run,
                     engine: None,
                     zone: None,
                     llm: false,
@@ -152,6 +160,7 @@ impl TaskBook {
             metrics.bypasses.inc();
             tracing::warn!(task = %id, worker = ended.worker, "a task that said it needs an engine called none: was it gone around?");
         }
+        let _nobody_writes = self.writing.lock().await;
         if let Err(e) = std::fs::remove_file(self.file(id))
             && e.kind() != io::ErrorKind::NotFound
         {
@@ -163,7 +172,23 @@ impl TaskBook {
     /// Records that an engine was asked for, and there is none.
     pub async fn unresolved(&self, id: &TaskId, reason: &str) {
         let change = TaskChange { task: id.clone(), event: TaskEvent::Unresolved { reason: reason.to_owned() } };
-        let _ = self.record(change, Room::Reserved).await;
+        let _ = self.record(change, Room::Ordinary).await;
+    }
+
+    /// Removes what tasks left behind that are not open: a crash came between their end and this.
+    pub fn tidy(&self) -> io::Result<()> {
+        let files = match std::fs::read_dir(&self.dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            files => files?,
+        };
+        for file in files {
+            let path = file?.path();
+            let id = TaskId::new(path.file_stem().unwrap_or_default().to_string_lossy());
+            if self.gate.counted(|counted| counted.tasks.open_or_expired(&id).is_none()) {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends tasks whose time is over.

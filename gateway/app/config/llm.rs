@@ -66,9 +66,10 @@ pub struct RawEngine {
     /// Tokens of an answer at most, where a request of a worker with a budget says nothing. Warden adds the bound to the request.
     #[serde(default = "default_output")]
     pub max_output_tokens: u64,
-    /// Tokens that its models read at most.
-    #[serde(default = "default_context")]
-    pub context_tokens: u64,
+    /// Tokens that its models read at most. A request is never taken to use more. When absent, 200000 is assumed for requests that
+    /// refer to what they do not hold, such as files and images.
+    #[serde(default)]
+    pub context_tokens: Option<u64>,
     /// Seconds that a call may take, with everything that is tried for it.
     #[serde(default = "default_timeout")]
     pub timeout_s: u64,
@@ -81,6 +82,9 @@ pub struct RawEngine {
     /// Engines that stand in for it when it fails, in this order. Each is a proposal of its own.
     #[serde(default)]
     pub fallback: Vec<String>,
+    /// The member of a Chat Completions request that bounds its answer: `max_completion_tokens` for `openai`, `max_tokens` for others.
+    #[serde(default)]
+    pub chat_bound: Option<String>,
     /// Whether streams of Chat Completions are asked to tell their usage (`stream_options.include_usage`).
     #[serde(default = "yes")]
     pub asks_usage: bool,
@@ -195,10 +199,6 @@ fn default_output() -> u64 {
     16_384
 }
 
-fn default_context() -> u64 {
-    200_000
-}
-
 fn default_timeout() -> u64 {
     600
 }
@@ -224,6 +224,9 @@ pub(super) struct Llms {
     pub(super) keys: Vec<Source>,
 }
 
+/// A day.
+const SECONDS_MAX: u64 = 86_400;
+
 type Expand<'e> = &'e dyn Fn(&str, &str) -> Result<String, String>;
 
 /// Checks it.
@@ -232,9 +235,18 @@ pub(super) fn build(raw: &RawConfig, base: &Path, expand: Expand<'_>) -> Result<
     for (id, engine) in &raw.engines {
         let key = format!("engines.{id}");
         fine_name(&key, id)?;
-        let (engine, source) = self::engine(&key, id, engine, base, expand)?;
-        engines.push(engine);
+        let (made, source) = self::engine(&key, id, engine, base, expand)?;
+        engines.push(made);
         keys.extend(source);
+        // Whatever else it is given of the environment may be a credential.
+        for name in engine.headers.values().chain(engine.env.values()).flat_map(|value| references(value)) {
+            let known = |source: &Source| source.from == Place::Env(name.to_owned());
+            let value = expand(&key, &format!("${{{name}}}"))?;
+            if is_registrable(&value) && !keys.iter().any(known) {
+                let from = Place::Env(name.to_owned());
+                keys.push(Source { name: format!("{key}.{name}"), from, lines: false, canary: false });
+            }
+        }
     }
     let zone = |(name, zone): (&String, &RawZone)| {
         fine_name(&format!("zones.{name}"), name)?;
@@ -339,10 +351,15 @@ fn engine(
         ("timeout_s", raw.timeout_s),
         ("silence_s", raw.silence_s),
         ("max_output_tokens", raw.max_output_tokens),
-        ("context_tokens", raw.context_tokens),
+        ("context_tokens", raw.context_tokens.unwrap_or(1)),
     ] {
         if value == 0 {
             return Err(format!("{key}.{name}: 0 would refuse everything"));
+        }
+    }
+    for (name, value) in [("timeout_s", raw.timeout_s), ("silence_s", raw.silence_s)] {
+        if value > SECONDS_MAX {
+            return Err(format!("{key}.{name}: {value}, and at most {SECONDS_MAX} seconds"));
         }
     }
     let mut speaks: BTreeSet<Api> = kind.speaks().iter().copied().collect();
@@ -361,7 +378,7 @@ fn engine(
         }
         kind => {
             let (http, source) = self::http(key, id, kind, raw, base, expand)?;
-            let adapter: Arc<dyn Adapter> = Arc::new(OverHttp::new(kind, http.clone()));
+            let adapter: Arc<dyn Adapter> = Arc::new(OverHttp::new(kind, raw.chat_bound.clone(), http.clone()));
             (Some(http), None, adapter, source)
         }
     };
@@ -379,6 +396,7 @@ fn engine(
         retries: raw.retries,
         fallback: raw.fallback.clone(),
         asks_usage: raw.asks_usage,
+        chat_bound: raw.chat_bound.clone(),
         model: raw.model.clone(),
         http,
         command,
@@ -396,9 +414,10 @@ fn command(key: &str, raw: &RawEngine, base: &Path, expand: Expand<'_>) -> Resul
     let mut words = words.collect::<Result<Vec<_>, _>>()?.into_iter();
     let env = raw.env.iter().map(|(name, value)| Ok((name.clone(), expand(&format!("{key}.env.{name}"), value)?)));
     let env = env.collect::<Result<_, String>>()?;
-    // Of a program that a worker could change, nothing would be known.
     let program = words.next().unwrap_or_else(|| "claude".into());
-    Ok(ServerCommand { program, args: words.collect(), env, cwd: Some(base.to_owned()).filter(|dir| dir.is_dir()) })
+    // It does not run in the folder of the configuration, where a path may begin.
+    let program = if program.contains('/') { base.join(program).to_string_lossy().into_owned() } else { program };
+    Ok(ServerCommand { program, args: words.collect(), env, cwd: None })
 }
 
 /// How it is reached, and where its key is.
@@ -417,17 +436,25 @@ fn http(
         Some(url) => expand(&format!("{key}.url"), url)?,
         None => kind.url().ok_or_else(|| format!("{key}.url: say where it is"))?.to_owned(),
     };
+    if url.contains('?') {
+        return Err(format!("{key}.url: a query there would be lost: give a base URL without one"));
+    }
+    let is_local = is_local(&url);
     let mut headers = BTreeMap::new();
     for (name, value) in &raw.headers {
-        headers.insert(name.to_ascii_lowercase(), expand(&format!("{key}.headers.{name}"), value)?);
+        let name = name.to_ascii_lowercase();
+        if kind.credential("").0 == name && !value.contains("${") && !is_local {
+            return Err(format!("{key}.headers.{name}: give the credential as `${{NAME}}`"));
+        }
+        let value = expand(&format!("{key}.headers.{name}"), value)?;
+        headers.insert(name, value);
     }
     let (secret, place) = match (&raw.key, &raw.key_file) {
         (Some(_), Some(_)) => return Err(format!("{key}: `key` and `key_file` exclude each other")),
         (None, None) => (None, None),
         (Some(said), None) => {
             let variable = said.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
-            let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|here| url.starts_with(here));
-            if variable.is_none() && !local {
+            if variable.is_none() && !is_local {
                 return Err(format!("{key}.key: give it as `${{NAME}}`, or in a file with `key_file`"));
             }
             (Some(expand(&format!("{key}.key"), said)?), variable.map(|variable| Place::Env(variable.to_owned())))
@@ -453,6 +480,18 @@ fn http(
         Source { name: format!("engines.{id}.key"), from, lines: false, canary: false }
     });
     Ok((Arc::new(http), source))
+}
+
+/// Whether an address is on this machine.
+fn is_local(url: &str) -> bool {
+    let host = url.parse::<axum::http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The environment variables that a text refers to.
+fn references(text: &str) -> impl Iterator<Item = &str> {
+    text.split("${").skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
 }
 
 /// Whether a key can be told from ordinary text.

@@ -81,6 +81,10 @@ fn key(denial: &Decision) -> String {
     let asked = if denial.enforced == Enforced::Caller { denial.payload_tag.as_str() } else { "" };
     // What rules in shadow say is recorded, so it is not counted away.
     let beside = denial.would_be.as_ref().map_or("", |would_be| would_be.verdict.name());
-    let parts = [&denial.worker, &denial.server, &denial.method, tool, &denial.reason, asked, beside];
+    let engine = denial.engine.as_deref().unwrap_or_default();
+    // Of one state document or task, or of another.
+    let task = denial.task.as_deref().unwrap_or_default();
+    let resource = denial.resource.get("id").and_then(serde_json::Value::as_str).unwrap_or_default();
+    let parts = [&denial.worker, &denial.server, &denial.method, tool, &denial.reason, asked, beside, engine, task, resource];
     parts.map(|part| part.len().to_string() + ":" + part).concat()
 }

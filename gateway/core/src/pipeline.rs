@@ -18,7 +18,7 @@ use crate::outcome::{EngineEvent, Happened, Lost, Metered, Outcome, Reply, Settl
 use crate::policy::level::{Inbound, Level};
 use crate::policy::snapshot::{Case, NoCase, Snapshot};
 use crate::port::{Clock, Ids, Journal, JournalError, Receipt, Room, SealFailed, Vault};
-use crate::proposal::{Ask, DecisionId, Door, Proposal, TaskId, Verb};
+use crate::proposal::{Ask, Correlation, DecisionId, Door, Proposal, TaskId, Verb};
 use crate::rpc::{Kind, Message};
 use crate::secrets::tail::Tails;
 use crate::secrets::{Scan, Scanner, redact};
@@ -260,10 +260,33 @@ struct SetAside<'g, P> {
     kept: bool,
 }
 
+impl<P> SetAside<'_, P> {
+    fn give_back(&mut self) {
+        if !std::mem::replace(&mut self.kept, true) {
+            self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner).ledger.settle(self.id, None);
+        }
+    }
+}
+
 impl<P> Drop for SetAside<'_, P> {
     fn drop(&mut self) {
-        if !self.kept {
-            self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner).ledger.settle(self.id, None);
+        self.give_back();
+    }
+}
+
+/// A permitted call on its way. Whatever breaks off there is settled at what was set aside; its record follows at the next start.
+struct OnItsWay<'g, P> {
+    gate: &'g Gate<P>,
+    id: DecisionId,
+    ended: bool,
+}
+
+impl<P> Drop for OnItsWay<'_, P> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let mut counted = self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            let at_most = counted.ledger.reservation(&self.id).map(|reservation| reservation.amount);
+            counted.ended(&self.id, at_most);
         }
     }
 }
@@ -317,6 +340,10 @@ impl<P: Ports> Gate<P> {
         proposal: &Proposal,
         now: Timestamp,
     ) -> Result<Option<(Reservation, BudgetFacts)>, Exceeded> {
+        // What is refused in any case holds nothing back from others; of what its caller enforces nobody tells the end.
+        if proposal.barred.is_some() || enforced_by(proposal.door) == Enforced::Caller {
+            return Ok(None);
+        }
         let (amount, priced) = match &proposal.ask {
             Ask::Engine(ask) if ask.verb == Verb::CallEngine => (ask.at_most, ask.priced),
             Ask::Tool { name } => match self.budgets.tool_cost(&proposal.server, name) {
@@ -325,11 +352,20 @@ impl<P: Ports> Gate<P> {
             },
             _ => return Ok(None),
         };
-        let chain = self.budgets.chain(&proposal.worker, &proposal.correlation);
+        // By the names that records have.
+        let scanner = self.ports.scanner();
+        let masked = |name: &Option<String>| name.as_ref().map(|name| scanner.mask(name).into_owned());
+        let Correlation { session, task, run } = &proposal.correlation;
+        let belongs = Correlation { session: masked(session), task: masked(task), run: masked(run) };
+        let chain = self.budgets.chain(&proposal.worker, &belongs);
         if chain.is_empty() {
             return Ok(None);
         }
-        self.counted(|counted| counted.ledger.reserve(&self.budgets, id, chain, (amount, priced), now)).map(Some)
+        self.counted(|counted| {
+            let reserved = counted.ledger.reserve(&self.budgets, id, chain.clone(), (amount, priced), now);
+            invariant::check(reserved.is_err() || counted.ledger.holds(&self.budgets, &chain), Invariant::W6);
+            reserved.map(Some)
+        })
     }
 
     /// Holds a tool at once, whose server lists another definition than the catalogue's. Making a snapshot that knows takes a while.
@@ -450,8 +486,11 @@ pub async fn handle<P: Ports, U: Upstream>(gate: &Gate<P>, proposal: Proposal, u
     match decide(gate, proposal, since).await {
         Ok(permit) => {
             let sent = Sent::of(&permit);
+            let mut on_its_way = OnItsWay { gate, id: sent.id.clone(), ended: false };
             let reply = upstream.forward(permit).await;
-            complete(gate, sent, reply, since).await
+            let answer = complete(gate, sent, reply, since).await;
+            on_its_way.ended = true;
+            answer
         }
         Err(refusal) => Answer::Refused(refusal),
     }
@@ -481,7 +520,10 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
     let inbound = seen.inbound;
     let verdict = evaluation.verdict;
     let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, scanner);
-    if verdict == Verdict::Allow {
+    if verdict != Verdict::Allow {
+        // Given back before anything is waited for.
+        set_aside.give_back();
+    } else {
         decision.reserved = reserved.ok().flatten().map(|(reservation, _)| reservation);
     }
     if let Err(e) = level(&mut decision, &gate.ports) {
@@ -576,8 +618,14 @@ impl Sent {
     }
 }
 
-/// Ends what was set aside for a call by what came of it. Once something was sent, nothing is given back for want of knowledge.
-fn settle<P: Ports>(gate: &Gate<P>, id: &DecisionId, reply: &Reply, metered: Metered) -> Option<Settled> {
+/// What is taken for a call by what came of it: nothing, where nothing was used. Once something was sent, nothing is given back for
+/// want of knowledge. It is recorded first, and then counted.
+fn settle<P: Ports>(
+    gate: &Gate<P>,
+    id: &DecisionId,
+    reply: &Reply,
+    metered: Metered,
+) -> Option<(Settled, Option<Reservation>)> {
     gate.counted(|counted| {
         let is_engine = counted.calls.get(id)?.engine.is_some();
         let reserved = counted.ledger.reservation(id).cloned();
@@ -590,16 +638,13 @@ fn settle<P: Ports>(gate: &Gate<P>, id: &DecisionId, reply: &Reply, metered: Met
                 (Some(at_most), if is_engine { Basis::Estimated } else { Basis::Fixed })
             }
             (Reply::Cancelled | Reply::Lost(_), Metered::Nothing) if gate.budgets.releases_unknown(chain) => {
-                (None, Basis::Released)
+                (None, Basis::Unknown)
             }
             (Reply::Cancelled | Reply::Lost(_), Metered::Nothing) => (Some(at_most), Basis::Unknown),
         };
-        counted.ended(id, used);
         let amount = used.unwrap_or_default();
-        let overshot = reserved
-            .filter(|reserved| amount.exceeds(reserved.amount))
-            .and_then(|reserved| counted.ledger.overshot(&gate.budgets, &reserved.budgets, amount, reserved.at));
-        Some(Settled { amount, basis, overshot })
+        let overshot = reserved.as_ref().and_then(|of| counted.ledger.overshot(&gate.budgets, of, amount));
+        Some((Settled { amount, basis, overshot }, reserved))
     })
 }
 
@@ -627,13 +672,17 @@ async fn complete<P: Ports>(
     };
     let mut outcome = Outcome::of(id.clone(), &reply, found, took_ms);
     let metered = meter.read();
-    outcome.settled = settle(gate, &id, &reply, metered);
+    let (settled, reserved) = settle(gate, &id, &reply, metered).unzip();
+    let used = settled.as_ref().map(|settled| settled.amount);
+    let at_most = reserved.flatten().map(|reserved| reserved.amount);
+    outcome.settled = settled;
     outcome.engine = engine.map(|(engine, task)| {
         let usage = if let Metered::Used(usage, _) = metered { Some(usage) } else { None };
         EngineEvent { engine, task, usage }
     });
     let overshot = outcome.settled.as_ref().and_then(|settled| settled.overshot.clone());
-    let is_over = overshot.is_some();
+    // More than a crash would take for it is on the disk before anybody goes on.
+    let is_more = used.zip(at_most).is_some_and(|(used, at_most)| used.exceeds(at_most));
     let is_answered = matches!(reply, Reply::Answered { .. });
     let kept_back = overshot.filter(|exceeded| is_answered && gate.budgets.withholds(&exceeded.budget));
     if kept_back.is_some() {
@@ -648,12 +697,15 @@ async fn complete<P: Ports>(
         None => reply,
     };
     let happened = outcome.happened;
-    // What went over its budget is on the disk before anybody goes on: after a crash the budget would have it again.
     let record = Record::new(now, Body::Outcome(outcome));
-    if is_over {
+    if is_more {
         let _ = gate.ports.append(record, Room::Reserved).await;
     } else {
         gate.ports.note(record).await;
+    }
+    // Whoever is given the room that is free now stands behind that record.
+    if used.is_some() {
+        gate.counted(|counted| counted.ended(&id, used));
     }
     match reply {
         _ if kept_back.is_some() => Answer::Refused(Refusal {
@@ -899,9 +951,13 @@ pub async fn settle_crashed<P: Ports>(gate: &Gate<P>, open: Vec<DecisionId>) -> 
         let reply = Reply::Lost(Lost::Crashed);
         let call = gate.counted(|counted| counted.calls.get(&decision).cloned());
         let engine = call.and_then(|call| Some(EngineEvent { engine: call.engine?, task: call.task?, usage: None }));
-        let settled = settle(gate, &decision, &reply, Metered::Nothing);
-        let outcome = Outcome { engine, settled, ..Outcome::of(decision, &reply, Scan::default(), 0) };
+        let settled = settle(gate, &decision, &reply, Metered::Nothing).map(|(settled, _)| settled);
+        let used = settled.as_ref().map(|settled| settled.amount);
+        let outcome = Outcome { engine, settled, ..Outcome::of(decision.clone(), &reply, Scan::default(), 0) };
         gate.ports.append(Record::new(now, Body::Outcome(outcome)), Room::Reserved).await?;
+        if used.is_some() {
+            gate.counted(|counted| counted.ended(&decision, used));
+        }
     }
     Ok(())
 }

@@ -91,6 +91,8 @@ reasons! {
         "use the lease that came with the task", "Find out how the worker came by it.";
     "too_many_tasks": "The worker has as many open tasks as it may have.",
         "close tasks that are done", "Find out why the worker does not close its tasks.";
+    "hosts_only": "A worker said of a task what only its host may say: for whom it is, its session, its run, its zone.",
+        "leave that out", "If the caller is a host: `warden token issue WORKER --role host`.";
     "unknown_engine": "No engine of this name is configured.",
         "use a configured engine: `GET /v1/engines` lists them", "Add the engine to `warden.yaml`.";
     "unknown_model": "No engine that speaks this API serves the model.",

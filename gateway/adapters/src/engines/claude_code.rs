@@ -16,15 +16,28 @@ pub struct ClaudeCode {
     command: ServerCommand,
 }
 
+/// What is added to its arguments.
+const ARGUMENTS: [&str; 10] = [
+    "-p",
+    "--output-format",
+    "json",
+    "--tools",
+    "",
+    "--strict-mcp-config",
+    "--setting-sources",
+    "",
+    "--max-turns",
+    "1",
+];
 /// Bytes of an answer.
 const OUTPUT_MAX: u64 = 16 << 20;
-/// Bytes of what it says beside.
-const ERRORS_MAX: u64 = 64 << 10;
 
 impl ClaudeCode {
-    /// By this program; `claude` when it names none. `-p --output-format json` is added.
+    /// By this program. It is asked for one answer in JSON, without tools, settings or servers of its own: it runs as the
+    /// gateway's user, whose files are not a worker's to read.
     pub fn new(mut command: ServerCommand) -> Self {
-        command.args.extend(["-p", "--output-format", "json"].map(str::to_owned));
+        command.args.extend(ARGUMENTS.map(str::to_owned));
+        command.cwd = Some("/".into());
         Self { command }
     }
 
@@ -49,7 +62,7 @@ impl ClaudeCode {
         let started = process.spawn();
         let mut process =
             started.map_err(|e| Failed::NotSent(format!("`{}` cannot be started: {e}", self.command.program)))?;
-        let mut group = Group(process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+        let group = Group(process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
         let pipes = (process.stdin.take(), process.stdout.take(), process.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(Failed::NotSent("no pipe to the process".into()));
@@ -63,23 +76,25 @@ impl ClaudeCode {
             let _ = stdin.write_all(text.as_bytes()).await;
             drop(stdin);
         };
-        let ((), output, errors) = tokio::join!(write, bounded(stdout, OUTPUT_MAX), bounded(stderr, ERRORS_MAX));
+        let ((), output, errors) = tokio::join!(write, bounded(stdout, OUTPUT_MAX), counted(stderr));
         let Some(output) = output else {
             return Err(Failed::Lost(Lost::Garbled));
         };
         let status = process.wait().await.map_err(|_| Failed::Lost(Lost::Gone))?;
-        group.0 = None;
+        // What it started and left behind ends with it.
+        drop(group);
         if !status.success() {
             // What it says there may repeat the prompt.
-            let said = errors.map_or(ERRORS_MAX, |errors| errors.len() as u64);
-            tracing::warn!(program = self.command.program, %status, bytes_of_errors = said, "the engine's program failed");
+            tracing::warn!(program = self.command.program, %status, bytes_of_errors = errors, "the engine's program failed");
         }
         let read = json::parse(&output, Limits { bytes_max: usize::MAX, depth_max: 64 });
         let used = read.as_ref().ok().and_then(usage);
         let failed = read.as_ref().is_ok_and(|body| body.get("is_error") == Some(&Json::Bool(true)));
         if failed || !status.success() {
+            // Without a word on it, nobody knows what it used before.
+            let usage = Some(used.ok_or(Failed::Lost(Lost::Gone))?);
             let message = format!("the engine's program ended with {status}");
-            return Err(Failed::Refused { status: 502, message, usage: used });
+            return Err(Failed::Refused { status: 502, message, usage });
         }
         let body = read.map_err(|_| Failed::Lost(Lost::Garbled))?;
         let content = body.get("result").and_then(Json::as_str).ok_or(Failed::Lost(Lost::Garbled))?;
@@ -107,6 +122,11 @@ impl Drop for Group {
 /// Its usage, in the words of Anthropic's API.
 fn usage(body: &Json) -> Option<Usage> {
     warden_core::llm::usage::read(warden_core::llm::Api::Messages, body)
+}
+
+/// How much comes, which is read to its end and not kept.
+async fn counted(mut from: impl AsyncRead + Unpin) -> u64 {
+    tokio::io::copy(&mut from, &mut tokio::io::sink()).await.unwrap_or_default()
 }
 
 /// Everything that comes, up to a bound; nothing when there is more.

@@ -86,7 +86,7 @@ impl Kind {
     }
 
     /// The member of a request that bounds an answer, in its API.
-    fn bounds_output(self, api: Api) -> &'static str {
+    pub(crate) fn bounds_output(self, api: Api) -> &'static str {
         match api {
             Api::Chat if self == Kind::OpenAi => "max_completion_tokens",
             Api::Responses => "max_output_tokens",
@@ -141,6 +141,8 @@ pub struct Engine {
     pub fallback: Vec<String>,
     /// Whether streams are asked to tell their usage.
     pub asks_usage: bool,
+    /// The member of a chat's request that bounds its answer, where it is another one than its kind's.
+    pub chat_bound: Option<String>,
     /// The model of prompts that name none.
     pub model: Option<String>,
     /// Where requests go as they come; nothing when it takes prompts alone.
@@ -175,10 +177,12 @@ impl Engine {
 
     /// The most that a request can use, and whether it is known what that costs.
     pub fn at_most(&self, asked: &Asked, bytes: usize) -> (Amount, bool) {
+        // A program puts prompts of its own before a worker's.
+        let asked = Asked { refers: asked.refers || self.kind == Kind::ClaudeCode, ..asked.clone() };
         let (input, output) = asked.at_most(bytes, self.bounds);
         let price = self.price(&asked.model);
         let micro_usd = price.map_or(0, |price| price.at_most(input, output));
-        (Amount { tokens: input.saturating_add(output), micro_usd }, price.is_some())
+        (Amount { tokens: input.saturating_add(output), micro_usd }, price.is_some() && !asked.dearer)
     }
 
     /// What a call came to.
@@ -187,8 +191,9 @@ impl Engine {
     }
 
     /// The member by which an answer is bounded, and to how much.
-    pub fn bound(&self, api: Api) -> (&'static str, u64) {
-        (self.kind.bounds_output(api), self.bounds.output)
+    pub fn bound(&self, api: Api) -> (&str, u64) {
+        let own = self.chat_bound.as_deref().filter(|_| api == Api::Chat);
+        (own.unwrap_or_else(|| self.kind.bounds_output(api)), self.bounds.output)
     }
 
     /// What it can do.
@@ -266,7 +271,13 @@ impl Engines {
 
     /// The engine of a call: the first of `wanted` that is configured, for which a call through another API or of another model
     /// is an error; else one that names the model; else one that names none. An unknown name falls to the next with a warning.
-    pub fn choose(&self, api: Api, model: &str, wanted: &[Option<&str>]) -> Result<Arc<Engine>, None> {
+    pub fn choose(
+        &self,
+        api: Api,
+        model: &str,
+        wanted: &[Option<&str>],
+        zone: Option<&str>,
+    ) -> Result<Arc<Engine>, None> {
         for id in wanted.iter().flatten().filter(|id| !id.is_empty()) {
             let Some(engine) = self.all.get(*id) else {
                 tracing::warn!(engine = id.escape_debug().to_string(), "no such engine: the next in order is asked");
@@ -279,9 +290,15 @@ impl Engines {
             return if engine.serves(model) || model.is_empty() { Ok(engine.clone()) } else { Err("unknown_model") };
         }
         let speaks = |engine: &&Arc<Engine>| engine.speaks.contains(&api);
-        let named = self.all.values().filter(speaks).find(|engine| engine.names(model));
-        let open = || self.all.values().filter(speaks).find(|engine| engine.models.is_empty() || model.is_empty());
-        named.or_else(open).cloned().ok_or(match self.all.values().any(|engine| engine.speaks.contains(&api)) {
+        // One that the zone does not admit is refused by name, when there is no other.
+        let any = |fits: &dyn Fn(&Arc<Engine>) -> bool| {
+            let all = || self.all.values().filter(speaks).filter(|engine| fits(engine));
+            all().find(|engine| self.admits(zone, &engine.id)).or_else(|| all().next())
+        };
+        let named = any(&|engine| engine.names(model));
+        let open = || any(&|engine| engine.models.is_empty() || model.is_empty());
+        let admitted = |engine: &&Arc<Engine>| self.admits(zone, &engine.id);
+        named.filter(admitted).or_else(|| open().filter(admitted)).or(named).or_else(open).cloned().ok_or(match self.all.values().any(|engine| engine.speaks.contains(&api)) {
             true => "unknown_model",
             false => "engine_lacks_api",
         })
@@ -313,16 +330,17 @@ mod tests {
             id: id.into(),
             kind,
             zone: String::new(),
-            models: models.iter().map(|model| Pattern::new(model)).collect(),
+            models: models.iter().map(|model| Pattern::new(*model)).collect(),
             speaks: kind.speaks().iter().copied().collect(),
             prices: vec![(Pattern::new("m*"), Price { input: 1_000_000, output: 2_000_000, ..Price::default() })],
             prices_as_of: String::new(),
-            bounds: Bounds { context: 1000, output: 10 },
+            bounds: Bounds { context: Some(1000), output: 10 },
             timeout: Duration::from_secs(1),
             silence: Duration::from_secs(1),
             retries: 0,
             fallback: fallback.iter().map(|id| (*id).to_owned()).collect(),
             asks_usage: true,
+            chat_bound: None,
             model: None,
             http: None,
             command: None,
@@ -347,7 +365,7 @@ mod tests {
     #[test]
     fn s0_17_an_engine_is_found_in_order_and_never_silently_nowhere() {
         let engines = engines();
-        let choose = |api, model, wanted: &[Option<&str>]| engines.choose(api, model, wanted).map(|engine| engine.id.clone());
+        let choose = |api, model, wanted: &[Option<&str>]| engines.choose(api, model, wanted, None).map(|engine| engine.id.clone());
         assert_eq!(choose(Api::Chat, "gpt-x", &[None, None]), Ok("a".into()));
         assert_eq!(choose(Api::Chat, "gpt-x", &[None, Some("b")]), Ok("b".into()));
         assert_eq!(choose(Api::Chat, "gpt-x", &[Some(""), Some("gone")]), Ok("a".into()), "empty and unknown fall through");
@@ -357,6 +375,8 @@ mod tests {
         assert_eq!(choose(Api::Messages, "gpt-x", &[]), Err("unknown_model"));
         assert_eq!(choose(Api::Gemini, "gemini", &[]), Err("engine_lacks_api"));
         assert_eq!(choose(Api::Execute, "", &[]), Ok("a".into()));
+        let within = |zone| engines.choose(Api::Chat, "gpt-x", &[], Some(zone)).map(|engine| engine.id.clone());
+        assert_eq!((within("eu"), within("no-a"), within("nowhere")), (Ok("a".into()), Ok("b".into()), Ok("a".into())));
     }
 
     #[test]

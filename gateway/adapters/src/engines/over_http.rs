@@ -5,7 +5,7 @@ use super::prompt::{Adapter, Completion, Failed, Prompt};
 use crate::mcp::server::HttpServer;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use warden_core::json::{self, Json, Limits};
@@ -15,6 +15,8 @@ use warden_core::outcome::{Lost, Reply};
 /// See the module.
 pub struct OverHttp {
     api: Api,
+    /// The member that bounds an answer.
+    bound: String,
     http: Arc<HttpServer>,
 }
 
@@ -27,14 +29,15 @@ pub const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 impl OverHttp {
     /// For an engine of this kind.
-    pub fn new(kind: Kind, http: Arc<HttpServer>) -> Self {
+    pub fn new(kind: Kind, chat_bound: Option<String>, http: Arc<HttpServer>) -> Self {
         let api = match kind {
             Kind::Anthropic => Api::Messages,
             Kind::Gemini => Api::Gemini,
             Kind::LlmConnect | Kind::ClaudeCode => Api::Execute,
             Kind::OpenAi | Kind::OpenRouter => Api::Chat,
         };
-        Self { api, http }
+        let bound = chat_bound.filter(|_| api == Api::Chat).unwrap_or_else(|| kind.bounds_output(api).to_owned());
+        Self { api, bound, http }
     }
 
     /// The path and the body of a prompt.
@@ -60,10 +63,9 @@ impl OverHttp {
             _ => {}
         }
         match (self.api, max_tokens) {
-            (Api::Chat | Api::Responses, Some(tokens)) => body["max_tokens"] = json!(tokens),
-            (Api::Execute, Some(tokens)) => body["max_tokens"] = json!(tokens),
-            (Api::Gemini, Some(tokens)) => body["generationConfig"] = json!({ "maxOutputTokens": tokens }),
-            _ => {}
+            (Api::Gemini, Some(tokens)) => body["generationConfig"] = json!({ &self.bound: tokens }),
+            (_, Some(tokens)) => body[&self.bound] = json!(tokens),
+            (_, None) => {}
         }
         if self.api == Api::Execute && !model.is_empty() {
             body["model"] = json!(model);
@@ -75,6 +77,9 @@ impl OverHttp {
 impl Adapter for OverHttp {
     fn execute<'a>(&'a self, prompt: &'a Prompt) -> BoxFuture<'a, Result<Completion, Failed>> {
         Box::pin(async move {
+            if self.api == Api::Gemini && !is_path_segment(&prompt.model) {
+                return Err(Failed::NotSent("the model is no name".into()));
+            }
             let (path, body) = self.request(prompt);
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -89,7 +94,11 @@ impl Adapter for OverHttp {
             })?;
             let status = response.status();
             let whole = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-            let bytes = whole.map_err(|_| Failed::Lost(Lost::Garbled))?.to_bytes();
+            let bytes = whole.map_err(|e| match e.is::<LengthLimitError>() {
+                true => Failed::Lost(Lost::Garbled),
+                false => Failed::Lost(Lost::Gone),
+            });
+            let bytes = bytes?.to_bytes();
             let read = json::parse(&bytes, Limits { bytes_max: ANSWER_MAX, depth_max: 128 });
             let used = read.as_ref().ok().and_then(|body| usage::read(self.api, body));
             if !status.is_success() {
@@ -102,6 +111,12 @@ impl Adapter for OverHttp {
             Ok(Completion { content, model: model.map(str::to_owned), usage: used })
         })
     }
+}
+
+/// Whether a model's name can stand in a path, and be nothing else there.
+pub fn is_path_segment(model: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
+    !model.is_empty() && !model.contains("..") && model.bytes().all(fine)
 }
 
 fn message(body: &Json) -> Option<&str> {
@@ -123,9 +138,17 @@ fn content(api: Api, body: &Json) -> Option<String> {
         Some(parts.iter().filter_map(|part| part.get("text")?.as_str()).collect())
     };
     match api {
-        Api::Chat | Api::Responses => first(body, "choices")?.get("message")?.get("content")?.as_str().map(str::to_owned),
+        // An answer may have no text: it was cut off before, or the model refused.
+        Api::Chat | Api::Responses => {
+            let message = first(body, "choices")?.get("message")?;
+            let said = |name: &str| message.get(name).and_then(Json::as_str);
+            Some(said("content").or_else(|| said("refusal")).unwrap_or_default().to_owned())
+        }
         Api::Messages => texts(body.get("content")),
-        Api::Gemini => texts(first(body, "candidates")?.get("content")?.get("parts")),
+        Api::Gemini => {
+            let candidate = first(body, "candidates")?;
+            Some(texts(candidate.get("content").and_then(|content| content.get("parts"))).unwrap_or_default())
+        }
         Api::Execute => body.get("content")?.as_str().map(str::to_owned),
     }
 }

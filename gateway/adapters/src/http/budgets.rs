@@ -50,9 +50,7 @@ fn limits(limits: &[Limit], node: &Node) -> Value {
 /// One budget as operators see it.
 fn shown(plane: &OperatorPlane, name: &str, budget: &Budget) -> Value {
     let (node, shares) = plane.gate.counted(|counted| {
-        let prefix = format!("{name}/");
-        let shares = counted.ledger.nodes().filter(|(node, _)| node.starts_with(&prefix)).count();
-        (counted.ledger.node(name).cloned().unwrap_or_default(), shares)
+        (counted.ledger.node(name).cloned().unwrap_or_default(), counted.ledger.shares(name).count())
     });
     json!({ "name": name, "parent": budget.parent, "workers": plane.gate.budgets().workers_of(name),
         "limits": limits(&budget.limits, &node), "spent": node.life.spent, "reserved": node.reserved,
@@ -88,10 +86,8 @@ async fn show(State(plane): Plane, Path(name): Path<String>) -> Response {
         return Json(share(&name, budgets.limits(&name), &node)).into_response();
     }
     let mut shown = shown(&plane, &name, budget);
-    let prefix = format!("{name}/");
     let mut shares: Vec<(String, Node)> = plane.gate.counted(|counted| {
-        let all = counted.ledger.nodes().filter(|(node, _)| node.starts_with(&prefix));
-        all.map(|(name, node)| (name.clone(), node.clone())).collect()
+        counted.ledger.shares(&name).map(|(name, node)| (name.clone(), node.clone())).collect()
     });
     shares.sort_by_key(|(_, node)| std::cmp::Reverse(node.last));
     let told = shares.iter().take(SHARES_MAX).map(|(name, node)| share(name, budgets.limits(name), node));
@@ -153,18 +149,12 @@ async fn change(
     }
     let _one_at_a_time = plane.changing.lock().await;
     let ts = now();
-    let change = BudgetChange { budget: budget.clone(), operator: operator.clone(), granted, frozen };
-    if let Err(e) = plane.gate.ports.append(Record::new(ts, Body::Budget(change)), Room::Reserved).await {
+    let at = plane.gate.counted(|counted| counted.ledger.time(ts));
+    let change = BudgetChange { budget: budget.clone(), operator: operator.clone(), at, granted, frozen };
+    if let Err(e) = plane.gate.ports.append(Record::new(ts, Body::Budget(change.clone())), Room::Reserved).await {
         return unavailable(&e.to_string());
     }
-    plane.gate.counted(|counted| {
-        if let Some(amount) = granted {
-            counted.ledger.grant(&budget, amount, ts);
-        }
-        if let Some(frozen) = frozen {
-            counted.ledger.freeze(&budget, frozen, ts);
-        }
-    });
+    plane.gate.counted(|counted| counted.changed(&change));
     let node = plane.gate.counted(|counted| counted.ledger.node(&budget).cloned().unwrap_or_default());
     let told = if budget.contains('/') { share(&budget, plane.gate.budgets().limits(&budget), &node) } else { shown(plane, &budget, of) };
     Json(told).into_response()

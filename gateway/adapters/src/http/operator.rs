@@ -145,7 +145,9 @@ impl OperatorPlane {
     /// How the gateway is.
     pub fn ready(&self) -> Ready {
         let journal = &self.gate.ports.journal;
-        let (health, head) = (journal.health(), journal.head());
+        let health = journal.health();
+        let (records, root, held) =
+            journal.look(|head| (head.tree.size(), head.tree.root(), head.state.parked.len()));
         let mut warnings = Vec::new();
         if self.view.get().is_none() {
             warnings.push("the queryable log is being opened: queries wait, decisions do not".to_owned());
@@ -167,13 +169,13 @@ impl OperatorPlane {
                 Health::Full => "full".into(),
                 Health::Failed(why) => format!("failed: {why}"),
             },
-            records: head.tree.size(),
-            root: crate::journal::root_text(&head.tree.root()),
+            records,
+            root: crate::journal::root_text(&root),
             view: self.view.get().is_some(),
             view_lag: self.view_lag(),
             signed: self.notary.latest().borrow().as_ref().map_or(0, |signed| signed.checkpoint.size),
             unwitnessed: self.unwitnessed(),
-            held: head.state.parked.len(),
+            held,
             policy: self.gate.snapshot().digests.policy.clone(),
             shadow: self.gate.is_in_shadow(),
             warnings,

@@ -15,13 +15,16 @@ use axum::{Json, Router};
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use crate::tasks::TaskBook;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use warden_core::json::{self, Json as Strict};
 use warden_core::outcome::Reply;
 use warden_core::pipeline::{self, Answer, Permit, Upstream};
 use warden_core::proposal::{Ask, Correlation, Door, Proposal, TaskId};
 use warden_core::task::Task;
 use warden_core::task::state::{How, Written, write};
+use warden_core::verdict::Verdict;
 
 type Plane = State<Arc<WorkerPlane>>;
 type Refused = Box<Response>;
@@ -30,6 +33,8 @@ type Refused = Box<Response>;
 const TTL_S: u64 = 3600;
 /// The longest that one may be open.
 const TTL_MAX_S: u64 = 7 * 24 * 3600;
+/// Members of a state that one write changes.
+const KEYS_MAX: usize = 64;
 /// Characters of a name.
 const NAME_MAX: usize = 128;
 
@@ -61,6 +66,11 @@ struct Open {
 
 fn refused(status: StatusCode, code: &str, message: &str) -> Refused {
     Box::new(error(status, code, message))
+}
+
+/// The disk, and not the worker, is to blame.
+fn unkept() -> Refused {
+    refused(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the state of the task cannot be read or written: try again later")
 }
 
 /// A reason code, with its advice.
@@ -122,15 +132,17 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
     if let Some(engine) = &said.engine {
         match llm.engines.get(engine) {
             None => return Err(because("unknown_engine")),
-            Some(_) if !llm.engines.admits(zone.as_deref(), engine) => return Err(because("engine_not_in_zone")),
+            Some(_) if !llm.engines.admits(zone.as_deref(), engine) || !llm.engines.admits(llm.given(&worker).zone.as_deref(), engine) => return Err(because("engine_not_in_zone")),
             Some(_) => {}
         }
     }
+    // In records names are masked; a lease is bound to what stands there.
+    let masked = |name: Option<String>| name.map(|name| plane.gate.ports.scanner.mask(&name).into_owned());
     let opened = now();
     let length = SignedDuration::from_secs(i64::try_from(ttl).unwrap_or(i64::MAX));
     let task = Task {
-        session: said.session.or(named.session.filter(|_| is_host)),
-        run: said.run.or(named.run.filter(|_| is_host)),
+        session: masked(said.session.or(named.session.filter(|_| is_host))),
+        run: masked(said.run.or(named.run.filter(|_| is_host))),
         engine: said.engine.or_else(|| llm.given(&worker).engine),
         zone,
         llm: said.llm,
@@ -239,7 +251,7 @@ async fn state(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) 
 fn document(plane: &WorkerPlane, id: &TaskId, task: &Task) -> Result<Map<String, Value>, Refused> {
     plane.llm.tasks.state(id, task).map_err(|e| {
         tracing::error!(error = %e, task = %id, "the state of a task cannot be read");
-        because("journal_failed")
+        unkept()
     })
 }
 
@@ -276,14 +288,19 @@ async fn written(
     let written = write(&before, how, &bytes, &tasks.reserved)
         .map_err(|e| refused(StatusCode::BAD_REQUEST, "malformed_request", &e.to_string()))?;
     let Written { document, keys, reserved } = written;
+    if keys.len() > KEYS_MAX {
+        let message = format!("one write changes at most {KEYS_MAX} members of the state, and this one {}", keys.len());
+        return Err(refused(StatusCode::BAD_REQUEST, "malformed_request", &message));
+    }
     // What is reserved is refused by its name, whatever else the write does; the host's members are nobody else's.
     let asked = match &reserved {
         Some(key) => vec![key.split('/').next_back().unwrap_or_default().to_owned()],
-        None => keys.clone(),
+        None => keys,
     };
     let said = json::parse(&bytes, plane.settings.worker).unwrap_or(Strict::Null);
-    for key in &asked {
-        let proposal = Proposal {
+    let mut proposals = Vec::new();
+    for key in asked {
+        proposals.push(Proposal {
             door: Door::State,
             worker: task.worker.clone(),
             connection: id.to_string(),
@@ -299,48 +316,79 @@ async fn written(
                 ("key".into(), Strict::String(key.clone())),
                 ("task".into(), Strict::String(id.to_string())),
             ]),
-            envelope: said.clone(),
+            // It is looked at once.
+            envelope: if proposals.is_empty() { said.clone() } else { Strict::Null },
             payload: String::from_utf8_lossy(&bytes).into_owned(),
             caller: (token.worker != task.worker).then(|| token.worker.clone()),
             correlation: Correlation { session: task.session.clone(), task: Some(id.to_string()), run: task.run.clone() },
             barred: None,
+        });
+    }
+    // One that is refused is refused alone, before the others are said to be done.
+    let allowed = |proposal: &Proposal| {
+        let (snapshot, scanner) = (plane.gate.snapshot(), &plane.gate.ports.scanner);
+        plane.gate.is_in_shadow() || pipeline::preview(&snapshot, proposal, scanner).verdict == Verdict::Allow
+    };
+    if let Some(at) = proposals.iter().position(|proposal| !allowed(proposal)) {
+        proposals = vec![proposals.swap_remove(at)];
+    }
+    let keeps = Keeps { tasks: tasks.clone(), id: id.clone(), document: document.clone(), failed: AtomicBool::new(false) };
+    let last = proposals.len().saturating_sub(1);
+    for (number, proposal) in proposals.into_iter().enumerate() {
+        let Ask::State { key } = proposal.ask.clone() else { continue };
+        let answer = match number == last {
+            true => pipeline::handle(&plane.gate, proposal, &keeps).await,
+            false => pipeline::handle(&plane.gate, proposal, &WithTheLast).await,
         };
-        match pipeline::handle(&plane.gate, proposal, &Kept).await {
-            Answer::Refused(refusal) => {
-                let status = match refusal.reason.starts_with("journal_") {
-                    true => StatusCode::SERVICE_UNAVAILABLE,
-                    false => StatusCode::FORBIDDEN,
-                };
-                let message = format!("`{key}`: {}", refusal.advice.as_deref().unwrap_or("refused by policy"));
-                let mut response = *refused(status, &refusal.reason, &message);
-                if let Ok(value) = HeaderValue::from_str(refusal.id.as_str()) {
-                    response.headers_mut().insert("x-warden-decision", value);
-                }
-                return Err(Box::new(response));
+        if let Answer::Refused(refusal) = answer {
+            let status = match refusal.reason.starts_with("journal_") {
+                true => StatusCode::SERVICE_UNAVAILABLE,
+                false => StatusCode::FORBIDDEN,
+            };
+            let message = format!("`{key}`: {}", refusal.advice.as_deref().unwrap_or("refused by policy"));
+            let mut response = *refused(status, &refusal.reason, &message);
+            if let Ok(value) = HeaderValue::from_str(refusal.id.as_str()) {
+                response.headers_mut().insert("x-warden-decision", value);
             }
-            Answer::Answered { .. } | Answer::Ended { .. } => {}
+            return Err(Box::new(response));
         }
     }
-    if reserved.is_some() {
-        // No policy can have allowed this: the charter forbids it.
-        return Err(because("journal_failed"));
+    match keeps.failed.load(Ordering::Acquire) {
+        true => Err(unkept()),
+        false => Ok(Json(document).into_response()),
     }
-    let book = plane.llm.tasks.clone();
-    let (of, kept) = (id.clone(), document.clone());
-    let done = tokio::task::spawn_blocking(move || book.keep(&of, kept)).await;
-    match done.map_err(std::io::Error::other).and_then(|done| done) {
-        Ok(()) => Ok(Json(document).into_response()),
-        Err(e) => {
-            tracing::error!(error = %e, task = %id, "the state of a task cannot be written");
-            Err(because("journal_failed"))
+}
+
+/// Writes a state, once everything that it changes was allowed.
+struct Keeps {
+    tasks: Arc<TaskBook>,
+    id: TaskId,
+    document: Map<String, Value>,
+    failed: AtomicBool,
+}
+
+impl Upstream for Keeps {
+    async fn forward(&self, permit: Permit) -> Reply {
+        let bytes = permit.into_payload().as_str().len() as u64;
+        // It may have been closed while this one waited.
+        let open = self.tasks.of(&self.id, None).is_ok();
+        let (book, id, document) = (self.tasks.clone(), self.id.clone(), self.document.clone());
+        let done = tokio::task::spawn_blocking(move || if open { book.keep(&id, document) } else { Ok(()) }).await;
+        match done.map_err(std::io::Error::other).and_then(|done| done) {
+            Ok(()) => Reply::Passed { bytes, failed: false, finding: None },
+            Err(e) => {
+                tracing::error!(error = %e, task = %self.id, "the state of a task cannot be written");
+                self.failed.store(true, Ordering::Release);
+                Reply::NotSent
+            }
         }
     }
 }
 
-/// A state is written after everything that it changes was allowed.
-struct Kept;
+/// A member that is written together with the last one.
+struct WithTheLast;
 
-impl Upstream for Kept {
+impl Upstream for WithTheLast {
     async fn forward(&self, permit: Permit) -> Reply {
         let bytes = permit.into_payload().as_str().len() as u64;
         Reply::Passed { bytes, failed: false, finding: None }

@@ -271,6 +271,11 @@ impl WorkerPlane {
         })
     }
 
+    /// Whether nothing new is taken.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
     /// The same wherever a provider's SDK puts its key; else the status of the refusal.
     pub(super) fn token_of_any(&self, headers: &HeaderMap) -> Result<Token, u16> {
         guard(headers, &self.allowed_hosts).map_err(|refused| refused.status().as_u16())?;

@@ -305,6 +305,11 @@ impl Journal {
         lock(&self.shared.head).clone()
     }
 
+    /// A look at the tree and hot state of now. The writer waits meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&Head) -> T) -> T {
+        look(&lock(&self.shared.head))
+    }
+
     /// How it is.
     pub fn health(&self) -> Health {
         lock(&self.shared.health).clone()

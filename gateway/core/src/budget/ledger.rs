@@ -1,7 +1,7 @@
 //! What was spent, and what is reserved for calls on their way. Changed by records alone, in their order; the running gateway
 //! keeps one that is ahead of the journal by what is being written.
 
-use super::{BudgetFacts, Budgets, Exceeded, Limit, Per, Phase, Why};
+use super::{BudgetFacts, Budgets, Each, Exceeded, Limit, Per, Phase, Why};
 use crate::amount::{Amount, Unit};
 use crate::proposal::DecisionId;
 use jiff::{SignedDuration, Timestamp};
@@ -183,58 +183,96 @@ impl Ledger {
                 *least = Some(least.map_or(left, |least| least.min(left)));
             }
         }
-        for name in &chain {
-            if !self.nodes.contains_key(name) && self.nodes.len() >= NODES_MAX && !self.forget_one(at) {
-                let requested = amount.tokens;
-                let (budget, phase, unit, per) = (name.clone(), Phase::Pre, Unit::Tokens, Per::Life);
-                return Err(Exceeded { phase, budget, unit, per, requested, remaining: 0, why: Some(Why::TooMany) });
-            }
+        if let Some(name) = chain.iter().find(|name| !self.nodes.contains_key(*name) && self.nodes.len() >= NODES_MAX) {
+            let requested = amount.tokens;
+            let (budget, phase, unit, per) = (name.clone(), Phase::Pre, Unit::Tokens, Per::Life);
+            return Err(Exceeded { phase, budget, unit, per, requested, remaining: 0, why: Some(Why::TooMany) });
         }
         let reservation = Reservation { budgets: chain, amount, at };
-        self.set_aside(id.clone(), reservation.clone());
+        for name in &reservation.budgets {
+            let node = self.nodes.entry(name.clone()).or_default();
+            node.reserved = node.reserved.plus(amount);
+        }
+        self.open.insert(id.clone(), reservation.clone());
         Ok((reservation, facts))
     }
 
-    /// Takes in a reservation that was made, as a record says it.
+    /// A reservation was recorded: from here on it counts in its time.
+    pub fn keep(&mut self, id: &DecisionId) {
+        let Some(reservation) = self.open.get(id) else { return };
+        let at = reservation.at;
+        self.latest = self.latest.max(at);
+        for name in &reservation.budgets {
+            let node = self.nodes.entry(name.clone()).or_default();
+            node.last = node.last.max(at);
+            node.hour.reach(Per::Hour.window(at));
+            node.day.reach(Per::Day.window(at));
+        }
+        if self.nodes.len() >= NODES_MAX {
+            // Budgets themselves are never forgotten.
+            let idle = |node: &Node| {
+                node.reserved == Amount::ZERO && !node.frozen && at.duration_since(node.last) > IDLE
+            };
+            self.nodes.retain(|name, node| !name.contains('/') || !idle(node));
+        }
+    }
+
+    /// Takes in a reservation as a record says it.
     pub fn set_aside(&mut self, id: DecisionId, reservation: Reservation) {
         if self.open.contains_key(&id) {
             return;
         }
-        self.latest = self.latest.max(reservation.at);
         for name in &reservation.budgets {
             let node = self.nodes.entry(name.clone()).or_default();
             node.reserved = node.reserved.plus(reservation.amount);
-            node.last = node.last.max(reservation.at);
-            node.hour.reach(Per::Hour.window(reservation.at));
-            node.day.reach(Per::Day.window(reservation.at));
         }
-        self.open.insert(id, reservation);
+        self.open.insert(id.clone(), reservation);
+        self.keep(&id);
     }
 
     /// Ends a reservation with what was really used; nothing gives it back. Ended once, it is over.
     pub fn settle(&mut self, id: &DecisionId, used: Option<Amount>) -> Option<Reservation> {
         let reservation = self.open.remove(id)?;
         for name in &reservation.budgets {
-            let node = self.nodes.entry(name.clone()).or_default();
+            let Some(node) = self.nodes.get_mut(name) else { continue };
             node.reserved = node.reserved.minus(reservation.amount);
             if let Some(used) = used {
                 node.each_account(reservation.at, |account| account.spent = account.spent.plus(used));
+            }
+            // What was never kept leaves nothing behind.
+            if *node == Node::default() {
+                self.nodes.remove(name);
             }
         }
         Some(reservation)
     }
 
-    /// What a call is short of once it used more than was set aside: the first of its nodes that is over its ceiling.
-    pub fn overshot(&self, budgets: &Budgets, chain: &[String], used: Amount, at: Timestamp) -> Option<Exceeded> {
-        for name in chain {
+    /// Forgets the shares of a task that is over. Calls of it that are still on their way keep theirs.
+    pub fn forget_task(&mut self, task: &str) {
+        let share = format!("/{}/{task}", Each::Task.name());
+        self.nodes.retain(|name, node| !name.ends_with(&share) || node.reserved != Amount::ZERO);
+    }
+
+    /// The time that counts now: never earlier than any before it.
+    pub fn time(&self, now: Timestamp) -> Timestamp {
+        now.max(self.latest)
+    }
+
+    /// What a call is short of that used more than is set aside for it: the first of its nodes that will be over its ceiling.
+    pub fn overshot(&self, budgets: &Budgets, reservation: &Reservation, used: Amount) -> Option<Exceeded> {
+        if !used.exceeds(reservation.amount) {
+            return None;
+        }
+        for name in &reservation.budgets {
             let Some(node) = self.nodes.get(name) else { continue };
             for limit in budgets.limits(name) {
-                let Account { spent, granted } = node.account(limit.per, at);
+                let Account { spent, granted } = node.account(limit.per, reservation.at);
                 let total = limit.total.saturating_add(granted.of(limit.unit));
-                let spent = spent.of(limit.unit).saturating_add(node.reserved.of(limit.unit));
-                if spent > total {
-                    let requested = used.of(limit.unit);
-                    let remaining = total.saturating_sub(spent.saturating_sub(requested));
+                let others = node.reserved.minus(reservation.amount);
+                let before = spent.of(limit.unit).saturating_add(others.of(limit.unit));
+                let requested = used.of(limit.unit);
+                if before.saturating_add(requested) > total {
+                    let remaining = total.saturating_sub(before);
                     return Some(Exceeded {
                         phase: Phase::Post,
                         budget: name.clone(),
@@ -270,6 +308,24 @@ impl Ledger {
         self.open.get(id)
     }
 
+    /// The shares of a budget.
+    pub fn shares(&self, name: &str) -> impl Iterator<Item = (&String, &Node)> {
+        let prefix = format!("{name}/");
+        self.nodes.range(prefix.clone()..).take_while(move |(node, _)| node.starts_with(&prefix))
+    }
+
+    /// Whether every configured ceiling holds over its whole time (W6), overshoots of providers aside.
+    pub fn holds(&self, budgets: &Budgets, chain: &[String]) -> bool {
+        chain.iter().all(|name| {
+            let Some(node) = self.nodes.get(name) else { return true };
+            budgets.limits(name).iter().filter(|limit| limit.per == Per::Life).all(|limit| {
+                let Account { spent, granted } = node.life;
+                let used = spent.of(limit.unit).saturating_add(node.reserved.of(limit.unit));
+                used <= limit.total.saturating_add(granted.of(limit.unit))
+            })
+        })
+    }
+
     /// Calls on their way.
     pub fn open(&self) -> usize {
         self.open.len()
@@ -283,15 +339,5 @@ impl Ledger {
     /// All of them.
     pub fn nodes(&self) -> impl Iterator<Item = (&String, &Node)> {
         self.nodes.iter()
-    }
-
-    /// Makes room by forgetting a share that nobody has used for long. Budgets themselves are never forgotten.
-    fn forget_one(&mut self, now: Timestamp) -> bool {
-        let idle = |node: &Node| {
-            node.reserved == Amount::ZERO && !node.frozen && now.duration_since(node.last) > IDLE
-        };
-        let oldest = self.nodes.iter().filter(|(name, node)| name.contains('/') && idle(node));
-        let oldest = oldest.min_by_key(|(_, node)| node.last).map(|(name, _)| name.clone());
-        oldest.is_some_and(|name| self.nodes.remove(&name).is_some())
     }
 }

@@ -209,7 +209,7 @@ impl Budgets {
 
     /// Whether what nobody knows is given back to these nodes: only when all of them say so.
     pub fn releases_unknown(&self, chain: &[String]) -> bool {
-        !chain.is_empty() && chain.iter().filter_map(|node| self.of_node(node)).all(|budget| budget.releases_unknown)
+        !chain.is_empty() && chain.iter().all(|node| self.of_node(node).is_some_and(|budget| budget.releases_unknown))
     }
 }
 

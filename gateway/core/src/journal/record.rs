@@ -67,7 +67,9 @@ pub struct BudgetChange {
     pub budget: String,
     /// Who.
     pub operator: String,
-    /// What it is given beside its limits: for ever, and in the windows of now.
+    /// The time that it counts in. Never earlier than that of a reservation before it.
+    pub at: Timestamp,
+    /// What it is given beside its limits: for ever, and in the windows of that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted: Option<Amount>,
     /// Whether it is frozen from here on.

@@ -2,11 +2,12 @@
 
 use crate::budget::ledger::Ledger;
 use crate::decision::{Decision, Enforced};
+use crate::invariant::{self, Invariant};
 use crate::amount::Amount;
-use crate::journal::record::{Body, Hold, Record};
+use crate::journal::record::{Body, BudgetChange, Hold, Record};
 use crate::policy::snapshot::Digests;
 use crate::proposal::{DecisionId, Door, TaskId, Verb};
-use crate::task::Tasks;
+use crate::task::{TaskChange, TaskEvent, Tasks};
 use crate::verdict::Verdict;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -89,9 +90,11 @@ pub struct Spent {
 impl Counted {
     /// A call was allowed.
     pub fn began(&mut self, id: &DecisionId, call: Call) {
+        self.ledger.keep(id);
         if let Some(task) = &call.task {
             self.tasks.called(task);
         }
+        invariant::check(call.engine.is_none() || call.task.is_some(), Invariant::W7);
         self.calls.insert(id.clone(), call);
     }
 
@@ -113,6 +116,24 @@ impl Counted {
         }
     }
 
+    /// An operator changed a budget.
+    pub fn changed(&mut self, change: &BudgetChange) {
+        if let Some(amount) = change.granted {
+            self.ledger.grant(&change.budget, amount, change.at);
+        }
+        if let Some(frozen) = change.frozen {
+            self.ledger.freeze(&change.budget, frozen, change.at);
+        }
+    }
+
+    /// A task was opened, or is over.
+    pub fn task(&mut self, change: &TaskChange) {
+        self.tasks.apply(change);
+        if matches!(change.event, TaskEvent::Closed(_) | TaskEvent::Expired(_)) {
+            self.ledger.forget_task(change.task.as_str());
+        }
+    }
+
     /// Takes in a record that was committed. Those of calls the running gateway has taken in before.
     pub fn apply(&mut self, record: &Record) {
         match &record.body {
@@ -128,14 +149,9 @@ impl Counted {
                 self.ended(&outcome.decision, outcome.settled.as_ref().map(|settled| settled.amount));
             }
             Body::Budget(change) => {
-                if let Some(amount) = change.granted {
-                    self.ledger.grant(&change.budget, amount, record.ts);
-                }
-                if let Some(frozen) = change.frozen {
-                    self.ledger.freeze(&change.budget, frozen, record.ts);
-                }
+                self.changed(change);
             }
-            Body::Task(change) => self.tasks.apply(change),
+            Body::Task(change) => self.task(change),
             _ => {}
         }
     }

@@ -20,6 +20,8 @@ pub struct Asked {
     pub refers: bool,
     /// Whether a stream was asked to tell its usage, where that has to be asked for.
     pub asks_usage: bool,
+    /// Whether it asks to be served in a way that costs more than the price of its model.
+    pub dearer: bool,
 }
 
 /// A request that is none of this API. It names the member, and never its value.
@@ -50,7 +52,21 @@ pub fn read(api: Api, body: &Json, of_path: Option<(&str, bool)>) -> Result<Aske
             _ => return Err(Malformed { at: "model", what: "it is missing" }),
         },
     };
-    let asked = Asked { model, stream, choices: 1, tools: tools(api, body), refers: refers(body), ..Asked::default() };
+    // Which other models may answer is not a worker's to say: nobody would have decided on them.
+    for name in ["models", "route"] {
+        if body.get(name).is_some_and(|value| *value != Json::Null) {
+            return Err(Malformed { at: name, what: "a request names one model" });
+        }
+    }
+    let asked = Asked {
+        model,
+        stream,
+        choices: 1,
+        tools: tools(api, body),
+        refers: refers(body),
+        dearer: is_dearer(body),
+        ..Asked::default()
+    };
     Ok(match api {
         Api::Chat => Asked {
             max_output: larger(count(body, "max_completion_tokens")?, count(body, "max_tokens")?),
@@ -68,10 +84,15 @@ pub fn read(api: Api, body: &Json, of_path: Option<(&str, bool)>) -> Result<Aske
         }
         Api::Messages | Api::Execute => Asked { max_output: count(body, "max_tokens")?, asks_usage: true, ..asked },
         Api::Gemini => {
-            let config = body.get("generationConfig").or_else(|| body.get("generation_config"));
+            // Of two spellings of one member the provider takes whichever it likes.
             let of = |names: [&'static str; 2]| {
-                let found = config.and_then(|config| names.iter().find_map(|name| Some((*name, config.get(name)?))));
-                found.map_or(Ok(None), |(name, value)| number(name, value))
+                let mut most = None;
+                for config in ["generationConfig", "generation_config"].into_iter().filter_map(|name| body.get(name)) {
+                    for name in names {
+                        most = larger(most, config.get(name).map_or(Ok(None), |value| number(name, value))?);
+                    }
+                }
+                Ok(most)
             };
             Asked {
                 max_output: of(["maxOutputTokens", "max_output_tokens"])?,
@@ -81,6 +102,15 @@ pub fn read(api: Api, body: &Json, of_path: Option<(&str, bool)>) -> Result<Aske
             }
         }
     })
+}
+
+/// Whether a tier is asked for that costs more.
+fn is_dearer(body: &Json) -> bool {
+    const PLAIN: [&str; 6] = ["auto", "default", "flex", "standard", "standard_only", "batch"];
+    match body.get("service_tier").or_else(|| body.get("serviceTier")) {
+        None | Some(Json::Null) => false,
+        Some(tier) => tier.as_str().is_none_or(|tier| !PLAIN.contains(&tier)),
+    }
 }
 
 fn larger(a: Option<u64>, b: Option<u64>) -> Option<u64> {
@@ -135,7 +165,16 @@ fn tools(api: Api, body: &Json) -> Vec<String> {
 }
 
 /// Members that have the model read what the request does not hold.
-const REFERENCES: [&str; 16] = [
+const REFERENCES: [&str; 25] = [
+    "item_reference",
+    "inlineData",
+    "inline_data",
+    "input_audio",
+    "googleSearchRetrieval",
+    "google_search_retrieval",
+    "url_context",
+    "fileSearch",
+    "codeExecution",
     "previous_response_id",
     "conversation",
     "file_id",
@@ -153,6 +192,20 @@ const REFERENCES: [&str; 16] = [
     "google_search",
     "urlContext",
 ];
+/// Members that hold a worker's or a tool's own data, whatever its names are.
+const OPAQUE: [&str; 9] = [
+    "parameters",
+    "parametersJsonSchema",
+    "parameters_json_schema",
+    "input_schema",
+    "input",
+    "args",
+    "arguments",
+    "metadata",
+    "schema",
+];
+/// Types of content that a model reads in another way than as the text it is sent as.
+const MEDIA: [&str; 6] = ["image", "document", "input_image", "input_file", "file", "image_url"];
 /// Tools whose content the request holds.
 const OWN_TOOLS: [&str; 3] = ["function", "custom", "local_shell"];
 
@@ -172,7 +225,15 @@ fn refers(body: &Json) -> bool {
     while let Some(json) = open.pop() {
         match json {
             Json::Object(members) => {
+                // `input` holds the messages themselves in one API, and a call's arguments in another.
+                let is_call = json.get("type").and_then(Json::as_str).is_some_and(|kind| kind.contains("tool_use") || kind.ends_with("_call"));
+                if json.get("type").and_then(Json::as_str).is_some_and(|kind| MEDIA.contains(&kind)) {
+                    return true;
+                }
                 for (name, value) in members {
+                    if OPAQUE.contains(&name.as_str()) && (name != "input" || is_call) {
+                        continue;
+                    }
                     let there = !matches!(value, Json::Null);
                     let is_address = |text: &str| text.starts_with("http://") || text.starts_with("https://");
                     let address = matches!(name.as_str(), "url" | "image_url") && value.as_str().is_some_and(is_address);
@@ -192,23 +253,28 @@ fn refers(body: &Json) -> bool {
 /// What an engine's models can take and give, for requests that do not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Tokens that a model reads at most.
-    pub context: u64,
+    /// Tokens that a model reads at most, when an operator has said so.
+    pub context: Option<u64>,
     /// Tokens of an answer, where a request says nothing.
     pub output: u64,
 }
 
+/// What a model is taken to read of things that a request only refers to.
+const CONTEXT: u64 = 200_000;
 /// What a provider puts around tools, in tokens.
 const TOOLS_OVERHEAD: u64 = 1024;
 /// And around every request.
 const OVERHEAD: u64 = 32;
 
 impl Asked {
-    /// Tokens in and out, at most. No tokenizer makes more tokens than there are bytes, and no model reads more than its context.
+    /// Tokens in and out, at most. No tokenizer makes more tokens of a text than it has bytes, and no model reads more than its context.
     pub fn at_most(&self, bytes: usize, bounds: Bounds) -> (u64, u64) {
         let around = if self.tools.is_empty() { OVERHEAD } else { TOOLS_OVERHEAD };
         let said = (bytes as u64).saturating_add(around);
-        let input = if self.refers { bounds.context.max(said) } else { said.min(bounds.context) };
+        let input = match (self.refers, bounds.context) {
+            (true, context) => context.unwrap_or(CONTEXT).max(said),
+            (false, context) => said.min(context.unwrap_or(u64::MAX)),
+        };
         let output = self.max_output.unwrap_or(bounds.output).saturating_mul(self.choices);
         (input, output)
     }
@@ -302,6 +368,7 @@ mod tests {
             (r#"{"model":"m","stream":"yes"}"#, "stream"),
             (r#"{"model":"m","max_tokens":-1}"#, "max_tokens"),
             (r#"{"model":"m","n":1.5}"#, "n"),
+            (r#"{"model":"m","models":["other"]}"#, "models"),
         ] {
             assert_eq!(read(Api::Chat, &json(text), None).unwrap_err().at, at, "{text}");
         }
@@ -310,13 +377,21 @@ mod tests {
 
     #[test]
     fn s3_07_the_most_is_never_less_than_it_can_be() {
-        let bounds = Bounds { context: 10_000, output: 500 };
+        let bounds = Bounds { context: Some(10_000), output: 500 };
         assert_eq!(asked(Api::Chat, r#"{"model":"m"}"#).at_most(100, bounds), (132, 500));
         assert_eq!(asked(Api::Chat, r#"{"model":"m","n":4,"max_tokens":9}"#).at_most(100, bounds), (132, 36));
         assert_eq!(asked(Api::Chat, r#"{"model":"m"}"#).at_most(1 << 20, bounds).0, 10_000, "no more than the context");
         let huge = asked(Api::Chat, r#"{"model":"m","n":2,"max_tokens":99999999999999999999999}"#);
         assert_eq!(huge.at_most(1, bounds).1, u64::MAX);
+        let own = r#"{"model":"m","tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"file_id":{},"container":{}}}}}],"messages":[{"content":[{"type":"tool_use","input":{"url":"https://h"}}]}]}"#;
+        assert_eq!(asked(Api::Chat, own).at_most(100, bounds).0, 1124, "a tool's own words");
+        let both = json(r#"{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":100}}"#);
+        assert_eq!(read(Api::Gemini, &both, Some(("g", false))).unwrap().max_output, Some(100));
+        assert!(asked(Api::Chat, r#"{"model":"m","service_tier":"priority"}"#).dearer);
         for refers in [
+            r#"{"model":"m","messages":[{"content":[{"type":"image","source":{"type":"base64","data":"aaaa"}}]}]}"#,
+            r#"{"model":"m","contents":[{"parts":[{"inlineData":{"data":"aaaa"}}]}]}"#,
+            r#"{"model":"m","input":[{"type":"item_reference","id":"x"},{"file_id":"x"}]}"#,
             r#"{"model":"m","previous_response_id":"r"}"#,
             r#"{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"https://h/i.png"}}]}]}"#,
         ] {

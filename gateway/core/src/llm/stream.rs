@@ -38,12 +38,12 @@ pub struct Asks {
     /// The calls.
     pub calls: Vec<ToolCall>,
     held: Vec<Frame>,
-    /// The choice and number of each call of a chat.
-    numbers: Vec<(u64, u64)>,
+    /// The choice and number of each call of a chat, and which of that number it is.
+    numbers: Vec<(u64, u64, u64)>,
 }
 
 /// Bytes of events that are held for one call.
-const HELD_MAX: usize = 4 << 20;
+const HELD_MAX: usize = 16 << 20;
 const LIMITS: Limits = Limits { bytes_max: 16 << 20, depth_max: 128 };
 const DONE: &str = "[DONE]";
 
@@ -54,13 +54,17 @@ pub struct Assembler {
     /// Whether the event that tells usage alone is kept from the worker, who did not ask for it.
     hides_usage: bool,
     usage: Option<Usage>,
+    /// Of a chat.
     held: Vec<Frame>,
     held_bytes: usize,
-    /// Of a chat: the calls so far by choice and number, and the choices that are not finished.
-    partial: BTreeMap<(u64, u64), Partial>,
+    /// Of a chat: the calls so far, and the choices that are not finished.
+    partial: Vec<Partial>,
     unfinished: BTreeSet<u64>,
-    /// The block or item that is held.
-    open: Option<u64>,
+    /// Of the others: the blocks or items that are not whole, by their place.
+    open: BTreeMap<u64, Vec<Frame>>,
+    /// Places of items of a Responses answer that were decided, and their ids.
+    decided: BTreeSet<u64>,
+    decided_ids: BTreeSet<String>,
     /// What stands in the place of items of a Responses answer.
     replaced: BTreeMap<u64, Value>,
     allowed: usize,
@@ -71,6 +75,11 @@ pub struct Assembler {
 
 #[derive(Debug, Default)]
 struct Partial {
+    choice: u64,
+    index: u64,
+    /// The how manyth call of its number: some providers give two calls one number.
+    again: u64,
+    id: String,
     tool: String,
     arguments: String,
 }
@@ -97,9 +106,11 @@ impl Frame {
     /// The same event with other data.
     #[must_use]
     pub fn with(&self, data: &str) -> Self {
-        let raw = self.event.with_data(data);
+        // Between strings a line break is only white space, and within one it is escaped.
+        let data = data.replace(['\n', '\r'], " ");
+        let raw = self.event.with_data(&data);
         let json = json::parse(data.as_bytes(), LIMITS).ok();
-        Self { event: Event { raw, data: Some(data.to_owned()), id: self.event.id.clone() }, json }
+        Self { event: Event { raw, data: Some(data), id: self.event.id.clone() }, json }
     }
 
     /// An event of Warden's own.
@@ -142,9 +153,11 @@ impl Assembler {
             usage: None,
             held: Vec::new(),
             held_bytes: 0,
-            partial: BTreeMap::new(),
+            partial: Vec::new(),
             unfinished: BTreeSet::new(),
-            open: None,
+            open: BTreeMap::new(),
+            decided: BTreeSet::new(),
+            decided_ids: BTreeSet::new(),
             replaced: BTreeMap::new(),
             allowed: 0,
             refused: 0,
@@ -160,7 +173,7 @@ impl Assembler {
 
     /// Whether the answer came to its end.
     pub fn is_complete(&self) -> bool {
-        self.is_complete && self.held.is_empty()
+        self.is_complete && !self.is_holding()
     }
 
     /// Whether the provider said that it failed.
@@ -180,104 +193,140 @@ impl Assembler {
         if self.held_bytes > HELD_MAX {
             return Err(Garbled);
         }
-        Ok(match self.api {
+        match self.api {
             Api::Chat => self.chat(frame),
-            Api::Responses => self.responses(frame),
+            Api::Responses => Ok(self.responses(frame)),
             Api::Messages => self.messages(frame),
-            Api::Gemini => self.gemini(frame),
-            Api::Execute => vec![Step::Pass(frame)],
-        })
+            Api::Gemini => Ok(self.gemini(frame)),
+            Api::Execute => Ok(vec![Step::Pass(frame)]),
+        }
     }
 
     fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+        !self.held.is_empty() || !self.open.is_empty()
     }
 
-    fn asks(&mut self, calls: Vec<ToolCall>, numbers: Vec<(u64, u64)>) -> Step {
-        self.held_bytes = 0;
-        Step::Ask(Asks { calls, held: std::mem::take(&mut self.held), numbers })
+    fn asks(&mut self, calls: Vec<ToolCall>, held: Vec<Frame>) -> Step {
+        if !self.is_holding() {
+            self.held_bytes = 0;
+        }
+        Step::Ask(Asks { calls, held, numbers: Vec::new() })
     }
 
-    fn chat(&mut self, frame: Frame) -> Vec<Step> {
+    fn chat(&mut self, frame: Frame) -> Result<Vec<Step>, Garbled> {
         let Some(json) = &frame.json else {
             if !frame.is_done() {
-                return vec![Step::Pass(frame)];
+                return Ok(vec![Step::Pass(frame)]);
             }
             self.is_complete = true;
             let mut steps: Vec<Step> = self.ask_of_chat().into_iter().collect();
             steps.push(Step::Pass(frame));
-            return steps;
+            return Ok(steps);
         };
         let choices = list(json, "choices");
         if self.hides_usage && choices.is_empty() && there(json, "usage").is_some() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let (mut holds, mut finishes) = (false, false);
         for (at, choice) in choices.iter().enumerate() {
             let choice_number = number(choice, "index").unwrap_or(at as u64);
-            if let Some(delta) = there(choice, "delta") {
-                for (at, call) in list(delta, "tool_calls").iter().enumerate() {
-                    let partial =
-                        self.partial.entry((choice_number, number(call, "index").unwrap_or(at as u64))).or_default();
-                    partial.add(call.get("function").or_else(|| call.get("custom")));
-                    holds = true;
-                }
-                if let Some(call) = there(delta, "function_call") {
-                    self.partial.entry((choice_number, 0)).or_default().add(Some(call));
-                    holds = true;
-                }
-                if holds {
-                    self.unfinished.insert(choice_number);
-                }
+            // A whole message in an event would be read by whoever looks for one.
+            if there(choice, "message").is_some_and(|message| !calls_of(message).is_ok_and(|calls| calls.is_empty())) {
+                return Err(Garbled);
             }
-            if there(choice, "finish_reason").is_some() {
+            for (at, call) in there(choice, "delta").map_or(Ok(Vec::new()), calls_of)?.into_iter().enumerate() {
+                self.add(choice_number, at as u64, call);
+                self.unfinished.insert(choice_number);
+                holds = true;
+            }
+            let finish = choice.get("finish_reason").and_then(Json::as_str).unwrap_or_default();
+            if !finish.is_empty() {
                 self.is_complete = true;
                 finishes |= self.unfinished.remove(&choice_number);
             }
         }
         if !holds && !finishes {
-            return vec![Step::Pass(frame)];
+            return Ok(vec![Step::Pass(frame)]);
         }
         self.held.push(frame);
-        if self.unfinished.is_empty() { self.ask_of_chat().into_iter().collect() } else { Vec::new() }
+        Ok(if self.unfinished.is_empty() { self.ask_of_chat().into_iter().collect() } else { Vec::new() })
+    }
+
+    /// Adds a fragment to its call. One with another id is another call, whatever its number.
+    fn add(&mut self, choice: u64, at: u64, call: &Json) {
+        let function = there(call, "function").or_else(|| there(call, "custom")).unwrap_or(call);
+        let text = |of: &Json, name: &str| of.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+        let (id, tool) = (text(call, "id"), text(function, "name"));
+        let index = number(call, "index").unwrap_or(at);
+        let last = self.partial.iter_mut().rev().find(|partial| partial.choice == choice && partial.index == index);
+        let again = last.as_ref().map_or(0, |last| last.again + 1);
+        let partial = match last {
+            Some(last) if id.is_empty() || last.id.is_empty() || last.id == id => last,
+            _ => {
+                self.partial.push(Partial { choice, index, again, ..Partial::default() });
+                let Some(partial) = self.partial.last_mut() else { return };
+                partial
+            }
+        };
+        if partial.id.is_empty() {
+            partial.id = id;
+        }
+        // Some providers repeat the name in every fragment.
+        if partial.tool != tool {
+            partial.tool.push_str(&tool);
+        }
+        partial.arguments.push_str(&text(function, "arguments"));
+        partial.arguments.push_str(&text(function, "input"));
     }
 
     fn ask_of_chat(&mut self) -> Option<Step> {
         self.unfinished.clear();
+        self.held_bytes = 0;
         let partial = std::mem::take(&mut self.partial);
         if partial.is_empty() && self.held.is_empty() {
             return None;
         }
-        let (numbers, calls) = partial
-            .into_iter()
-            .map(|(number, Partial { tool, arguments })| (number, ToolCall { tool, call: Json::String(arguments) }))
-            .unzip();
-        Some(self.asks(calls, numbers))
+        let numbers = partial.iter().map(|partial| (partial.choice, partial.index, partial.again)).collect();
+        let calls = partial.into_iter().map(|Partial { tool, arguments, .. }| ToolCall { tool, call: Json::String(arguments) });
+        Some(Step::Ask(Asks { calls: calls.collect(), held: std::mem::take(&mut self.held), numbers }))
     }
 
     fn responses(&mut self, frame: Frame) -> Vec<Step> {
         let Some(json) = &frame.json else { return vec![Step::Pass(frame)] };
-        let (kind, place) = (kind(json), number(json, "output_index"));
+        let kind = kind(json);
+        // What does not say where it belongs belongs together.
+        let place = number(json, "output_index").unwrap_or(u64::MAX);
         let item = there(json, "item");
+        let is_call = item.is_some_and(calls::is_call);
         match kind {
-            "response.output_item.added" if item.is_some_and(calls::is_call) => {
-                // One that was never done is not known whole, and does not go on.
-                self.held = vec![frame];
-                self.open = place;
-                Vec::new()
-            }
-            "response.output_item.done" if item.is_some_and(calls::is_call) => {
-                let call = item.map(calls::tool_call);
-                self.open = None;
-                self.held.push(frame);
-                vec![self.asks(call.into_iter().collect(), Vec::new())]
+            "response.output_item.done" if is_call => {
+                let call: Vec<ToolCall> = item.map(calls::tool_call).into_iter().collect();
+                let id = item.and_then(|item| item.get("id")).and_then(Json::as_str).map(str::to_owned);
+                self.decided.insert(place);
+                self.decided_ids.extend(id);
+                let mut held = self.open.remove(&place).unwrap_or_default();
+                held.push(frame);
+                vec![self.asks(call, held)]
             }
             "response.completed" | "response.incomplete" | "response.failed" => {
                 self.is_complete = true;
-                vec![Step::Pass(self.without_replaced(frame))]
+                // What was never whole does not go on, and what the end brings for the first time is decided here.
+                self.open.clear();
+                let response = there(json, "response");
+                let items = response.map_or(&[][..], |response| list(response, "output")).iter().enumerate();
+                let known = |at: usize, item: &Json| {
+                    let id = item.get("id").and_then(Json::as_str);
+                    self.decided.contains(&(at as u64)) || id.is_some_and(|id| self.decided_ids.contains(id))
+                };
+                let fresh = items.filter(|(at, item)| calls::is_call(item) && !known(*at, item));
+                let fresh: Vec<ToolCall> = fresh.map(|(_, item)| calls::tool_call(item)).collect();
+                match fresh.is_empty() {
+                    true => vec![Step::Pass(self.without_replaced(frame))],
+                    false => vec![self.asks(fresh, vec![frame])],
+                }
             }
-            _ if self.open.is_some() && place == self.open => {
-                self.held.push(frame);
+            _ if is_call || self.open.contains_key(&place) || is_of_call(kind) && !self.decided.contains(&place) => {
+                self.open.entry(place).or_default().push(frame);
                 Vec::new()
             }
             _ => vec![Step::Pass(frame)],
@@ -292,10 +341,12 @@ impl Assembler {
         let Some(mut value) = frame.value() else { return frame };
         let items = value.pointer_mut("/response/output").and_then(Value::as_array_mut);
         for (at, item) in items.into_iter().flatten().enumerate() {
-            // By place, and by what it is: a place may be counted otherwise.
+            // By what it is; by place, where it has no name.
             let id = item["id"].as_str().map(|id| format!("msg_{id}"));
-            let by_id = self.replaced.values().find(|message| message["id"].as_str() == id.as_deref());
-            let by = by_id.or_else(|| self.replaced.get(&(at as u64)));
+            let by = match &id {
+                Some(id) => self.replaced.values().find(|message| message["id"].as_str() == Some(id)),
+                None => self.replaced.get(&(at as u64)),
+            };
             let is_call = item["type"].as_str().is_some_and(|kind| kind.ends_with("_call"));
             if let Some(message) = by.filter(|_| is_call) {
                 *item = message.clone();
@@ -304,52 +355,49 @@ impl Assembler {
         frame.with(&value.to_string())
     }
 
-    fn messages(&mut self, frame: Frame) -> Vec<Step> {
-        let Some(json) = &frame.json else { return vec![Step::Pass(frame)] };
-        let place = number(json, "index");
-        match kind(json) {
+    fn messages(&mut self, frame: Frame) -> Result<Vec<Step>, Garbled> {
+        let Some(json) = &frame.json else { return Ok(vec![Step::Pass(frame)]) };
+        let place = number(json, "index").unwrap_or(u64::MAX);
+        let kind_of = kind(json);
+        Ok(match kind_of {
+            // A message begins empty. One with calls in it would bring them undecided.
+            "message_start" if there(json, "message").is_some_and(|message| !calls::of(Api::Messages, message).is_empty()) => {
+                return Err(Garbled);
+            }
             "content_block_start" if there(json, "content_block").map(kind) == Some("tool_use") => {
-                self.held = vec![frame];
-                self.open = place;
+                self.open.entry(place).or_default().push(frame);
                 Vec::new()
             }
-            "content_block_stop" if self.open.is_some() && place == self.open => {
-                self.open = None;
-                self.held.push(frame);
-                let call = self.call_of_block();
-                vec![self.asks(vec![call], Vec::new())]
+            "content_block_stop" if self.open.contains_key(&place) => {
+                let mut held = self.open.remove(&place).unwrap_or_default();
+                held.push(frame);
+                let call = call_of_block(&held);
+                vec![self.asks(vec![call], held)]
             }
             "message_delta" if self.refused > 0 && self.allowed == 0 => vec![Step::Pass(end_turn(frame))],
             "message_stop" => {
                 self.is_complete = true;
+                self.open.clear();
                 vec![Step::Pass(frame)]
             }
-            _ if self.open.is_some() && place == self.open => {
-                self.held.push(frame);
+            _ if self.open.contains_key(&place) && kind_of.starts_with("content_block") => {
+                self.open.entry(place).or_default().push(frame);
                 Vec::new()
             }
             _ => vec![Step::Pass(frame)],
-        }
-    }
-
-    fn call_of_block(&self) -> ToolCall {
-        let block = self.held.first().and_then(|frame| frame.json.as_ref()?.get("content_block"));
-        let tool = block.and_then(|block| block.get("name")).and_then(Json::as_str).unwrap_or_default().to_owned();
-        let parts = self.held.iter().filter_map(|frame| frame.json.as_ref()?.get("delta")?.get("partial_json")?.as_str());
-        let arguments: String = parts.collect();
-        let input = block.and_then(|block| block.get("input")).cloned().unwrap_or(Json::Null);
-        ToolCall { tool, call: Json::Array(vec![input, Json::String(arguments)]) }
+        })
     }
 
     fn gemini(&mut self, frame: Frame) -> Vec<Step> {
         let Some(json) = &frame.json else { return vec![Step::Pass(frame)] };
         self.is_complete |= list(json, "candidates").iter().any(|candidate| there(candidate, "finishReason").is_some());
+        // A prompt that was refused has no candidates.
+        self.is_complete |= there(json, "promptFeedback").and_then(|feedback| there(feedback, "blockReason")).is_some();
         let calls = calls::of(Api::Gemini, json);
         if calls.is_empty() {
             return vec![Step::Pass(frame)];
         }
-        self.held = vec![frame];
-        vec![self.asks(calls, Vec::new())]
+        vec![self.asks(calls, vec![frame])]
     }
 
     /// The events of calls that were decided: `said[n]` is the text in the place of the `n`th, when it was refused.
@@ -377,7 +425,31 @@ impl Assembler {
         }
     }
 
+    /// The end of an answer, with what it brought for the first time and was refused.
+    fn end_without(&mut self, end: &Frame, said: &[Option<String>]) -> Frame {
+        let Some(mut value) = self.without_replaced(end.clone()).value() else { return end.clone() };
+        let mut said = said.iter();
+        let items = value.pointer_mut("/response/output").and_then(Value::as_array_mut);
+        for (at, item) in items.into_iter().flatten().enumerate() {
+            let read = json::parse(item.to_string().as_bytes(), LIMITS).unwrap_or(Json::Null);
+            let id = item["id"].as_str().unwrap_or_default();
+            if calls::is_call(&read)
+                && !self.decided.contains(&(at as u64))
+                && !self.decided_ids.contains(id)
+                && let Some(Some(text)) = said.next()
+            {
+                *item = calls::responses_message(item, text);
+            }
+        }
+        end.with(&value.to_string())
+    }
+
     fn responses_without(&mut self, asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
+        if let [end] = &asks.held[..]
+            && end.json.as_ref().is_some_and(|json| there(json, "response").is_some())
+        {
+            return vec![self.end_without(end, said)];
+        }
         let values: Vec<Value> = asks.held.iter().filter_map(Frame::value).collect();
         let (Some(last), Some(Some(text))) = (values.last(), said.first()) else { return Vec::new() };
         let place = last["output_index"].clone();
@@ -412,14 +484,31 @@ impl Assembler {
     }
 }
 
-impl Partial {
-    fn add(&mut self, call: Option<&Json>) {
-        let Some(call) = call else { return };
-        let text = |name: &str| call.get(name).and_then(Json::as_str).unwrap_or_default();
-        self.tool.push_str(text("name"));
-        self.arguments.push_str(text("arguments"));
-        self.arguments.push_str(text("input"));
-    }
+/// The calls of a message or of what is added to one. What cannot be read as such is no message.
+fn calls_of(of: &Json) -> Result<Vec<&Json>, Garbled> {
+    let mut calls = match there(of, "tool_calls") {
+        None => Vec::new(),
+        Some(Json::Array(calls)) => calls.iter().collect(),
+        Some(_) => return Err(Garbled),
+    };
+    calls.extend(there(of, "function_call"));
+    Ok(calls)
+}
+
+/// Whether an event of a Responses answer belongs to a call that the worker would make.
+fn is_of_call(kind: &str) -> bool {
+    ["response.function_call", "response.custom_tool_call", "response.local_shell_call", "response.computer_call"]
+        .iter()
+        .any(|begins| kind.starts_with(begins))
+}
+
+fn call_of_block(held: &[Frame]) -> ToolCall {
+    let block = held.first().and_then(|frame| frame.json.as_ref()?.get("content_block"));
+    let tool = block.and_then(|block| block.get("name")).and_then(Json::as_str).unwrap_or_default().to_owned();
+    let parts = held.iter().filter_map(|frame| frame.json.as_ref()?.get("delta")?.get("partial_json")?.as_str());
+    let arguments: String = parts.collect();
+    let input = block.and_then(|block| block.get("input")).cloned().unwrap_or(Json::Null);
+    ToolCall { tool, call: Json::Array(vec![input, Json::String(arguments)]) }
 }
 
 /// A turn that ended with tool calls, when none of them is left.
@@ -444,28 +533,35 @@ fn messages_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
 }
 
 fn chat_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
-    let refused: BTreeMap<(u64, u64), &String> =
-        asks.numbers.iter().copied().zip(said).filter_map(|(number, text)| Some((number, text.as_ref()?))).collect();
-    let left = |choice: u64| asks.numbers.iter().filter(|n| n.0 == choice && !refused.contains_key(n)).count();
+    // Two calls of one number cannot be told apart in the events: then all of their choice are refused with the one.
+    let twice = |choice: u64| asks.numbers.iter().any(|(of, _, again)| *of == choice && *again > 0);
+    let texts = |choice: u64| {
+        let of = asks.numbers.iter().zip(said).filter(move |(number, _)| number.0 == choice);
+        of.filter_map(|(_, text)| text.as_deref()).collect::<Vec<_>>()
+    };
+    let is_refused = |choice: u64, index: u64| {
+        let own = asks.numbers.iter().zip(said).any(|(number, text)| number.0 == choice && number.1 == index && text.is_some());
+        own || twice(choice) && !texts(choice).is_empty()
+    };
+    let left = |choice: u64| asks.numbers.iter().filter(|n| n.0 == choice && !is_refused(choice, n.1)).count();
     // Those that are left are counted anew: readers put them into a list.
-    let renumbered = |choice: u64, number: u64| {
-        asks.numbers.iter().filter(|n| n.0 == choice && n.1 < number && !refused.contains_key(n)).count()
+    let renumbered = |choice: u64, index: u64| {
+        asks.numbers.iter().filter(|n| n.0 == choice && n.1 < index && !is_refused(choice, n.1)).count()
     };
     let mut frames = Vec::new();
     let mut told = BTreeSet::new();
     for frame in &asks.held {
         let Some(mut value) = frame.value() else { continue };
-        let mut texts = Vec::new();
+        let mut said_here = Vec::new();
         let Some(choices) = value.get_mut("choices").and_then(Value::as_array_mut) else { continue };
         for (at, choice) in choices.iter_mut().enumerate() {
             let number = choice["index"].as_u64().unwrap_or(at as u64);
             if let Some(delta) = choice.get_mut("delta").and_then(Value::as_object_mut) {
                 if let Some(calls) = delta.get_mut("tool_calls").and_then(Value::as_array_mut) {
-                    let numbered = |at: usize, call: &Value| call["index"].as_u64().unwrap_or(at as u64);
                     let all = std::mem::take(calls).into_iter().enumerate();
-                    let kept = all.map(|(at, call)| (numbered(at, &call), call));
-                    let kept = kept.filter(|(call, _)| !refused.contains_key(&(number, *call)));
-                    *calls = kept
+                    let numbered = all.map(|(at, call)| (call["index"].as_u64().unwrap_or(at as u64), call));
+                    *calls = numbered
+                        .filter(|(index, _)| !is_refused(number, *index))
                         .map(|(was, mut call)| {
                             call["index"] = json!(renumbered(number, was));
                             call
@@ -475,15 +571,14 @@ fn chat_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
                         delta.shift_remove("tool_calls");
                     }
                 }
-                if delta.get("function_call").is_some_and(|call| !call.is_null()) && refused.contains_key(&(number, 0)) {
+                if delta.get("function_call").is_some_and(|call| !call.is_null()) && !texts(number).is_empty() {
                     delta.shift_remove("function_call");
                 }
             }
-            if choice["finish_reason"].is_string() {
-                let all = refused.iter().filter(|(call, _)| call.0 == number).map(|(_, text)| text.as_str());
-                let text = all.collect::<Vec<_>>().join("\n");
+            if choice["finish_reason"].as_str().is_some_and(|finish| !finish.is_empty()) {
+                let text = texts(number).join("\n");
                 if !text.is_empty() && told.insert(number) {
-                    texts.push((number, text));
+                    said_here.push((number, text));
                     if left(number) == 0 {
                         choice["finish_reason"] = json!("stop");
                     }
@@ -495,7 +590,7 @@ fn chat_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
         };
         choices.retain(|choice| !empty(choice));
         let is_left = !choices.is_empty();
-        for (number, text) in texts {
+        for (number, text) in said_here {
             let mut said = value.clone();
             said["choices"] = json!([{ "index": number, "delta": { "content": text }, "finish_reason": null }]);
             frames.push(frame.with(&said.to_string()));
@@ -604,6 +699,66 @@ mod tests {
         assert!(all.iter().any(|data| data.pointer("/choices/0/finish_reason") == Some(&json!("tool_calls"))));
         let (out, _) = run(Api::Chat, false, &chat(), |_| Some("no"));
         assert!(!out.contains("tool_calls") && out.contains("\"finish_reason\":\"stop\""), "{out}");
+    }
+
+    #[test]
+    fn two_calls_of_one_number_are_two_calls() {
+        let mut second = call(0, Some("rm"), "{}");
+        second["tool_calls"][0]["id"] = json!("other");
+        let data = [chunk(call(0, Some("get_time"), "{}"), None), chunk(second, None), chunk(json!({}), Some("tool_calls"))];
+        let seen = std::cell::RefCell::new(Vec::new());
+        let (out, _) = run(Api::Chat, false, &data, |call| {
+            seen.borrow_mut().push(call.tool.clone());
+            (call.tool == "rm").then_some("no")
+        });
+        assert_eq!(seen.into_inner(), ["get_time", "rm"]);
+        assert!(!out.contains("tool_calls"), "which fragment is whose cannot be told: {out}");
+    }
+
+    #[test]
+    fn a_name_that_is_repeated_is_one_name_and_a_message_in_an_event_is_none() {
+        let data = [chunk(call(0, Some("rm"), "{"), None), chunk(call(0, Some("rm"), "}"), None), chunk(json!({}), Some("tool_calls"))];
+        run(Api::Chat, false, &data, |call| {
+            assert_eq!((call.tool.as_str(), &call.call), ("rm", &Json::String("{}".into())));
+            None
+        });
+        for bad in [
+            json!({ "choices": [{ "message": { "tool_calls": [{ "id": "x" }] } }] }),
+            json!({ "choices": [{ "delta": { "tool_calls": { "0": {} } } }] }),
+        ] {
+            let event = Event { raw: Vec::new(), data: Some(bad.to_string()), id: None };
+            assert_eq!(Assembler::new(Api::Chat, false).push(Frame::read(event).unwrap()), Err(Garbled), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_only_the_end_brings_is_decided_at_the_end() {
+        let end = vec![responses().pop().unwrap()];
+        let (out, _) = run(Api::Responses, false, &end, |_| Some("no"));
+        assert!(!out.contains("function_call") && out.contains("\"text\":\"no\""), "{out}");
+        let (out, _) = run(Api::Responses, false, &end, |_| None);
+        assert_eq!(datas(&out), end);
+        // Begun and never done.
+        let mut half = responses();
+        half.remove(3);
+        let (out, assembler) = run(Api::Responses, false, &half, |_| Some("no"));
+        assert!(!out.contains("function_call") && assembler.is_complete(), "{out}");
+    }
+
+    #[test]
+    fn items_that_come_interleaved_are_held_apart() {
+        let item = |n: u64| json!({ "type": "function_call", "id": format!("fc_{n}"), "name": format!("t{n}"), "arguments": "{}" });
+        let data = [
+            json!({ "type": "response.output_item.added", "output_index": 0, "item": item(0) }),
+            json!({ "type": "response.output_item.added", "output_index": 1, "item": item(1) }),
+            json!({ "type": "response.function_call_arguments.delta", "output_index": 0, "delta": "zero" }),
+            json!({ "type": "response.function_call_arguments.delta", "output_index": 1, "delta": "one" }),
+            json!({ "type": "response.output_item.done", "output_index": 0, "item": item(0) }),
+            json!({ "type": "response.output_item.done", "output_index": 1, "item": item(1) }),
+            json!({ "type": "response.completed", "response": { "output": [item(0), item(1)] } }),
+        ];
+        let (out, _) = run(Api::Responses, false, &data, |call| (call.tool == "t1").then_some("no"));
+        assert!(out.contains("zero") && !out.contains("one\"") && !out.contains("t1"), "{out}");
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub fn read(api: Api, body: &Json) -> Option<Usage> {
             })
         }
         Api::Gemini => {
+            if let Json::Array(answers) = body {
+                return answers.iter().filter_map(|answer| read(api, answer)).fold(None, |all, now| Some(later(all, now)));
+            }
             let usage = body.get("usageMetadata")?;
             let input =
                 count(usage, "promptTokenCount")?.saturating_add(count(usage, "toolUsePromptTokenCount")?);
@@ -89,6 +92,7 @@ mod tests {
         assert_eq!(of(Api::Messages, messages), Some((16, 5, 2, 1)));
         let gemini = r#"{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":3,"thoughtsTokenCount":2}}"#;
         assert_eq!(of(Api::Gemini, gemini), Some((9, 0, 0, 5)));
+        assert_eq!(of(Api::Gemini, &format!("[{{}},{gemini}]")), Some((9, 0, 0, 5)), "an array of answers");
         assert_eq!(of(Api::Execute, r#"{"content":"x","usage":{"prompt_tokens":1,"completion_tokens":2}}"#), Some((1, 0, 0, 2)));
     }
 

@@ -17,9 +17,9 @@ pub const HELD_MAX: usize = 16 << 10;
 /// Bytes behind that are kept to understand what comes.
 const CONTEXT: usize = 4 << 10;
 /// Events that are held at most.
-const HELD_EVENTS_MAX: usize = 1024;
+const HELD_EVENTS_MAX: usize = 16 << 10;
 /// Channels of one stream.
-const CHANNELS_MAX: usize = 256;
+const CHANNELS_MAX: usize = 1024;
 
 /// A text in an event.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -131,12 +131,13 @@ impl Tasks {
                 let work = Work { task: task.clone(), engine_events: 0, spent: Amount::ZERO };
                 self.open.insert(change.task.clone(), work);
             }
-            TaskEvent::Closed(ended) | TaskEvent::Expired(ended) => {
-                if self.open.remove(&change.task).is_some() {
+            TaskEvent::Closed(_) | TaskEvent::Expired(_) => {
+                // By now it may have called more than when its end was written.
+                if let Some(work) = self.open.remove(&change.task) {
                     if self.recent.len() == RECENT_MAX {
                         self.recent.pop_front();
                     }
-                    self.recent.push_back((change.task.clone(), ended.clone()));
+                    self.recent.push_back((change.task.clone(), work.ended()));
                 }
             }
             TaskEvent::Unresolved { .. } => {}
@@ -167,16 +168,23 @@ impl Tasks {
     }
 
     /// The task that Warden opened for a worker's calls without one.
-    pub fn ambient(&self, worker: &str, session: Option<&str>, now: Timestamp) -> Option<(&TaskId, &Work)> {
+    pub fn ambient(
+        &self,
+        worker: &str,
+        session: Option<&str>,
+        run: Option<&str>,
+        now: Timestamp,
+    ) -> Option<(&TaskId, &Work)> {
         self.open.iter().find(|(_, work)| {
-            let Task { ambient, worker: whose, session: of, expires, .. } = &work.task;
-            *ambient && whose == worker && of.as_deref() == session && *expires > now
+            let Task { ambient, worker: whose, session: of, run: in_run, expires, .. } = &work.task;
+            let fits = of.as_deref() == session && in_run.as_deref() == run;
+            *ambient && whose == worker && fits && *expires > now
         })
     }
 
-    /// How many a worker has open.
+    /// How many a worker has open that Warden did not open by itself.
     pub fn count(&self, worker: &str) -> usize {
-        self.open.values().filter(|work| work.task.worker == worker).count()
+        self.open.values().filter(|work| work.task.worker == worker && !work.task.ambient).count()
     }
 
     /// Those that are over by themselves.

@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 /// Bytes of a document.
 pub const BYTES_MAX: usize = 1 << 20;
+/// Nesting of a document.
+const DEPTH_MAX: usize = 64;
 /// Operations of one JSON Patch.
 const OPERATIONS_MAX: usize = 1000;
 
@@ -73,7 +75,7 @@ pub fn write(
     text: &[u8],
     reserved: &Reserved,
 ) -> Result<Written, Unwritable> {
-    let said = json::parse(text, Limits { bytes_max: BYTES_MAX, depth_max: 64 })?;
+    let said = json::parse(text, Limits { bytes_max: BYTES_MAX, depth_max: DEPTH_MAX })?;
     let before = Value::Object(document.clone());
     let after = match how {
         How::Replace => {
@@ -128,12 +130,34 @@ fn patched(before: &Value, operations: &json_patch::Patch) -> Result<Value, Unwr
     for (number, operation) in operations.0.iter().enumerate() {
         json_patch::patch(&mut after, std::slice::from_ref(operation))
             .map_err(|_| Unwritable::Patch(format!("operation {number} of the patch does not apply")))?;
-        let copies = matches!(operation, json_patch::PatchOperation::Copy(_));
-        if copies && after.to_string().len() > 2 * BYTES_MAX {
+        let grows = matches!(operation, json_patch::PatchOperation::Copy(_) | json_patch::PatchOperation::Move(_));
+        if grows && is_deeper(&after, DEPTH_MAX) {
+            return Err(Unwritable::Patch(format!("a state is nested {DEPTH_MAX} levels deep at most")));
+        }
+        if grows && after.to_string().len() > 2 * BYTES_MAX {
             return Err(Unwritable::Patch(format!("a state has at most {BYTES_MAX} bytes")));
         }
     }
     Ok(after)
+}
+
+/// Whether a value is nested deeper than this. Looked at level by level: one that is too deep must not be walked into.
+fn is_deeper(value: &Value, depth_max: usize) -> bool {
+    let mut level = vec![value];
+    for _ in 0..=depth_max {
+        level = level
+            .into_iter()
+            .flat_map(|value| match value {
+                Value::Array(items) => items.iter().collect(),
+                Value::Object(members) => members.values().collect(),
+                _ => Vec::new(),
+            })
+            .collect();
+        if level.is_empty() {
+            return false;
+        }
+    }
+    true
 }
 
 /// A reserved name within a member: the engine's anywhere, the others in overrides.
@@ -232,6 +256,26 @@ mod tests {
         let double = |n: usize| format!(r#"{{"op":"copy","from":"","path":"/k{n}"}}"#);
         let bomb = format!("[{}]", (0..40).map(double).collect::<Vec<_>>().join(","));
         assert!(write(&document(), How::Patch, bomb.as_bytes(), &Reserved::default()).is_err());
+    }
+
+    #[test]
+    fn a_state_is_not_nested_by_copying_it_into_itself() {
+        let mut path = "/a".to_owned();
+        let mut operations = vec![json!({ "op": "add", "path": "/a", "value": [0] })];
+        for _ in 0..14 {
+            operations.push(json!({ "op": "copy", "from": "/a", "path": format!("{path}/-") }));
+            path.push_str("/1");
+        }
+        let said = write(&document(), How::Patch, json!(operations).to_string().as_bytes(), &Reserved::default());
+        assert!(said.is_ok(), "a little is fine");
+        let mut deep = vec![json!({ "op": "add", "path": "/a", "value": { "b": {} } })];
+        let mut at = "/a/b".to_owned();
+        for _ in 0..12 {
+            deep.push(json!({ "op": "copy", "from": "/a", "path": format!("{at}/c") }));
+            at = format!("{at}/c{}", at.trim_start_matches("/a"));
+        }
+        let said = write(&document(), How::Patch, json!(deep).to_string().as_bytes(), &Reserved::default()).unwrap_err();
+        assert!(said.to_string().contains("nested"), "{said}");
     }
 
     proptest! {

@@ -59,6 +59,13 @@ pub(super) fn ended(id: &DecisionId, reply: &Reply) -> No {
     }
 }
 
+/// An allowed call that had no time left: nothing was sent.
+pub(super) fn late(id: &DecisionId) -> No {
+    let message = "the time was over before anything was sent".to_owned();
+    let decision = Some(id.to_string());
+    No { status: 504, code: "timed_out".into(), message, kind: "failed", decision, exceeded: None }
+}
+
 /// A request that cannot be read.
 pub(super) fn malformed(status: u16, code: &str, message: String) -> No {
     No { status, code: code.into(), message, kind: "malformed", decision: None, exceeded: None }

@@ -48,16 +48,24 @@ pub(super) struct Tried {
     pub(super) answer: Answer,
     /// The provider's status and headers, when it answered.
     pub(super) head: Option<(StatusCode, HeaderMap)>,
+    /// Whether its time was over before anything was sent.
+    pub(super) late: bool,
 }
 
 impl Tried {
-    /// Whether another try may do better.
+    /// Whether another engine may do better: it failed, or this one was not allowed.
+    pub(super) fn is_worth_another_engine(&self) -> bool {
+        let silent = matches!(self.answer, Answer::Ended { reply: Reply::Lost(Lost::TimedOut), .. });
+        silent || self.is_worth_another() || matches!(&self.answer, Answer::Refused(refusal) if refusal.exceeded.is_none())
+    }
+
+    /// Whether another try of the same engine may do better.
     pub(super) fn is_worth_another(&self) -> bool {
         match &self.answer {
             Answer::Answered { is_error: true, .. } => {
                 self.head.as_ref().is_some_and(|(status, _)| TRY_AGAIN.contains(&status.as_u16()))
             }
-            Answer::Ended { reply: Reply::NotSent | Reply::Lost(Lost::Gone), .. } => true,
+            Answer::Ended { reply: Reply::NotSent | Reply::Lost(Lost::Gone), .. } => !self.late,
             _ => false,
         }
     }
@@ -73,34 +81,36 @@ impl Tried {
 
 /// Tries the engines in order, each as often as its retries allow, and answers.
 pub(super) async fn run(llm: &Llm, call: Call, engines: Vec<Arc<Engine>>, exchange: &Exchange) {
-    let mut last = None;
-    'engines: for engine in &engines {
+    let mut last: Option<Tried> = None;
+    for engine in &engines {
         let patience = call.caller.patience.unwrap_or(engine.timeout).min(engine.timeout);
         let deadline = call.started + patience;
+        if last.is_some() && deadline <= Instant::now() {
+            continue;
+        }
+        let mut goes_on = false;
         for tries in 0..=engine.retries {
             let tried = attempt(llm, &call, engine, exchange, deadline).await;
             if exchange.begun() {
                 return;
             }
-            // A worker that gets no more budget for another try is told what the first one came to.
-            let is_over = !tried.is_worth_another();
-            let pause = tried.pause(tries);
-            let refused_again = is_over && last.is_some() && matches!(tried.answer, Answer::Refused(_));
+            let (again, pause) = (tried.is_worth_another(), tried.pause(tries));
+            goes_on = tried.is_worth_another_engine();
+            // A worker that may not have another try is told what the first one came to.
+            let refused_again = last.is_some() && matches!(tried.answer, Answer::Refused(_));
             if !refused_again {
                 last = Some(tried);
             }
-            if is_over {
-                break 'engines;
+            if !again || tries == engine.retries || Instant::now() + pause >= deadline {
+                break;
             }
-            if tries < engine.retries {
-                if Instant::now() + pause >= deadline {
-                    break;
-                }
-                tokio::select! {
-                    () = sleep(pause) => {}
-                    () = exchange.left() => return,
-                }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = exchange.left() => return,
             }
+        }
+        if !goes_on {
+            break;
         }
     }
     if let Some(tried) = last {
@@ -132,7 +142,7 @@ async fn attempt(llm: &Llm, call: &Call, engine: &Engine, exchange: &Exchange, d
     proposal.payload = payload;
     let relay = Relay::new(llm, call, engine, exchange, deadline, hides_usage);
     let answer = pipeline::handle(&llm.gate, proposal, &relay).await;
-    Tried { answer, head: relay.into_head() }
+    Tried { answer, late: relay.was_late(), head: relay.into_head() }
 }
 
 /// What policies see of a call.
@@ -149,9 +159,10 @@ pub(super) fn arguments(api: Api, asked: &Asked) -> Json {
     Json::Object(members)
 }
 
-fn told(call: &Call, Tried { answer, head }: Tried) -> Response {
+fn told(call: &Call, Tried { answer, head, late }: Tried) -> Response {
     let task = call.caller.task.as_str();
     match answer {
+        Answer::Ended { id, .. } if late => response(call.api, &super::answer::late(&id), Some(task)),
         Answer::Refused(refusal) => response(call.api, &refused(&refusal), Some(task)),
         Answer::Ended { id, reply } => response(call.api, &ended(&id, &reply), Some(task)),
         Answer::Answered { id, payload, .. } => {

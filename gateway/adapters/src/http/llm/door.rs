@@ -3,6 +3,7 @@
 use super::answer::{malformed, refused, response};
 use super::call::{self, Call};
 use super::{Llm, headers};
+use crate::engines::over_http::is_path_segment;
 use crate::http::worker::WorkerPlane;
 use crate::identity::{Role, Token};
 use crate::mcp::exchange::Exchange;
@@ -49,9 +50,23 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The zone that counts.
+    /// The zone that counts, the task's before the worker's.
     pub(super) fn zone(&self, llm: &Llm) -> Option<String> {
         self.of.as_ref().and_then(|task| task.zone.clone()).or_else(|| llm.given(&self.worker).zone)
+    }
+
+    /// Why the call is refused whatever policy says: its task was closed meanwhile, or the engine is not for it. A task narrows its
+    /// worker's zone and never widens it.
+    fn bars(&self, llm: &Llm, engine: &str) -> Option<&'static str> {
+        let open = || self.of.is_none() || llm.tasks.of(&self.task, Some(&self.worker)).is_ok();
+        let zones = [self.zone(llm), llm.given(&self.worker).zone];
+        let admitted = || zones.iter().all(|zone| llm.engines.admits(zone.as_deref(), engine));
+        match self.barred {
+            Some(reason) => Some(reason),
+            None if !open() => Some("no_enclosing_task"),
+            None if !engine.is_empty() && !admitted() => Some("engine_not_in_zone"),
+            None => None,
+        }
     }
 
     /// The engines that are wanted, the strongest wish first.
@@ -63,7 +78,7 @@ impl Caller {
     /// A proposal of something that has to do with an engine.
     pub(super) fn propose(&self, llm: &Llm, engine: &str, verb: Verb, (at_most, priced): (Amount, bool)) -> Proposal {
         let zone = self.zone(llm);
-        let barred = self.barred.or_else(|| (!llm.engines.admits(zone.as_deref(), engine)).then_some("engine_not_in_zone"));
+        let barred = self.bars(llm, engine);
         let facts = TaskFacts {
             id: self.task.to_string(),
             ambient: self.of.as_ref().is_some_and(|task| task.ambient),
@@ -106,7 +121,7 @@ pub(super) async fn caller(llm: &Llm, token: &Token, headers: &HeaderMap) -> Cal
         patience: text(TIMEOUT).and_then(|ms| ms.parse().ok()).map(Duration::from_millis),
     };
     if headers.contains_key("x-warden-task") || headers.contains_key(LEASE) {
-        let id = TaskId::new(named.task.unwrap_or_default());
+        let id = TaskId::new(named.task.clone().unwrap_or_default());
         match llm.tasks.of(&id, (!is_host).then_some(token.worker.as_str())) {
             Err(reason) => caller.barred = Some(reason),
             Ok(task) => {
@@ -120,6 +135,11 @@ pub(super) async fn caller(llm: &Llm, token: &Token, headers: &HeaderMap) -> Cal
                     caller.host = Some(token.worker.clone());
                     caller.worker = task.worker.clone();
                 }
+                // What a host says of it must be so.
+                let differs = |said: &Option<String>, is: &Option<String>| said.is_some() && said != is;
+                if is_host && (differs(&named.session, &task.session) || differs(&named.run, &task.run)) {
+                    caller.barred = Some("no_enclosing_task");
+                }
                 (caller.task, caller.of) = (id, Some(task));
             }
         }
@@ -129,8 +149,8 @@ pub(super) async fn caller(llm: &Llm, token: &Token, headers: &HeaderMap) -> Cal
         caller.barred = Some("no_enclosing_task");
         return caller;
     }
-    let session = named.session.filter(|_| is_host);
-    match llm.tasks.ambient(&token.worker, session.as_deref()).await {
+    let masked = |name: Option<String>| name.filter(|_| is_host).map(|name| llm.gate.ports.scanner.mask(&name).into_owned());
+    match llm.tasks.ambient(&token.worker, masked(named.session), masked(named.run)).await {
         Ok((id, task)) => (caller.task, caller.of) = (id, Some(task)),
         Err(reason) => caller.barred = Some(reason),
     }
@@ -166,8 +186,7 @@ pub(super) async fn take_gemini(
             return response(Api::Gemini, &malformed(404, "unknown_method", message.into()), None);
         }
     };
-    let fine = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
-    if model.is_empty() || model.contains("..") || !model.bytes().all(fine) {
+    if !is_path_segment(model) {
         return response(Api::Gemini, &malformed(400, "malformed_request", "the model is no name".into()), None);
     }
     if let Some(key) = query.get("key").and_then(|key| format!("Bearer {key}").parse().ok())
@@ -195,14 +214,15 @@ async fn serve(
         Err(no) => return response(api, &no, None),
     };
     let llm = plane.llm.clone();
-    let caller = caller(&llm, &token, &request_headers).await;
     let (exchange, awaited) = Exchange::new(None);
     let on = headers::for_provider(&request_headers);
     // Whatever was begun is ended, also when the worker is gone.
     tokio::spawn(async move {
+        let caller = caller(&llm, &token, &request_headers).await;
+        let zone = caller.zone(&llm);
         let wanted = caller.wanted(&llm);
         let wanted: Vec<Option<&str>> = wanted.iter().map(Option::as_deref).collect();
-        match llm.engines.choose(api, &asked.model, &wanted) {
+        match llm.engines.choose(api, &asked.model, &wanted, zone.as_deref()) {
             Err(reason) => exchange.whole(nowhere(&llm, &caller, api, &asked, reason).await),
             Ok(first) => {
                 let engines: Vec<_> = llm.engines.instead_of(&first, api, &asked.model);
@@ -228,6 +248,24 @@ pub(super) async fn nowhere(llm: &Llm, caller: &Caller, api: Api, asked: &Asked,
         }
     };
     response(api, &no, None)
+}
+
+/// Whether a text can be the name of a model.
+pub(super) fn fine_model(model: &str) -> bool {
+    model.len() <= 200 && model.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@+~".contains(&b))
+}
+
+/// What is refused before anything is read: a gateway that stops, and a time that is none.
+pub(super) fn checked(plane: &WorkerPlane, request_headers: &HeaderMap) -> Result<(), No> {
+    if plane.is_stopping() {
+        return Err(malformed(503, "aborted", "the gateway is shutting down".into()));
+    }
+    let time = request_headers.get(TIMEOUT);
+    let is_time = |value: &axum::http::HeaderValue| value.to_str().is_ok_and(|ms| ms.parse::<u32>().is_ok());
+    match time.is_none_or(is_time) {
+        true => Ok(()),
+        false => Err(malformed(400, "malformed_request", format!("`{TIMEOUT}`: it is no number of milliseconds"))),
+    }
 }
 
 /// The worker's credential wherever its SDK puts it.
@@ -270,6 +308,7 @@ async fn read(
     body: Body,
     of_path: Option<(String, bool)>,
 ) -> Result<Read, No> {
+    checked(plane, request_headers)?;
     let token = token(plane, request_headers)?;
     let (text, body) = body_of(plane, body).await?;
     let of_path = of_path.as_ref().map(|(model, stream)| (model.as_str(), *stream));

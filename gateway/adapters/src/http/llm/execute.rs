@@ -3,11 +3,12 @@
 use super::Llm;
 use super::answer::{ended, malformed, refused, response};
 use super::call::{Tried, arguments, name};
-use super::door::{Caller, body_of, caller, nowhere, token};
+use super::door::{Caller, body_of, caller, checked, fine_model, nowhere, token};
 use super::headers;
 use crate::engines::Engine;
 use crate::engines::prompt::{Failed, Prompt, within};
 use crate::http::worker::WorkerPlane;
+use crate::identity::Token;
 use crate::mcp::exchange::Exchange;
 use axum::body::Body;
 use axum::extract::State;
@@ -31,10 +32,15 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// What a worker sends. Members that are not known here are ignored, as llm-connect does.
 pub(super) async fn take(State(plane): State<Arc<WorkerPlane>>, request_headers: HeaderMap, body: Body) -> Response {
     match read(&plane, &request_headers, body).await {
-        Ok((call, caller)) => {
+        Ok((call, token)) => {
             let (exchange, awaited) = Exchange::new(None);
             let llm = plane.llm.clone();
-            tokio::spawn(async move { exchange.whole(run(&llm, call, caller, &exchange).await) });
+            tokio::spawn(async move {
+                let mut caller = caller(&llm, &token, &request_headers).await;
+                let named = call.body.get("engine").and_then(Json::as_str).filter(|engine| !engine.is_empty());
+                caller.wants = caller.wants.or_else(|| named.map(str::to_owned));
+                exchange.whole(run(&llm, call, caller, &exchange).await);
+            });
             awaited.response().await
         }
         Err(no) => response(Api::Execute, &no, None),
@@ -49,7 +55,8 @@ struct Asks {
     bytes: usize,
 }
 
-async fn read(plane: &WorkerPlane, request_headers: &HeaderMap, body: Body) -> Result<(Asks, Caller), No> {
+async fn read(plane: &WorkerPlane, request_headers: &HeaderMap, body: Body) -> Result<(Asks, Token), No> {
+    checked(plane, request_headers)?;
     let token = token(plane, request_headers)?;
     let (text, body) = body_of(plane, body).await?;
     let bad = |what: String| malformed(400, "malformed_request", what);
@@ -61,47 +68,61 @@ async fn read(plane: &WorkerPlane, request_headers: &HeaderMap, body: Body) -> R
         model: asked.model.clone(),
         max_tokens: asked.max_output,
     };
-    let mut caller = caller(&plane.llm, &token, request_headers).await;
-    caller.wants = caller.wants.or_else(|| text_of("engine").filter(|engine| !engine.is_empty()));
+    if !asked.model.is_empty() && !fine_model(&asked.model) {
+        return Err(bad("`model`: it is no name of a model".into()));
+    }
     let headers = headers::for_provider(request_headers);
-    Ok((Asks { prompt, asked, body, headers, bytes: text.len() }, caller))
+    Ok((Asks { prompt, asked, body, headers, bytes: text.len() }, token))
 }
 
 async fn run(llm: &Llm, mut call: Asks, caller: Caller, exchange: &Exchange) -> Response {
     let wanted = caller.wanted(llm);
     let wanted: Vec<Option<&str>> = wanted.iter().map(Option::as_deref).collect();
-    let first = match llm.engines.choose(Api::Execute, &call.asked.model, &wanted) {
+    let zone = caller.zone(llm);
+    let first = match llm.engines.choose(Api::Execute, &call.asked.model, &wanted, zone.as_deref()) {
         Ok(first) => first,
         Err(reason) => return nowhere(llm, &caller, Api::Execute, &call.asked, reason).await,
     };
     let started = Instant::now();
     let others = llm.engines.instead_of(&first, Api::Execute, &call.asked.model);
     let model = call.asked.model.clone();
-    let mut last = None;
-    'engines: for engine in std::iter::once(first).chain(others) {
+    let mut last: Option<(Tried, Arc<Engine>)> = None;
+    for engine in std::iter::once(first).chain(others) {
         call.asked.model = if model.is_empty() { engine.model.clone().unwrap_or_default() } else { model.clone() };
         call.prompt.model = call.asked.model.clone();
         let deadline = started + caller.patience.unwrap_or(engine.timeout).min(engine.timeout);
+        if last.is_some() && deadline <= Instant::now() {
+            continue;
+        }
+        let mut goes_on = false;
         for tries in 0..=engine.retries {
             let tried = attempt(llm, &call, &caller, &engine, exchange, deadline).await;
-            let is_over = !tried.is_worth_another();
-            last = Some((tried, engine.clone()));
-            if is_over {
-                break 'engines;
+            let again = tried.is_worth_another();
+            goes_on = tried.is_worth_another_engine();
+            if last.is_none() || !matches!(tried.answer, Answer::Refused(_)) {
+                last = Some((tried, engine.clone()));
             }
             let pause = PAUSE * 2u32.saturating_pow(tries.min(8));
-            if tries == engine.retries || Instant::now() + pause >= deadline {
+            if !again || tries == engine.retries || Instant::now() + pause >= deadline {
                 break;
             }
-            sleep(pause).await;
+            tokio::select! {
+                () = sleep(pause) => {}
+                // Nobody waits for the answer any more.
+                () = exchange.left() => break,
+            }
+        }
+        if !goes_on {
+            break;
         }
     }
     let task = caller.task.as_str();
-    let Some((Tried { answer, head }, engine)) = last else {
+    let Some((Tried { answer, head, late }, engine)) = last else {
         return response(Api::Execute, &malformed(500, "failed", "no engine was tried".into()), Some(task));
     };
     match answer {
         Answer::Refused(refusal) => response(Api::Execute, &refused(&refusal), Some(task)),
+        Answer::Ended { id, .. } if late => response(Api::Execute, &super::answer::late(&id), Some(task)),
         Answer::Ended { id, reply } => response(Api::Execute, &ended(&id, &reply), Some(task)),
         Answer::Answered { id, payload, is_error, body } => {
             let status = head.map_or(StatusCode::BAD_GATEWAY, |(status, _)| status);
@@ -152,7 +173,8 @@ async fn attempt(
     let asks = Asking { llm, engine, exchange, prompt: &prompt, deadline, status: Mutex::default() };
     let answer = pipeline::handle(&llm.gate, proposal, &asks).await;
     let status = asks.status.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Tried { answer, head: status.map(|status| (status, HeaderMap::new())) }
+    let late = deadline <= Instant::now() && matches!(answer, Answer::Ended { reply: Reply::NotSent, .. });
+    Tried { answer, late, head: status.map(|status| (status, HeaderMap::new())) }
 }
 
 /// Puts a permitted prompt to its engine.

@@ -3,14 +3,8 @@
 use axum::http::{HeaderMap, HeaderName, header};
 use warden_core::json::Json;
 
-/// Headers of a worker that stay here: credentials, what belongs to this hop, what names others, and what Warden sets itself.
-const STAY: [&str; 26] = [
-    "authorization",
-    "x-api-key",
-    "x-goog-api-key",
-    "api-key",
-    "proxy-authorization",
-    "cookie",
+/// Headers of a worker that stay here: what belongs to this hop, what names others, and what Warden sets itself.
+const STAY: [&str; 16] = [
     "host",
     "connection",
     "keep-alive",
@@ -27,12 +21,11 @@ const STAY: [&str; 26] = [
     "referer",
     "forwarded",
     "x-real-ip",
-    // Whose account pays is not a worker's to say.
-    "openai-organization",
-    "openai-project",
-    "x-goog-user-project",
-    "idempotency-key",
 ];
+
+/// Words in the names of headers that say who somebody is, or whose account pays: neither is a worker's to say.
+const STAY_WORDS: [&str; 9] =
+    ["auth", "key", "token", "secret", "credential", "cookie", "account", "organization", "project"];
 
 /// Beginnings of names that stay here.
 const STAY_PREFIXES: [&str; 4] = ["x-warden-", "x-forwarded-", "sec-", "proxy-"];
@@ -49,13 +42,15 @@ const COME: [&str; 9] = [
     "retry-after-ms",
     "x-should-retry",
 ];
-const COME_PREFIXES: [&str; 2] = ["x-ratelimit-", "anthropic-"];
+const COME_PREFIXES: [&str; 2] = ["x-ratelimit-", "anthropic-ratelimit-"];
 
 /// A worker's headers that a provider gets.
 pub(super) fn for_provider(headers: &HeaderMap) -> HeaderMap {
     let stays = |name: &HeaderName| {
         let name = name.as_str();
-        STAY.contains(&name) || STAY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        STAY.contains(&name)
+            || STAY_WORDS.iter().any(|word| name.contains(word))
+            || STAY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
     };
     // What `connection` names belongs to this hop as well.
     let hop: Vec<String> = headers
@@ -80,7 +75,7 @@ pub(super) fn for_worker(headers: &HeaderMap) -> HeaderMap {
 /// The texts of headers, to be scanned with the body that they come with.
 pub(super) fn to_scan(headers: &HeaderMap) -> Json {
     let text = |bytes: &[u8]| Json::String(String::from_utf8_lossy(bytes).into_owned());
-    Json::Array(headers.iter().map(|(_, value)| text(value.as_bytes())).collect())
+    Json::Array(headers.iter().flat_map(|(name, value)| [text(name.as_str().as_bytes()), text(value.as_bytes())]).collect())
 }
 
 #[cfg(test)]
@@ -91,7 +86,17 @@ mod tests {
     #[test]
     fn w04_a_workers_credential_never_goes_on_and_what_an_sdk_says_does() {
         let mut headers = HeaderMap::new();
-        for name in ["authorization", "x-api-key", "x-goog-api-key", "cookie", "x-warden-lease", "x-hop", "openai-organization"] {
+        for name in [
+            "authorization",
+            "x-api-key",
+            "x-goog-api-key",
+            "cookie",
+            "x-warden-lease",
+            "x-hop",
+            "openai-organization",
+            "chatgpt-account-id",
+            "x-portkey-api-key",
+        ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("mine"));
         }
         headers.insert("connection", HeaderValue::from_static("close, X-Hop"));

@@ -10,7 +10,9 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use warden_core::amount::Amount;
 use warden_core::json::{self, Json};
@@ -36,10 +38,15 @@ pub(super) struct Relay<'a> {
     deadline: Instant,
     hides_usage: bool,
     head: Mutex<Option<(StatusCode, HeaderMap)>>,
+    /// Whether its time was over before anything was sent.
+    late: AtomicBool,
 }
 
 /// Bytes of one event.
 const EVENT_MAX: usize = 16 << 20;
+
+/// How long a worker may take to read the last event of a stream that was broken off.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Why nothing more is read.
 enum Over {
@@ -60,7 +67,12 @@ impl<'a> Relay<'a> {
         deadline: Instant,
         hides_usage: bool,
     ) -> Self {
-        Self { llm, call, engine, exchange, deadline, hides_usage, head: Mutex::default() }
+        Self { llm, call, engine, exchange, deadline, hides_usage, head: Mutex::default(), late: AtomicBool::new(false) }
+    }
+
+    /// Whether its time was over before anything was sent.
+    pub(super) fn was_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// The provider's status and headers, when it answered whole.
@@ -87,6 +99,7 @@ impl<'a> Relay<'a> {
     async fn send(&self, permit: Permit) -> Reply {
         let Some(http) = &self.engine.http else { return Reply::NotSent };
         if self.deadline <= Instant::now() {
+            self.late.store(true, Ordering::Relaxed);
             return Reply::NotSent;
         }
         let (meter, inbound, id) = (permit.meter(), permit.inbound(), permit.decision().clone());
@@ -127,7 +140,7 @@ impl<'a> Relay<'a> {
         let is_error = !status.is_success();
         let read = json::parse(&bytes, self.llm.settings.server);
         let used = read.as_ref().ok().and_then(|body| self.used(usage::read(self.call.api, body)));
-        if let Some(metered) = used.or(is_error.then_some(Metered::Refused)) {
+        if let Some(metered) = used.or(is_refusal(status).then_some(Metered::Refused)) {
             meter.tell(metered);
         }
         let Ok(raw) = String::from_utf8(bytes) else { return Reply::Lost(Lost::Garbled) };
@@ -170,6 +183,11 @@ impl<'a> Relay<'a> {
     }
 }
 
+/// Whether a status says that the provider itself did nothing. One of a proxy in front of it may come after the work was done.
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400..=407 | 409..=499 | 500 | 503 | 529)
+}
+
 impl Upstream for Relay<'_> {
     async fn forward(&self, permit: Permit) -> Reply {
         self.send(permit).await
@@ -202,6 +220,27 @@ struct Passing {
     paths: Vec<Vec<String>>,
 }
 
+/// An event without its tokens' probabilities: they repeat the text, token by token.
+fn without_probabilities(data: &str) -> Option<String> {
+    let mut value: serde_json::Value = serde_json::from_str(data).ok()?;
+    let mut open = vec![&mut value];
+    while let Some(value) = open.pop() {
+        match value {
+            serde_json::Value::Object(members) => {
+                for (name, value) in members {
+                    match name.as_str() {
+                        "logprobs" | "logprobsResult" => *value = serde_json::Value::Null,
+                        _ => open.push(value),
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => open.extend(items),
+            _ => {}
+        }
+    }
+    Some(value.to_string())
+}
+
 /// Why a stream ends before its end.
 enum Stop {
     Secret(Option<Finding>),
@@ -219,6 +258,8 @@ struct Streaming<'r> {
     scan: Stream<Passing>,
     /// The rest of the last event that was scanned by itself: most events differ in their running text alone.
     seen: String,
+    /// The lines beside the data of the last event.
+    fields: String,
     bytes: u64,
 }
 
@@ -234,6 +275,7 @@ impl<'r> Streaming<'r> {
             scan: Stream::new(relay.llm.gate.ports.scanner.clone(), redacts),
             relay,
             seen: String::new(),
+            fields: String::new(),
             bytes: 0,
         }
     }
@@ -243,7 +285,8 @@ impl<'r> Streaming<'r> {
         let metered = self.relay.used(self.assembler.usage());
         match done {
             Ok(()) => {
-                if let Some(metered) = metered {
+                // What a stream that failed has said so far is not all that it used.
+                if let Some(metered) = metered.filter(|_| self.assembler.is_complete()) {
                     self.meter.tell(metered);
                 }
                 self.relay.exchange.end();
@@ -262,8 +305,7 @@ impl<'r> Streaming<'r> {
                 }
                 if self.relay.exchange.begun() {
                     let no = super::answer::ended(&self.id, &reply);
-                    self.relay.exchange.send(no.event(self.relay.call.api)).await;
-                    self.relay.exchange.end();
+                    self.last_word(no.event(self.relay.call.api)).await;
                 }
                 reply
             }
@@ -282,7 +324,12 @@ impl<'r> Streaming<'r> {
             exceeded: None,
         };
         self.begin();
-        self.relay.exchange.send(no.event(self.relay.call.api)).await;
+        self.last_word(no.event(self.relay.call.api)).await;
+    }
+
+    /// Says it and ends. A worker that reads nothing is not waited for.
+    async fn last_word(&self, text: String) {
+        let _ = tokio::time::timeout(LAST_WORD, self.relay.exchange.send(text)).await;
         self.relay.exchange.end();
     }
 
@@ -346,6 +393,16 @@ impl<'r> Streaming<'r> {
     /// Scans an event: its running texts with what came before, the rest by itself.
     fn look(&mut self, frame: Frame, out: &mut Vec<u8>) -> Result<(), Stop> {
         let api = self.relay.call.api;
+        let scanner = self.relay.llm.gate.ports.scanner.clone();
+        // Its lines beside the data go on as they are.
+        let fields = frame.event.fields();
+        if fields != self.fields {
+            let found = scanner.scan_text(&fields, "");
+            if !found.is_clean() {
+                return Err(Stop::Secret(found.findings.into_iter().next()));
+            }
+            self.fields = fields;
+        }
         let Some(event) = &frame.json else {
             let flow = self.scan.push(Passing { frame, paths: Vec::new() }, &[]);
             return self.release(flow, out);
@@ -354,17 +411,17 @@ impl<'r> Streaming<'r> {
         let rest = texts::rest(event, &running);
         let mut frame = frame;
         if rest != self.seen {
-            let scanner = &self.relay.llm.gate.ports.scanner;
             let found = scanner.scan_text(&rest, "");
-            if !found.is_clean() {
+            if found.is_clean() {
+                self.seen = rest;
+            } else {
                 // Where values are replaced, those of an event that repeats the whole are as well.
                 let data = frame.event.data.as_deref().unwrap_or_default();
-                match self.redacts.then(|| redact::whole(scanner, data)).flatten() {
+                match self.redacts.then(|| redact::whole(&scanner, data)).flatten() {
                     Some((text, _)) => frame = frame.with(&text),
                     None => return Err(Stop::Secret(found.findings.into_iter().next())),
                 }
             }
-            self.seen = rest;
         }
         let (paths, pieces): (Vec<_>, Vec<Piece>) = running.into_iter().map(|text| (text.path, text.piece)).unzip();
         let flow = self.scan.push(Passing { frame, paths }, &pieces);
@@ -385,6 +442,7 @@ impl<'r> Streaming<'r> {
                 let text = serde_json::Value::from(text).to_string();
                 data = json::replaced(&data, &path, &text).ok_or(Stop::Secret(None))?;
             }
+            let data = without_probabilities(&data).ok_or(Stop::Secret(None))?;
             out.extend_from_slice(&frame.with(&data).event.raw);
         }
         Ok(())
