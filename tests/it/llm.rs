@@ -270,7 +270,7 @@ async fn s3_18_each_try_is_decided_and_each_engine_in_its_place_is_a_proposal_of
     let calls = site.provider.calls();
     let (status, _) =
         answered(site.post("/v1/chat/completions", &chat("a")).header("x-warden-timeout-ms", "0").send().await.unwrap()).await;
-    assert_eq!((status, site.provider.calls()), (502, calls), "no time, nothing sent");
+    assert_eq!((status, site.provider.calls()), (504, calls), "no time, nothing sent");
     running.stop();
     let engines: Vec<_> = decisions(&site.site.data()).into_iter().filter_map(|d| d.engine).take(4).collect();
     assert_eq!(engines, ["mock", "mock", "mock", "spare"]);

@@ -131,6 +131,7 @@ proptest! {
                     prop_assert_eq!(reserved.is_ok(), fits, "{:?}", reserved);
                     if let Ok((reservation, _)) = reserved {
                         prop_assert_eq!(&reservation, &Reservation { budgets: chain, amount, at });
+                        ledger.keep(&id);
                         // What is not recorded leaves nothing behind.
                         let before = ledger.clone();
                         let denied = DecisionId::new("denied");
@@ -138,7 +139,6 @@ proptest! {
                             ledger.settle(&denied, None);
                         }
                         prop_assert_eq!(&ledger, &before);
-                        ledger.keep(&id);
                         plain.latest = at;
                         plain.calls.push((id, reservation, None, false));
                     }

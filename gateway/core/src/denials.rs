@@ -85,6 +85,8 @@ fn key(denial: &Decision) -> String {
     // Of one state document or task, or of another.
     let task = denial.task.as_deref().unwrap_or_default();
     let resource = denial.resource.get("id").and_then(serde_json::Value::as_str).unwrap_or_default();
-    let parts = [&denial.worker, &denial.server, &denial.method, tool, &denial.reason, asked, beside, engine, task, resource];
-    parts.map(|part| part.len().to_string() + ":" + part).concat()
+    let model = denial.context.input.get("model").and_then(serde_json::Value::as_str).unwrap_or_default();
+    let of = [&denial.worker, &denial.server, &denial.method, tool, &denial.reason, asked, beside];
+    let parts = of.into_iter().chain([engine, task, resource, model]);
+    parts.map(|part| part.len().to_string() + ":" + part).collect()
 }

@@ -96,7 +96,7 @@ reasons! {
     "unknown_engine": "No engine of this name is configured.",
         "use a configured engine: `GET /v1/engines` lists them", "Add the engine to `warden.yaml`.";
     "unknown_model": "No engine that speaks this API serves the model.",
-        "use a model that `GET /v1/models` lists", "Add the model to an engine's `models` in `warden.yaml`.";
+        "use another model: `GET /v1/models` lists those that are named, and an operator knows the rest", "Add the model to an engine's `models` in `warden.yaml`.";
     "engine_lacks_api": "The engine does not speak the API that it was asked through.",
         "use another engine, or another API", "Look at `speaks` of the engine in `warden.yaml`.";
     "engine_not_in_zone": "The engine is not allowed in the zone of the worker or its task, or the zone is not configured.",

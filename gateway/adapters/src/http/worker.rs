@@ -220,6 +220,10 @@ impl WorkerPlane {
             .merge(decisions)
             .merge(llm::routes())
             .merge(own)
+            .fallback(async || nothing_here(StatusCode::NOT_FOUND, "no_such_path", "no such path is served here"))
+            .method_not_allowed_fallback(async || {
+                nothing_here(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes other methods")
+            })
             .with_state(self)
     }
 
@@ -505,6 +509,12 @@ impl WorkerPlane {
         let id = session?.to_str().ok()?;
         self.connections().sessions.remove(&(server.to_owned(), id.to_owned()))
     }
+}
+
+/// In a shape that SDKs of all APIs read.
+fn nothing_here(status: StatusCode, code: &str, message: &str) -> Response {
+    let error = serde_json::json!({ "type": "not_found_error", "code": code, "message": message, "param": null });
+    (status, axum::Json(serde_json::json!({ "type": "error", "error": error }))).into_response()
 }
 
 /// Why a connection was not opened.

@@ -7,6 +7,7 @@ use crate::policy::probe;
 use crate::policy::slice::Slice;
 use crate::policy::snapshot::{Case, Snapshot, Target};
 use crate::policy::{Problem, Severity, nearest};
+use crate::proposal::{DoneTo, Verb};
 use crate::verdict::{Verdict, under_charter};
 use cedar_policy::{ActionConstraint, Effect, PolicyId, PrincipalConstraint, ResourceConstraint};
 use serde_json::Value;
@@ -42,7 +43,12 @@ pub fn lint(snapshot: &Snapshot) -> Vec<Problem> {
 
 /// Whether a rule's scope names no action of the site's own, nor a group of them.
 fn speaks_of_wardens(snapshot: &Snapshot, rule: &Rule) -> bool {
-    let own = |uid: &cedar_policy::EntityUid| snapshot.is_sites_own(uid);
+    // What is said of engines waits for the first of them.
+    let waits = |uid: &cedar_policy::EntityUid| {
+        let verb = Verb::ALL.into_iter().find(|verb| verb.action() == uid.id().unescaped());
+        !snapshot.has_engines() && verb.is_some_and(|verb| verb.done_to() == DoneTo::Engine)
+    };
+    let own = |uid: &cedar_policy::EntityUid| snapshot.is_sites_own(uid) || waits(uid);
     match rule.policy.action_constraint() {
         ActionConstraint::Any => true,
         ActionConstraint::Eq(uid) => !own(&uid),

@@ -54,12 +54,23 @@ impl No {
         let body = self.body(api);
         match api {
             Api::Messages => format!("event: error\ndata: {body}\n\n"),
+            // Some readers look for the error, others for the end of the response.
             Api::Responses => {
+                let own = json!({ "message": self.message, "type": self.openai_type(), "param": null, "code": self.code });
                 let error = json!({ "type": "error", "code": self.code, "message": self.message, "param": null,
-                    "warden": self.warden() });
-                format!("event: error\ndata: {error}\n\n")
+                    "error": own, "warden": self.warden() });
+                // Of the codes that they know, this is the one after which nobody tries again.
+                let failed = json!({ "type": "response.failed", "response": { "id": "refused", "object": "response",
+                    "status": "failed", "output": [], "error": { "code": "invalid_prompt", "message": self.message } } });
+                format!("event: error\ndata: {error}\n\nevent: response.failed\ndata: {failed}\n\n")
             }
-            Api::Chat | Api::Gemini | Api::Execute => format!("data: {body}\n\n"),
+            Api::Gemini => {
+                let mut event = body;
+                event["candidates"] =
+                    json!([{ "index": 0, "finishReason": "PROHIBITED_CONTENT", "finishMessage": self.message }]);
+                format!("data: {event}\n\n")
+            }
+            Api::Chat | Api::Execute => format!("data: {body}\n\n"),
         }
     }
 

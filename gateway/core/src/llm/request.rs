@@ -145,10 +145,26 @@ fn items<'j>(body: &'j Json, name: &str) -> &'j [Json] {
     }
 }
 
+/// Every tool: of the request itself, of a group of them, and of what its input adds.
+fn all_tools(body: &Json) -> Vec<&Json> {
+    let added = items(body, "input").iter().filter(|item| item.get("type").and_then(Json::as_str) == Some("additional_tools"));
+    let added = added.flat_map(|item| items(item, "tools"));
+    let mut open: Vec<&Json> = items(body, "tools").iter().chain(items(body, "functions")).chain(added).collect();
+    let mut all = Vec::new();
+    while let Some(tool) = open.pop() {
+        all.push(tool);
+        // A group holds its tools; a server's own name stands beside them.
+        if tool.get("type").and_then(Json::as_str) == Some("namespace") {
+            open.extend(items(tool, "tools"));
+        }
+    }
+    all
+}
+
 /// Names of tools; of those that the provider runs itself, their type.
 fn tools(api: Api, body: &Json) -> Vec<String> {
     let mut names = Vec::new();
-    for tool in items(body, "tools").iter().chain(items(body, "functions")) {
+    for tool in all_tools(body) {
         let declared = items(tool, "functionDeclarations").iter().chain(items(tool, "function_declarations"));
         let function = tool.get("function").or_else(|| tool.get("custom")).unwrap_or(tool);
         let name = function.get("name").or_else(|| tool.get("type")).and_then(Json::as_str);
@@ -207,7 +223,7 @@ const OPAQUE: [&str; 9] = [
 /// Types of content that a model reads in another way than as the text it is sent as.
 const MEDIA: [&str; 6] = ["image", "document", "input_image", "input_file", "file", "image_url"];
 /// Tools whose content the request holds.
-const OWN_TOOLS: [&str; 3] = ["function", "custom", "local_shell"];
+const OWN_TOOLS: [&str; 7] = ["function", "custom", "local_shell", "shell", "apply_patch", "namespace", "tool_search"];
 
 fn refers(body: &Json) -> bool {
     // A prompt kept by the provider; the text under this name is a message's own elsewhere.
@@ -218,7 +234,7 @@ fn refers(body: &Json) -> bool {
         Some(kind) => !OWN_TOOLS.contains(&kind),
         None => false,
     };
-    if items(body, "tools").iter().any(served) {
+    if all_tools(body).into_iter().any(served) {
         return true;
     }
     let mut open = vec![body];
@@ -383,6 +399,10 @@ mod tests {
         assert_eq!(asked(Api::Chat, r#"{"model":"m"}"#).at_most(1 << 20, bounds).0, 10_000, "no more than the context");
         let huge = asked(Api::Chat, r#"{"model":"m","n":2,"max_tokens":99999999999999999999999}"#);
         assert_eq!(huge.at_most(1, bounds).1, u64::MAX);
+        let added = r#"{"model":"m","input":[{"type":"additional_tools","tools":[{"type":"namespace","name":"ns","tools":[{"type":"function","name":"rm_rf"}]}]}]}"#;
+        assert_eq!(asked(Api::Responses, added).tools, ["ns", "rm_rf"]);
+        assert!(!asked(Api::Responses, added).refers);
+        assert!(asked(Api::Responses, &added.replace("function", "web_search")).refers);
         let own = r#"{"model":"m","tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"file_id":{},"container":{}}}}}],"messages":[{"content":[{"type":"tool_use","input":{"url":"https://h"}}]}]}"#;
         assert_eq!(asked(Api::Chat, own).at_most(100, bounds).0, 1124, "a tool's own words");
         let both = json(r#"{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":100}}"#);

@@ -758,7 +758,7 @@ mod tests {
             json!({ "type": "response.completed", "response": { "output": [item(0), item(1)] } }),
         ];
         let (out, _) = run(Api::Responses, false, &data, |call| (call.tool == "t1").then_some("no"));
-        assert!(out.contains("zero") && !out.contains("one\"") && !out.contains("t1"), "{out}");
+        assert!(out.contains("zero") && !out.contains("\"one\"") && !out.contains("t1"), "{out}");
     }
 
     #[test]

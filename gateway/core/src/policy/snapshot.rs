@@ -397,6 +397,11 @@ impl Snapshot {
         self.servers.contains_key(server)
     }
 
+    /// Whether any engine is configured.
+    pub fn has_engines(&self) -> bool {
+        !self.engines.is_empty()
+    }
+
     /// The request that the facts make, validated against the schema. A failure means that facts and schema differ.
     pub fn request(&self, case: &Case<'_>, facts: &Facts) -> Result<Request, String> {
         let mode = self.modes.iter().find(|(mode, _)| *mode == facts.mode).map(|(_, uid)| uid.clone());

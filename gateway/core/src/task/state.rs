@@ -266,16 +266,11 @@ mod tests {
             operations.push(json!({ "op": "copy", "from": "/a", "path": format!("{path}/-") }));
             path.push_str("/1");
         }
-        let said = write(&document(), How::Patch, json!(operations).to_string().as_bytes(), &Reserved::default());
-        assert!(said.is_ok(), "a little is fine");
-        let mut deep = vec![json!({ "op": "add", "path": "/a", "value": { "b": {} } })];
-        let mut at = "/a/b".to_owned();
-        for _ in 0..12 {
-            deep.push(json!({ "op": "copy", "from": "/a", "path": format!("{at}/c") }));
-            at = format!("{at}/c{}", at.trim_start_matches("/a"));
-        }
-        let said = write(&document(), How::Patch, json!(deep).to_string().as_bytes(), &Reserved::default()).unwrap_err();
-        assert!(said.to_string().contains("nested"), "{said}");
+        let said = |operations: &[Value]| {
+            write(&document(), How::Patch, json!(operations).to_string().as_bytes(), &Reserved::default())
+        };
+        assert!(said(&operations[..4]).is_ok(), "a little is fine");
+        assert!(said(&operations).unwrap_err().to_string().contains("nested"));
     }
 
     proptest! {

@@ -32,9 +32,11 @@ pub(super) fn refused(refusal: &Refusal) -> No {
         _ => "denied",
     };
     let advice = refusal.advice.as_deref().unwrap_or("refused by policy");
+    // Many clients show their users the message alone.
+    let id = &refusal.id;
     let message = match &refusal.exceeded {
-        Some(exceeded) => format!("{reason}: {exceeded}; {advice}"),
-        None => format!("{reason}: {advice}"),
+        Some(exceeded) => format!("{reason}: {exceeded}; {advice} (decision {id})"),
+        None => format!("{reason}: {advice} (decision {id})"),
     };
     let decision = Some(refusal.id.to_string());
     No { status, code: reason.to_owned(), message, kind, decision, exceeded: refusal.exceeded.clone() }
@@ -82,7 +84,7 @@ pub(super) fn response(api: Api, no: &No, task: Option<&str>) -> Response {
             headers.insert(name, value);
         }
     }
-    if no.status == 402 || no.status == 403 {
+    if (400..500).contains(&no.status) && ![408, 409, 429].contains(&no.status) {
         // Trying again does not help, and SDKs need not.
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }

@@ -13,6 +13,7 @@ use axum::response::Response;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+use warden_core::amount::Amount;
 use warden_core::json::Json;
 use warden_core::llm::Api;
 use warden_core::llm::request::{self, Additions, Asked};
@@ -33,6 +34,8 @@ pub(super) struct Call {
     /// The headers that go on.
     pub(super) headers: HeaderMap,
     pub(super) caller: Caller,
+    /// Whether it only counts its tokens, which costs none.
+    pub(super) counts: bool,
     pub(super) started: Instant,
 }
 
@@ -126,7 +129,7 @@ async fn attempt(llm: &Llm, call: &Call, engine: &Engine, exchange: &Exchange, d
     let bound = engine.bound(*api);
     let additions = Additions {
         usage: hides_usage,
-        max_output: (budgeted && asked.max_output.is_none()).then_some(bound),
+        max_output: (budgeted && asked.max_output.is_none() && !call.counts).then_some(bound),
         model: None,
     };
     let changed = match additions == Additions::default() {
@@ -134,7 +137,7 @@ async fn attempt(llm: &Llm, call: &Call, engine: &Engine, exchange: &Exchange, d
         false => request::with(*api, &call.text, &call.body, additions),
     };
     let payload = changed.unwrap_or_else(|| call.text.clone());
-    let cost = if budgeted { engine.at_most(asked, payload.len()) } else { Default::default() };
+    let cost = if call.counts { (Amount::ZERO, true) } else if budgeted { engine.at_most(asked, payload.len()) } else { Default::default() };
     let mut proposal = call.caller.propose(llm, &engine.id, Verb::CallEngine, cost);
     proposal.method = api.name().to_owned();
     proposal.arguments = arguments(*api, asked);

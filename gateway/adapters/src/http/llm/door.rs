@@ -169,6 +169,16 @@ pub(super) async fn take(
     serve(plane, api, headers, body, None, path).await
 }
 
+/// A request to count the tokens of a message.
+pub(super) async fn take_count(State(plane): State<Arc<WorkerPlane>>, headers: HeaderMap, body: Body) -> Response {
+    serve(plane, Api::Messages, headers, body, None, "/v1/messages/count_tokens".into()).await
+}
+
+/// Streams over WebSockets are not served; a client that tries them first is told so at once.
+pub(super) async fn no_upgrade() -> Response {
+    response(Api::Responses, &malformed(426, "no_websockets", "stream over HTTP: `POST` with `stream: true`".into()), None)
+}
+
 /// A request of Gemini, whose path says the model and what to do.
 pub(super) async fn take_gemini(
     State(plane): State<Arc<WorkerPlane>>,
@@ -181,8 +191,9 @@ pub(super) async fn take_gemini(
     let streams = match verb {
         "generateContent" => false,
         "streamGenerateContent" => true,
+        "countTokens" => false,
         _ => {
-            let message = "generateContent and streamGenerateContent are served here";
+            let message = "generateContent, streamGenerateContent and countTokens are served here";
             return response(Api::Gemini, &malformed(404, "unknown_method", message.into()), None);
         }
     };
@@ -227,7 +238,8 @@ async fn serve(
             Ok(first) => {
                 let engines: Vec<_> = llm.engines.instead_of(&first, api, &asked.model);
                 let engines = std::iter::once(first).chain(engines).collect();
-                let call = Call { api, path, text, body, asked, headers: on, caller, started: Instant::now() };
+                let counts = path.ends_with("count_tokens") || path.ends_with(":countTokens");
+                let call = Call { counts, api, path, text, body, asked, headers: on, caller, started: Instant::now() };
                 call::run(&llm, call, engines, &exchange).await;
             }
         }

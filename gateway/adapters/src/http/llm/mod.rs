@@ -82,8 +82,13 @@ impl Llm {
 pub fn routes() -> Router<Arc<WorkerPlane>> {
     Router::new()
         .route("/v1/chat/completions", post(async |state, headers, body| door::take(state, Api::Chat, headers, body).await))
-        .route("/v1/responses", post(async |state, headers, body| door::take(state, Api::Responses, headers, body).await))
+        .route(
+            "/v1/responses",
+            post(async |state, headers, body| door::take(state, Api::Responses, headers, body).await)
+                .get(door::no_upgrade),
+        )
         .route("/v1/messages", post(async |state, headers, body| door::take(state, Api::Messages, headers, body).await))
+        .route("/v1/messages/count_tokens", post(door::take_count))
         .route("/execute", post(execute::take))
         .route("/v1/engines", get(models::engines))
         .route("/v1/models", get(models::list))

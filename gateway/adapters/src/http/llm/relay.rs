@@ -45,6 +45,8 @@ pub(super) struct Relay<'a> {
 /// Bytes of one event.
 const EVENT_MAX: usize = 16 << 20;
 
+/// How long the rest of a withheld answer is read.
+const READ_ON: Duration = Duration::from_secs(10);
 /// How long a worker may take to read the last event of a stream that was broken off.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -256,6 +258,7 @@ struct Streaming<'r> {
     redacts: bool,
     assembler: Assembler,
     scan: Stream<Passing>,
+    events: Events,
     /// The rest of the last event that was scanned by itself: most events differ in their running text alone.
     seen: String,
     /// The lines beside the data of the last event.
@@ -272,6 +275,7 @@ impl<'r> Streaming<'r> {
             headers: Some(headers),
             redacts,
             assembler: Assembler::new(relay.call.api, relay.hides_usage),
+            events: Events::new(EVENT_MAX),
             scan: Stream::new(relay.llm.gate.ports.scanner.clone(), redacts),
             relay,
             seen: String::new(),
@@ -280,8 +284,13 @@ impl<'r> Streaming<'r> {
         }
     }
 
-    async fn run(mut self, body: Incoming) -> Reply {
-        let done = self.pass(body).await;
+    async fn run(mut self, mut body: Incoming) -> Reply {
+        let done = self.pass(&mut body).await;
+        if let Err(Stop::Secret(_)) = &done {
+            self.end_with("result_withheld", 403, "withheld").await;
+            // Nobody is given the rest; what it says of its usage is worth a moment.
+            let _ = tokio::time::timeout(READ_ON, self.read_on(&mut body)).await;
+        }
         let metered = self.relay.used(self.assembler.usage());
         match done {
             Ok(()) => {
@@ -293,7 +302,9 @@ impl<'r> Streaming<'r> {
                 Reply::Passed { bytes: self.bytes, failed: self.assembler.failed(), finding: None }
             }
             Err(Stop::Secret(finding)) => {
-                self.end_with("result_withheld", 403, "withheld").await;
+                if let Some(metered) = metered.filter(|_| self.assembler.is_complete()) {
+                    self.meter.tell(metered);
+                }
                 let finding = finding.or_else(|| self.scan.scan().findings.first().cloned());
                 let finding = finding.unwrap_or_else(|| Finding::unscannable(""));
                 Reply::Passed { bytes: self.bytes, failed: false, finding: Some(finding) }
@@ -339,8 +350,23 @@ impl<'r> Streaming<'r> {
         }
     }
 
-    async fn pass(&mut self, mut body: Incoming) -> Result<(), Stop> {
-        let mut events = Events::new(EVENT_MAX);
+    /// Reads to the end of an answer that nobody is given, for its usage.
+    async fn read_on(&mut self, body: &mut Incoming) {
+        let mut events = std::mem::replace(&mut self.events, Events::new(EVENT_MAX));
+        while let Some(Ok(frame)) = body.frame().await {
+            events.push(&frame.into_data().unwrap_or_default());
+            while let Some(Item::Event(event)) = events.next_item() {
+                let Ok(frame) = Frame::read(event) else { return };
+                for step in self.assembler.push(frame).unwrap_or_default() {
+                    if let Step::Ask(asks) = step {
+                        self.assembler.resolve(asks, &[]);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pass(&mut self, body: &mut Incoming) -> Result<(), Stop> {
         let lost = |lost| Stop::Reply(Reply::Lost(lost));
         loop {
             let frame = match self.relay.wait(body.frame()).await {
@@ -349,9 +375,9 @@ impl<'r> Streaming<'r> {
                 Ok(Some(Err(_))) => return Err(lost(Lost::Gone)),
                 Err(over) => return Err(Stop::Reply(over.reply())),
             };
-            events.push(&frame.into_data().unwrap_or_default());
+            self.events.push(&frame.into_data().unwrap_or_default());
             let mut out = Vec::new();
-            while let Some(item) = events.next_item() {
+            while let Some(item) = self.events.next_item() {
                 let Item::Event(event) = item else { return Err(lost(Lost::Garbled)) };
                 let frame = Frame::read(event).map_err(|_| lost(Lost::Garbled))?;
                 for step in self.assembler.push(frame).map_err(|_| lost(Lost::Garbled))? {
@@ -361,9 +387,9 @@ impl<'r> Streaming<'r> {
             self.send(out).await?;
         }
         // The end of the last event may be missing.
-        events.push(b"\n\n");
+        self.events.push(b"\n\n");
         let mut out = Vec::new();
-        while let Some(Item::Event(event)) = events.next_item() {
+        while let Some(Item::Event(event)) = self.events.next_item() {
             if event.data.is_some() {
                 let frame = Frame::read(event).map_err(|_| lost(Lost::Gone))?;
                 for step in self.assembler.push(frame).map_err(|_| lost(Lost::Garbled))? {
