@@ -26,6 +26,7 @@ use warden_adapters::keys::Keys;
 use warden_adapters::metrics::Metrics;
 use warden_adapters::secrets;
 use warden_adapters::tasks::TaskBook;
+use warden_adapters::traces;
 use warden_adapters::view::{Shelf, View};
 use warden_adapters::world::{World, now};
 use warden_core::journal::note::{SignerKey, VerifierKey};
@@ -160,6 +161,9 @@ impl Gateway {
             tasks.clone(),
             config.setup.settings,
         ));
+        if let Some(collector) = &config.traces {
+            traces::start(&journal, collector.clone(), gate.ports.metrics.clone(), stopped.clone());
+        }
         let workers = Arc::new(WorkerPlane::new(
             gate.clone(),
             governor.clone(),

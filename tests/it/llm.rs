@@ -402,3 +402,60 @@ async fn what_is_known_is_shown_to_operators() {
     }
     running.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_are_traced_where_operators_ask_for_it_and_nothing_of_what_is_said() {
+    let (listener, told) = (std::net::TcpListener::bind("127.0.0.1:0").unwrap(), std::sync::mpsc::channel());
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if let Some(body) = crate::llm_provider::one_post(&stream) {
+                let _ = told.0.send(body);
+            }
+        }
+    });
+    let traces = json!({ "url": format!("http://127.0.0.1:{port}/v1/traces") });
+    let site = LlmSite::with(&team(), &json!({ "traces": traces }));
+    let running = site.serve();
+    site.chat("usage=40,2 a-very-private-word").await;
+    site.chat(&format!("a-very-private-word {SECRET}")).await;
+    // Whatever is left is told at the end.
+    running.stop();
+    let mut spans = Vec::new();
+    while spans.len() < 2 {
+        let body = told.1.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(!body.to_string().contains("private-word"));
+        let scope = &body["resourceSpans"][0]["scopeSpans"][0];
+        assert_eq!(scope["schemaUrl"], "https://opentelemetry.io/schemas/1.37.0");
+        spans.extend(scope["spans"].as_array().unwrap().clone());
+    }
+    let attribute = |span: &Value, name: &str| {
+        let all = span["attributes"].as_array().unwrap();
+        all.iter().find(|a| a["key"] == name).map(|a| a["value"]["stringValue"].as_str().or(a["value"]["intValue"].as_str()).unwrap().to_owned())
+    };
+    let called = spans.iter().find(|span| attribute(span, "warden.verdict").as_deref() == Some("allow")).unwrap();
+    assert_eq!((&called["name"], &called["kind"]), (&json!("chat gpt-x"), &json!(3)));
+    for (name, value) in [("gen_ai.provider.name", "openai"), ("gen_ai.request.model", "gpt-x"), ("gen_ai.usage.input_tokens", "40"), ("gen_ai.usage.output_tokens", "2"), ("warden.engine", "mock")] {
+        assert_eq!(attribute(called, name).as_deref(), Some(value), "{name}");
+    }
+    let id = attribute(called, "warden.decision").unwrap();
+    assert_eq!(called["traceId"], id.replace('-', ""));
+    let denied = spans.iter().find(|span| attribute(span, "warden.verdict").as_deref() == Some("deny")).unwrap();
+    assert_eq!((attribute(denied, "error.type").as_deref(), &denied["status"]), (Some("secret_found"), &json!({ "code": 2 })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counting_tokens_costs_none_and_paths_that_are_not_served_say_so() {
+    let site = LlmSite::new(&team());
+    let running = site.serve();
+    let body = json!({ "model": "claude-x", "messages": [{ "role": "user", "content": "hello" }] });
+    assert_eq!(site.ask("/v1/messages/count_tokens?beta=true", &body).await.0, 200);
+    assert_eq!(site.spent(), (0, 0));
+    let secret = json!({ "model": "claude-x", "messages": [{ "role": "user", "content": SECRET }] });
+    assert_eq!(site.ask("/v1/messages/count_tokens", &secret).await.0, 403, "it is looked at like any other call");
+    let (status, answer) = site.ask("/v1/embeddings", &body).await;
+    assert_eq!((status, &answer["error"]["code"]), (404, &json!("no_such_path")));
+    let get = site.http.get(site.url("/v1/responses")).bearer_auth(site.site.token()).send().await.unwrap();
+    assert_eq!(get.status(), 426);
+    running.stop();
+}

@@ -20,6 +20,7 @@ pub mod review;
 pub mod secrets;
 pub mod solver;
 pub mod tasks;
+pub mod traces;
 pub mod view;
 pub mod world;
 
