@@ -23,11 +23,11 @@ use warden_adapters::mcp::server::{HttpServer, Reach, Server};
 use warden_adapters::secrets::Sources;
 use warden_adapters::secrets::packs::Pack;
 use warden_adapters::secrets::sources::{From as Place, Source};
+use warden_core::budget::Budgets;
 use warden_core::catalogue::server_name;
 use warden_core::journal::note::VerifierKey;
 use warden_core::json::Limits;
 use warden_core::policy::level::{ByAction, Inbound, Level, Levels};
-use warden_core::budget::Budgets;
 use warden_core::policy::snapshot::{Engine, Worker};
 
 /// The configuration file. Unknown keys are refused. In values, `${NAME}` stands for an environment variable.

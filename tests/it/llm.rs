@@ -36,19 +36,26 @@ async fn a_call_passes_byte_for_byte_and_carries_its_task() {
     let request = request.header("cookie", "mine").header("x-stainless-lang", "python").body(body.to_owned());
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 200);
-    let (decision, task) = (response.headers()["x-warden-decision"].clone(), response.headers()["x-warden-task"].clone());
+    let (decision, task) =
+        (response.headers()["x-warden-decision"].clone(), response.headers()["x-warden-task"].clone());
     assert!(response.text().await.unwrap().contains("\"vendor\":1.5"));
     let came = site.provider.last();
     assert_eq!(came.body["x_unknown"], json!({ "a": 1.50, "b": [1e3] }));
     let header = |name: &str| came.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
-    assert_eq!((header("authorization"), header("cookie"), header("api-key")), (Some("Bearer provider-key"), None, None));
+    assert_eq!(
+        (header("authorization"), header("cookie"), header("api-key")),
+        (Some("Bearer provider-key"), None, None)
+    );
     assert_eq!(header("x-stainless-lang"), Some("python"));
     running.stop();
     let all = decisions(&site.site.data());
     let call = all.iter().find(|d| d.action == "call_engine").unwrap();
     assert_eq!(call.id.as_str(), decision.to_str().unwrap());
     assert_eq!(call.task.as_deref(), Some(task.to_str().unwrap()), "W7: it carries its task");
-    assert_eq!(call.context.input, json!({ "api": "chat", "model": "gpt-x", "stream": false, "tools": [], "max_tokens": 10 }));
+    assert_eq!(
+        call.context.input,
+        json!({ "api": "chat", "model": "gpt-x", "stream": false, "tools": [], "max_tokens": 10 })
+    );
     let outcome = &outcomes(&site)[0];
     let engine = outcome.engine.as_ref().unwrap();
     assert_eq!((engine.engine.as_str(), engine.task.as_str()), ("mock", task.to_str().unwrap()));
@@ -116,11 +123,18 @@ forbid (principal, action == Action::"propose_tool_call", resource) when { conte
     assert!(all.iter().filter(|d| d.engine.is_some()).all(|d| d.task.is_some()), "W7");
     site.site.policies(rule);
     let running = site.serve();
-    site.site.ok(&["policy", "apply", &site.operator(&["policy", "list"])[0]["pending"].as_str().map_or_else(|| pending(&site), str::to_owned)]);
+    site.site.ok(&[
+        "policy",
+        "apply",
+        &site.operator(&["policy", "list"])[0]["pending"].as_str().map_or_else(|| pending(&site), str::to_owned),
+    ]);
     let wholes = [
         ("/v1/chat/completions", chat("call-tool")),
         ("/v1/responses", json!({ "model": "gpt-x", "input": "call-tool" })),
-        ("/v1/messages", json!({ "model": "claude-x", "max_tokens": 9, "messages": [{ "role": "user", "content": "call-tool" }] })),
+        (
+            "/v1/messages",
+            json!({ "model": "claude-x", "max_tokens": 9, "messages": [{ "role": "user", "content": "call-tool" }] }),
+        ),
         ("/v1beta/models/gemini-x:generateContent", json!({ "contents": [{ "parts": [{ "text": "call-tool" }] }] })),
     ];
     for (path, body) in streams("call-tool").into_iter().chain(wholes) {
@@ -136,7 +150,9 @@ forbid (principal, action == Action::"propose_tool_call", resource) when { conte
 /// The digest of the policy folder as it is now.
 fn pending(site: &LlmSite) -> String {
     let text = site.site.ok(&["policy", "list"]);
-    let at = text.find("sha256:").map(|_| text.match_indices("sha256:").map(|(at, _)| text[at..at + 71].to_owned()).collect::<Vec<_>>());
+    let at = text
+        .find("sha256:")
+        .map(|_| text.match_indices("sha256:").map(|(at, _)| text[at..at + 71].to_owned()).collect::<Vec<_>>());
     at.unwrap().into_iter().next_back().unwrap()
 }
 
@@ -179,7 +195,11 @@ async fn a_stream_that_breaks_off_is_settled_at_the_estimate_and_nobody_hangs() 
             let text = tokio::time::timeout(Duration::from_secs(60), site.stream(path, &body)).await.unwrap();
             assert!(text.contains("error"), "{prompt} {path}: {}", &text[..text.len().min(400)]);
             let outcome = last(&site);
-            assert_eq!((&outcome["happened"], &outcome["settled"]["basis"]), (&json!("unknown"), &json!("unknown")), "{prompt} {path}");
+            assert_eq!(
+                (&outcome["happened"], &outcome["settled"]["basis"]),
+                (&json!("unknown"), &json!("unknown")),
+                "{prompt} {path}"
+            );
         }
     }
     // The worker is gone in the middle.
@@ -189,7 +209,11 @@ async fn a_stream_that_breaks_off_is_settled_at_the_estimate_and_nobody_hangs() 
         drop(response);
         tokio::time::sleep(Duration::from_millis(900)).await;
         let outcome = last(&site);
-        assert_eq!((&outcome["happened"], &outcome["settled"]["basis"]), (&json!("cancelled"), &json!("unknown")), "{path}");
+        assert_eq!(
+            (&outcome["happened"], &outcome["settled"]["basis"]),
+            (&json!("cancelled"), &json!("unknown")),
+            "{path}"
+        );
     }
     assert_eq!(site.spent().1, 0);
     let (status, _) = site.chat("and it still serves").await;
@@ -256,20 +280,29 @@ async fn s3_18_each_try_is_decided_and_each_engine_in_its_place_is_a_proposal_of
     engines["spare"]["retries"] = json!(0);
     // The first choice is the one that names the model; both do.
     engines["mock"]["models"] = json!(["gpt-x"]);
-    site.configure(&team(), &json!({ "engines": engines, "workers": { "assistant": { "budget": "team", "engine": "mock" } } }));
+    site.configure(
+        &team(),
+        &json!({ "engines": engines, "workers": { "assistant": { "budget": "team", "engine": "mock" } } }),
+    );
     let running = site.serve();
     let (status, _) = site.chat("status=503").await;
     assert_eq!(status, 503);
     assert_eq!(site.provider.calls(), 4, "three tries, and the spare");
     assert_eq!(site.spent(), (0, 0), "a refusal costs nothing");
     let (status, _) = answered(
-        site.post("/v1/chat/completions", &chat("wait=2000")).header("x-warden-timeout-ms", "300").send().await.unwrap(),
+        site.post("/v1/chat/completions", &chat("wait=2000"))
+            .header("x-warden-timeout-ms", "300")
+            .send()
+            .await
+            .unwrap(),
     )
     .await;
     assert_eq!(status, 504, "the caller's time-out bounds it all");
     let calls = site.provider.calls();
-    let (status, _) =
-        answered(site.post("/v1/chat/completions", &chat("a")).header("x-warden-timeout-ms", "0").send().await.unwrap()).await;
+    let (status, _) = answered(
+        site.post("/v1/chat/completions", &chat("a")).header("x-warden-timeout-ms", "0").send().await.unwrap(),
+    )
+    .await;
     assert_eq!((status, site.provider.calls()), (504, calls), "no time, nothing sent");
     running.stop();
     let engines: Vec<_> = decisions(&site.site.data()).into_iter().filter_map(|d| d.engine).take(4).collect();
@@ -280,7 +313,8 @@ async fn s3_18_each_try_is_decided_and_each_engine_in_its_place_is_a_proposal_of
 async fn s3_22_a_prompt_is_answered_by_any_engine() {
     let site = LlmSite::new(&team());
     let running = site.serve();
-    for (model, engine) in [("gpt-x", "mock"), ("claude-x", "claude"), ("gemini-x", "gemini"), ("connect-1", "connect")] {
+    for (model, engine) in [("gpt-x", "mock"), ("claude-x", "claude"), ("gemini-x", "gemini"), ("connect-1", "connect")]
+    {
         let body = json!({ "prompt": "hello", "model": model, "something": "unknown" });
         let (status, answer) = site.ask("/execute", &body).await;
         assert_eq!(status, 200, "{model}: {answer}");
@@ -288,7 +322,8 @@ async fn s3_22_a_prompt_is_answered_by_any_engine() {
         assert_eq!(answer["usage"], json!({ "input_tokens": 5, "output_tokens": 3 }));
         assert!(answer["task"].is_string() && answer["decision"].is_string());
     }
-    let (status, answer) = site.ask("/execute", &json!({ "prompt": "hello", "engine": "claude", "model": "claude-x" })).await;
+    let (status, answer) =
+        site.ask("/execute", &json!({ "prompt": "hello", "engine": "claude", "model": "claude-x" })).await;
     assert_eq!((status, &answer["engine"]), (200, &json!("claude")));
     let (status, answer) = site.ask("/execute", &json!({ "prompt": "status=429", "model": "gpt-x" })).await;
     assert_eq!((status, &answer["error"]["message"]), (429, &json!("the provider says no")));
@@ -324,16 +359,20 @@ print(json.dumps({"type": "result", "is_error": False, "result": "you said " + t
         "prices": { "as_of": "2026-11-01", "models": { "gone": { "input": 1, "output": 1 } } } });
     site.configure(&team(), &json!({ "engines": engines }));
     let running = site.serve();
-    let ask = async |prompt: &str, model: &str| site.ask("/execute", &json!({ "prompt": prompt, "model": model })).await;
+    let ask =
+        async |prompt: &str, model: &str| site.ask("/execute", &json!({ "prompt": prompt, "model": model })).await;
     let (status, answer) = ask("hello", "code").await;
     assert_eq!((status, &answer["content"]), (200, &json!("you said hello")), "{answer}");
     assert_eq!(last(&site)["settled"]["tokens"], 10);
-    for (prompt, model, status) in [("fail", "code", 502), ("flood", "code", 502), ("sleep", "code", 504), ("hello", "gone", 502)] {
+    for (prompt, model, status) in
+        [("fail", "code", 502), ("flood", "code", 502), ("sleep", "code", 504), ("hello", "gone", 502)]
+    {
         assert_eq!(ask(prompt, model).await.0, status, "{prompt} {model}");
         assert_eq!(site.spent().1, 0, "{prompt}");
         if model == "code" {
             let pid: u32 = std::fs::read_to_string(site.site.dir.join("pid")).unwrap().parse().unwrap();
-            let running = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"));
+            let running =
+                || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"));
             for _ in 0..50 {
                 if !running() {
                     break;
@@ -367,8 +406,18 @@ async fn s0_14_s0_17_engines_are_chosen_in_order_and_kept_to_their_zone() {
     assert_eq!(unknown.status(), 200, "an unknown wish falls to the next, with a warning");
     let wrong = site.post("/v1/messages", &claude).header("x-warden-engine", "mock").send().await.unwrap();
     assert_eq!(wrong.status(), 400, "an engine that lacks the API is no silent detour");
-    let engines: Value = site.http.get(site.url("/v1/engines")).bearer_auth(site.site.token()).send().await.unwrap().json().await.unwrap();
-    let available = |id: &str| engines["engines"].as_array().unwrap().iter().find(|e| e["id"] == id).unwrap()["available"] == true;
+    let engines: Value = site
+        .http
+        .get(site.url("/v1/engines"))
+        .bearer_auth(site.site.token())
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let available =
+        |id: &str| engines["engines"].as_array().unwrap().iter().find(|e| e["id"] == id).unwrap()["available"] == true;
     assert!(available("claude") && !available("mock"), "{engines}");
     running.stop();
     let log = std::fs::read_to_string(site.site.dir.join("log")).unwrap();
@@ -431,17 +480,28 @@ async fn calls_are_traced_where_operators_ask_for_it_and_nothing_of_what_is_said
     }
     let attribute = |span: &Value, name: &str| {
         let all = span["attributes"].as_array().unwrap();
-        all.iter().find(|a| a["key"] == name).map(|a| a["value"]["stringValue"].as_str().or(a["value"]["intValue"].as_str()).unwrap().to_owned())
+        all.iter()
+            .find(|a| a["key"] == name)
+            .map(|a| a["value"]["stringValue"].as_str().or(a["value"]["intValue"].as_str()).unwrap().to_owned())
     };
     let called = spans.iter().find(|span| attribute(span, "warden.verdict").as_deref() == Some("allow")).unwrap();
     assert_eq!((&called["name"], &called["kind"]), (&json!("chat gpt-x"), &json!(3)));
-    for (name, value) in [("gen_ai.provider.name", "openai"), ("gen_ai.request.model", "gpt-x"), ("gen_ai.usage.input_tokens", "40"), ("gen_ai.usage.output_tokens", "2"), ("warden.engine", "mock")] {
+    for (name, value) in [
+        ("gen_ai.provider.name", "openai"),
+        ("gen_ai.request.model", "gpt-x"),
+        ("gen_ai.usage.input_tokens", "40"),
+        ("gen_ai.usage.output_tokens", "2"),
+        ("warden.engine", "mock"),
+    ] {
         assert_eq!(attribute(called, name).as_deref(), Some(value), "{name}");
     }
     let id = attribute(called, "warden.decision").unwrap();
     assert_eq!(called["traceId"], id.replace('-', ""));
     let denied = spans.iter().find(|span| attribute(span, "warden.verdict").as_deref() == Some("deny")).unwrap();
-    assert_eq!((attribute(denied, "error.type").as_deref(), &denied["status"]), (Some("secret_found"), &json!({ "code": 2 })));
+    assert_eq!(
+        (attribute(denied, "error.type").as_deref(), &denied["status"]),
+        (Some("secret_found"), &json!({ "code": 2 }))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

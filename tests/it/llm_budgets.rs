@@ -23,7 +23,8 @@ fn tokens(total: u64, per: Per) -> Limit {
 
 /// `a` above `b` above `c`, each with a worker; `b` counts by the hour, `c` by session as well.
 fn tree() -> Budgets {
-    let budget = |parent: Option<&str>, limits| Budget { parent: parent.map(str::to_owned), limits, ..Budget::default() };
+    let budget =
+        |parent: Option<&str>, limits| Budget { parent: parent.map(str::to_owned), limits, ..Budget::default() };
     let mut c = budget(Some("b"), vec![tokens(60, Per::Day)]);
     c.each = BTreeMap::from([(Each::Session, vec![tokens(25, Per::Life)])]);
     let money = Limit { unit: Unit::MicroUsd, total: 90, per: Per::Life };
@@ -94,7 +95,8 @@ impl Plain {
     }
 
     fn total(&self, node: &str, limit: &Limit, at: Timestamp) -> u64 {
-        let granted = self.grants.iter().filter(|(of, _, time)| of == node && limit.per.window(*time) >= limit.per.window(at));
+        let granted =
+            self.grants.iter().filter(|(of, _, time)| of == node && limit.per.window(*time) >= limit.per.window(at));
         limit.total + granted.map(|(_, amount, _)| amount.of(limit.unit)).sum::<u64>()
     }
 
@@ -282,7 +284,9 @@ enum Trouble {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w06_s3_07_s3_09_sixty_four_callers_over_a_chain_never_overspend() {
-    let workers: serde_json::Map<String, Value> = WORKERS.into_iter().zip(["a", "b", "c"])
+    let workers: serde_json::Map<String, Value> = WORKERS
+        .into_iter()
+        .zip(["a", "b", "c"])
         .map(|(worker, budget)| (worker.to_owned(), json!({ "budget": budget })))
         .chain([("assistant".to_owned(), json!({}))])
         .collect();
@@ -357,7 +361,11 @@ async fn w06_s3_07_s3_09_sixty_four_callers_over_a_chain_never_overspend() {
             assert_eq!((answered.load(Ordering::SeqCst) as u64, of("left")), (CALLS, 0), "run {run} ({trouble:?})");
         }
         let (reported, guessed) = settled(&site);
-        assert_eq!(of("spent"), reported + guessed, "run {run} ({trouble:?}): reported {reported}, at the estimate {guessed}");
+        assert_eq!(
+            of("spent"),
+            reported + guessed,
+            "run {run} ({trouble:?}): reported {reported}, at the estimate {guessed}"
+        );
     }
     running.stop();
     println!("calls that reached the provider: {}", site.provider.calls());
@@ -376,7 +384,8 @@ fn fastrand_like(seed: u64) -> impl FnMut() -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_24_what_was_spent_survives_a_kill_exactly_and_what_was_sent_is_settled() {
-    let site = LlmSite::new(&json!({ "team": { "limits": [{ "tokens": 100_000 }, { "tokens": 50_000, "per": "day" }] } }));
+    let site =
+        LlmSite::new(&json!({ "team": { "limits": [{ "tokens": 100_000 }, { "tokens": 50_000, "per": "day" }] } }));
     let running = site.serve();
     site.chat("usage=40,2").await;
     site.site.ok(&["budget", "grant", "team", "--tokens", "7"]);
@@ -409,20 +418,36 @@ async fn s3_24_what_was_spent_survives_a_kill_exactly_and_what_was_sent_is_settl
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn x13_s3_06_a_budget_that_is_used_up_is_told_in_each_apis_words_and_nothing_is_sent() {
-    let site = LlmSite::new(&json!({ "team": { "parent": "firm", "limits": [{ "tokens": 1000 }] }, "firm": { "limits": [{ "tokens": 0, "per": "day" }] } }));
+    let site = LlmSite::new(
+        &json!({ "team": { "parent": "firm", "limits": [{ "tokens": 1000 }] }, "firm": { "limits": [{ "tokens": 0, "per": "day" }] } }),
+    );
     let running = site.serve();
     let all = [
         ("/v1/chat/completions", chat("hello"), "/error/code", "/error/warden/budget"),
         ("/v1/responses", json!({ "model": "gpt-x", "input": "hello" }), "/error/code", "/error/warden/budget"),
-        ("/v1/messages", json!({ "model": "claude-x", "max_tokens": 9, "messages": [] }), "/error/code", "/error/warden/budget"),
-        ("/v1beta/models/gemini-x:generateContent", json!({ "contents": [] }), "/error/details/0/reason", "/error/warden/budget"),
+        (
+            "/v1/messages",
+            json!({ "model": "claude-x", "max_tokens": 9, "messages": [] }),
+            "/error/code",
+            "/error/warden/budget",
+        ),
+        (
+            "/v1beta/models/gemini-x:generateContent",
+            json!({ "contents": [] }),
+            "/error/details/0/reason",
+            "/error/warden/budget",
+        ),
         ("/execute", json!({ "prompt": "hello", "model": "gpt-x" }), "/error/code", "/error/warden/budget"),
     ];
     for (path, body, code, budget) in all {
         let (status, answer) = site.ask(path, &body).await;
         assert_eq!((status, answer.pointer(code)), (402, Some(&json!("budget_exceeded"))), "{path}: {answer}");
         let budget = answer.pointer(budget).unwrap();
-        assert_eq!((&budget["budget"], &budget["remaining"]), (&json!("firm"), &json!(0)), "{path}: the ancestor is named");
+        assert_eq!(
+            (&budget["budget"], &budget["remaining"]),
+            (&json!("firm"), &json!(0)),
+            "{path}: the ancestor is named"
+        );
         assert!(budget["requested"].as_u64().unwrap() > 0);
     }
     assert_eq!(site.provider.calls(), 0);
@@ -435,10 +460,13 @@ async fn x13_s3_06_a_budget_that_is_used_up_is_told_in_each_apis_words_and_nothi
     assert_eq!(site.chat("hello").await.0, 200);
     // Nobody but an operator of this name has done it.
     running.stop();
-    let acts: Vec<Value> = records(&site.site.data()).into_iter().filter_map(|record| match record.body {
-        Body::Budget(change) => Some(serde_json::to_value(change).unwrap()),
-        _ => None,
-    }).collect();
+    let acts: Vec<Value> = records(&site.site.data())
+        .into_iter()
+        .filter_map(|record| match record.body {
+            Body::Budget(change) => Some(serde_json::to_value(change).unwrap()),
+            _ => None,
+        })
+        .collect();
     assert_eq!(acts.len(), 3);
     assert!(acts.iter().all(|act| act["operator"] == "operator" || act["operator"].is_string()));
 }
@@ -488,9 +516,11 @@ async fn a_model_without_a_price_is_refused_where_money_counts_and_only_there() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_23_policies_see_what_is_left_and_an_answer_without_a_bound_gets_one() {
     let site = LlmSite::new(&json!({ "team": { "limits": [{ "tokens": 10_000 }] } }));
-    site.site.policies(r#"@id("engines") permit (principal, action == Action::"call_engine", resource)
+    site.site.policies(
+        r#"@id("engines") permit (principal, action == Action::"call_engine", resource)
 when { context has budget && context.budget has tokens_left && context.budget.tokens_left > 5000
-  && context has task && context.task.ambient };"#);
+  && context has task && context.task.ambient };"#,
+    );
     let running = site.serve();
     let unbound = json!({ "model": "gpt-x", "messages": [{ "role": "user", "content": "usage=100,6000" }] });
     assert_eq!(site.ask("/v1/chat/completions", &unbound).await.0, 200);
@@ -510,7 +540,8 @@ async fn a_budget_may_be_a_share_of_each_session_and_a_tool_may_cost() {
     server["cost"] = json!({ "echo": { "micro_usd": 300 } });
     let workers = json!({ "assistant": { "budget": "team" } });
     let engines = site.provider.engines();
-    site.site.configure(&json!({ "odd": server }), &json!({ "budgets": limits, "engines": engines, "workers": workers }));
+    site.site
+        .configure(&json!({ "odd": server }), &json!({ "budgets": limits, "engines": engines, "workers": workers }));
     site.site.policies(crate::support::PERMIT_ALL);
     let running = site.site.serve_classified();
     let host = site.operator(&["token", "issue", "assistant", "--role", "host"])["token"].as_str().unwrap().to_owned();

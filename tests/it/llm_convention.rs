@@ -20,7 +20,8 @@ impl Site {
         let llm = LlmSite::with(&json!({ "team": { "limits": [{ "tokens": 1_000_000 }] } }), more);
         let running = llm.serve();
         let token = |args: &[&str]| llm.operator(args)["token"].as_str().unwrap().to_owned();
-        let (other, host) = (token(&["token", "issue", "other"]), token(&["token", "issue", "assistant", "--role", "host"]));
+        let (other, host) =
+            (token(&["token", "issue", "other"]), token(&["token", "issue", "assistant", "--role", "host"]));
         (Self { llm, other, host }, running)
     }
 
@@ -30,7 +31,8 @@ impl Site {
     }
 
     async fn open(&self, body: &Value) -> Value {
-        let (status, task) = self.send(Method::POST, "/v1/tasks", &self.llm.site.token(), "application/json", body.to_string()).await;
+        let (status, task) =
+            self.send(Method::POST, "/v1/tasks", &self.llm.site.token(), "application/json", body.to_string()).await;
         assert_eq!(status, 201, "{task}");
         task
     }
@@ -69,7 +71,8 @@ async fn s0_12_s0_16_a_lease_is_good_for_its_worker_its_task_and_its_time() {
         let (status, answer) = site.call(token, id, lease).await;
         assert_eq!((status, &answer["error"]["code"]), (403, &json!(code)), "{answer}");
     }
-    let (status, ended) = site.send(Method::DELETE, &format!("/v1/tasks/{id}"), &own, "application/json", String::new()).await;
+    let (status, ended) =
+        site.send(Method::DELETE, &format!("/v1/tasks/{id}"), &own, "application/json", String::new()).await;
     assert_eq!((status, &ended["engine_events"], &ended["engine_bypass_suspected"]), (200, &json!(1), &json!(false)));
     let (_, answer) = site.call(&own, &id, Some(&secret)).await;
     assert_eq!(answer["error"]["code"], "no_enclosing_task", "a closed one is over");
@@ -94,7 +97,8 @@ async fn s0_13_a_task_that_needed_an_engine_and_called_none_is_told_of() {
     let own = site.llm.site.token();
     for (body, suspected) in [(json!({ "llm": true }), true), (json!({ "llm": false }), false), (json!({}), false)] {
         let id = site.open(&body).await["task"].as_str().unwrap().to_owned();
-        let (_, ended) = site.send(Method::DELETE, &format!("/v1/tasks/{id}"), &own, "application/json", String::new()).await;
+        let (_, ended) =
+            site.send(Method::DELETE, &format!("/v1/tasks/{id}"), &own, "application/json", String::new()).await;
         assert_eq!(ended["engine_bypass_suspected"], suspected, "{body}");
     }
     let listed = site.llm.site.ok(&["budget", "list", "--by", "task"]);
@@ -119,9 +123,12 @@ async fn s0_09_the_hosts_members_of_a_state_are_the_hosts() {
     assert_eq!(extract_engine_factory(&state).unwrap().lease, secret);
     assert_eq!(state["meta"], json!({ "task_id": id, "engine_id": "mock" }));
     let (merge, patch) = ("application/merge-patch+json", "application/json-patch+json");
-    let (status, state) = site.send(Method::PATCH, &path, &own, merge, json!({ "notes": { "a": 1 }, "list": [1] }).to_string()).await;
+    let (status, state) =
+        site.send(Method::PATCH, &path, &own, merge, json!({ "notes": { "a": 1 }, "list": [1] }).to_string()).await;
     assert_eq!((status, &state["notes"]), (200, &json!({ "a": 1 })), "{state}");
-    let (status, _) = site.send(Method::PATCH, &path, &own, patch, json!([{ "op": "add", "path": "/list/-", "value": 2 }]).to_string()).await;
+    let (status, _) = site
+        .send(Method::PATCH, &path, &own, patch, json!([{ "op": "add", "path": "/list/-", "value": 2 }]).to_string())
+        .await;
     assert_eq!(status, 200);
     for (method, kind, body) in [
         (Method::PATCH, merge, r#"{"worker_engine_factory":null}"#.to_owned()),
@@ -129,7 +136,11 @@ async fn s0_09_the_hosts_members_of_a_state_are_the_hosts() {
         (Method::PATCH, merge, json!({ "notes": 7, "meta": { "engine_id": "claude" } }).to_string()),
         (Method::PATCH, merge, json!({ "house": 1 }).to_string()),
         (Method::PATCH, merge, json!({ "state_overrides": { "_workflow": 1 } }).to_string()),
-        (Method::PATCH, patch, json!([{ "op": "move", "from": "/worker_engine_factory", "path": "/mine" }]).to_string()),
+        (
+            Method::PATCH,
+            patch,
+            json!([{ "op": "move", "from": "/worker_engine_factory", "path": "/mine" }]).to_string(),
+        ),
         (Method::PATCH, patch, json!([{ "op": "remove", "path": "/meta/task_id" }]).to_string()),
         (Method::PUT, "application/json", json!({ ENGINE_FACTORY_KEY: 1 }).to_string()),
     ] {
@@ -140,7 +151,9 @@ async fn s0_09_the_hosts_members_of_a_state_are_the_hosts() {
     assert_eq!(status, 400);
     let (status, _) = site.send(Method::PATCH, &path, &own, "text/plain", "{}".into()).await;
     assert_eq!(status, 415);
-    let (status, answer) = site.send(Method::PATCH, &path, &own, merge, json!({ "k": "ghp_aB3daB3daB3daB3daB3daB3daB3daB3daB3d" }).to_string()).await;
+    let (status, answer) = site
+        .send(Method::PATCH, &path, &own, merge, json!({ "k": "ghp_aB3daB3daB3daB3daB3daB3daB3daB3daB3d" }).to_string())
+        .await;
     assert_eq!((status, &answer["error"]["code"]), (403, &json!("secret_found")));
     // Nothing of all this has happened, and a restart keeps what did.
     running.kill();
@@ -158,10 +171,13 @@ async fn s0_09_the_hosts_members_of_a_state_are_the_hosts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s0_02_s0_21_s0_22_what_is_absent_is_no_engine_and_never_an_error() {
-    let (site, running) = Site::start(&json!({ "zones": { "none": { "deny": ["mock", "claude", "gemini", "connect"] } } }));
+    let (site, running) =
+        Site::start(&json!({ "zones": { "none": { "deny": ["mock", "claude", "gemini", "connect"] } } }));
     let own = site.llm.site.token();
     let id = site.open(&json!({})).await["task"].as_str().unwrap().to_owned();
-    let resolve = async |body: &str| site.send(Method::POST, &format!("/v1/tasks/{id}/engine"), &own, "application/json", body.to_owned()).await;
+    let resolve = async |body: &str| {
+        site.send(Method::POST, &format!("/v1/tasks/{id}/engine"), &own, "application/json", body.to_owned()).await
+    };
     let (status, engine) = resolve(r#"{"engine_id":"claude"}"#).await;
     assert_eq!((status, &engine["engine"]["id"]), (200, &json!("claude")), "{engine}");
     for (body, reason) in [(r#"{"engine_id":"nobody"}"#, "unknown_engine")] {
@@ -173,7 +189,8 @@ async fn s0_02_s0_21_s0_22_what_is_absent_is_no_engine_and_never_an_error() {
         assert!(status == 200 && engine["engine"]["id"].is_string(), "{body}: {engine}");
     }
     // A host may put a task into a zone, and for another worker; a worker may not.
-    let (status, answer) = site.send(Method::POST, "/v1/tasks", &own, "application/json", json!({ "zone": "none" }).to_string()).await;
+    let (status, answer) =
+        site.send(Method::POST, "/v1/tasks", &own, "application/json", json!({ "zone": "none" }).to_string()).await;
     assert_eq!((status, &answer["error"]["code"]), (403, &json!("hosts_only")), "{answer}");
     let body = json!({ "zone": "none", "worker": "other", "session": "s1" }).to_string();
     let (status, task) = site.send(Method::POST, "/v1/tasks", &site.host, "application/json", body).await;
@@ -213,7 +230,12 @@ async fn a_worker_may_have_to_name_its_task() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s0_03_the_python_module_keeps_the_convention() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples");
-    let tests = Command::new("python3").args(["-m", "unittest", "-v", "test_warden_engine"]).current_dir(&docs).env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();
+    let tests = Command::new("python3")
+        .args(["-m", "unittest", "-v", "test_warden_engine"])
+        .current_dir(&docs)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&tests.stderr).into_owned();
     assert!(tests.status.success(), "{said}");
     assert!(said.matches("... ok").count() >= 20, "the convention has 20 cases: {said}");
@@ -221,12 +243,22 @@ async fn s0_03_the_python_module_keeps_the_convention() {
     let task = site.open(&json!({ "llm": true, "engine": "connect" })).await;
     let id = task["task"].as_str().unwrap().to_owned();
     let script = "import json, sys, warden_engine as w\nstate = json.load(sys.stdin)\nengine = w.resolve_engine(state)\nprint(engine.execute('hello').content)\n";
-    let (_, state) = site.send(Method::GET, &format!("/v1/tasks/{id}/state"), &site.llm.site.token(), "application/json", String::new()).await;
+    let (_, state) = site
+        .send(Method::GET, &format!("/v1/tasks/{id}/state"), &site.llm.site.token(), "application/json", String::new())
+        .await;
     let token = site.llm.site.token();
     let ran = tokio::task::spawn_blocking(move || {
         use std::io::Write;
-        let mut child = Command::new("python3").args(["-c", script]).current_dir(&docs).env("WARDEN_TOKEN", token).env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .current_dir(&docs)
+            .env("WARDEN_TOKEN", token)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     });

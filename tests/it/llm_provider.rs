@@ -25,11 +25,8 @@ pub struct Provider {
 impl Provider {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let provider = Self {
-            port: listener.local_addr().unwrap().port(),
-            calls: Arc::default(),
-            came: Arc::default(),
-        };
+        let provider =
+            Self { port: listener.local_addr().unwrap().port(), calls: Arc::default(), came: Arc::default() };
         let (calls, came) = (provider.calls.clone(), provider.came.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -112,7 +109,11 @@ pub fn one_post(stream: &TcpStream) -> Option<Value> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let mut to = stream;
-    write!(to, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}").ok()?;
+    write!(
+        to,
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
+    )
+    .ok()?;
     serde_json::from_slice(&body).ok()
 }
 
@@ -143,7 +144,11 @@ fn answer(mut to: &TcpStream, path: &str, body: &Value) -> std::io::Result<bool>
     let usage = (usage.len() == 2).then(|| (usage[0], usage[1]));
     if let Some(status) = order(&prompt, "status") {
         let text = json!({ "error": { "message": "the provider says no", "type": "x", "code": null } }).to_string();
-        write!(to, "HTTP/1.1 {status} No\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}", text.len())?;
+        write!(
+            to,
+            "HTTP/1.1 {status} No\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}",
+            text.len()
+        )?;
         return Ok(true);
     }
     let said = if prompt.contains("say-secret") { format!("it is {SECRET} ok") } else { "hello world".to_owned() };
@@ -154,7 +159,11 @@ fn answer(mut to: &TcpStream, path: &str, body: &Value) -> std::io::Result<bool>
         } else {
             whole(path, &said, usage, prompt.contains("call-tool")).to_string()
         };
-        write!(to, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}", text.len())?;
+        write!(
+            to,
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}",
+            text.len()
+        )?;
         return Ok(true);
     }
     write!(to, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
@@ -190,18 +199,29 @@ fn answer(mut to: &TcpStream, path: &str, body: &Value) -> std::io::Result<bool>
 fn whole(path: &str, said: &str, usage: Option<(i64, i64)>, calls_tool: bool) -> Value {
     let counts = |input: &str, output: &str| usage.map(|(a, b)| json!({ input: a, output: b }));
     if path.contains("generateContent") {
-        let part = if calls_tool { json!({ "functionCall": { "name": "wipe", "args": { "path": "/a" } } }) } else { json!({ "text": said }) };
+        let part = if calls_tool {
+            json!({ "functionCall": { "name": "wipe", "args": { "path": "/a" } } })
+        } else {
+            json!({ "text": said })
+        };
         return json!({ "candidates": [{ "content": { "role": "model", "parts": [part] }, "finishReason": "STOP" }],
             "usageMetadata": counts("promptTokenCount", "candidatesTokenCount") });
     }
     if path.contains("/messages") {
-        let block = if calls_tool { json!({ "type": "tool_use", "id": "t", "name": "wipe", "input": { "path": "/a" } }) } else { json!({ "type": "text", "text": said }) };
+        let block = if calls_tool {
+            json!({ "type": "tool_use", "id": "t", "name": "wipe", "input": { "path": "/a" } })
+        } else {
+            json!({ "type": "text", "text": said })
+        };
         return json!({ "id": "msg", "type": "message", "role": "assistant", "content": [block],
             "stop_reason": if calls_tool { "tool_use" } else { "end_turn" }, "usage": counts("input_tokens", "output_tokens") });
     }
     if path.contains("/responses") {
-        let item = if calls_tool { json!({ "type": "function_call", "id": "fc", "call_id": "c", "name": "wipe", "arguments": "{}" }) } else {
-            json!({ "type": "message", "id": "m", "role": "assistant", "content": [{ "type": "output_text", "text": said, "annotations": [] }] }) };
+        let item = if calls_tool {
+            json!({ "type": "function_call", "id": "fc", "call_id": "c", "name": "wipe", "arguments": "{}" })
+        } else {
+            json!({ "type": "message", "id": "m", "role": "assistant", "content": [{ "type": "output_text", "text": said, "annotations": [] }] })
+        };
         return json!({ "id": "resp", "object": "response", "output": [item], "usage": counts("input_tokens", "output_tokens") });
     }
     if path.contains("/execute") {
@@ -218,21 +238,33 @@ fn whole(path: &str, said: &str, usage: Option<(i64, i64)>, calls_tool: bool) ->
 
 /// The same in events. A text comes in pieces of three characters.
 fn events(path: &str, said: &str, usage: Option<(i64, i64)>, calls_tool: bool) -> Vec<String> {
-    let pieces: Vec<String> = said.as_bytes().chunks(3).map(|part| String::from_utf8_lossy(part).into_owned()).collect();
+    let pieces: Vec<String> =
+        said.as_bytes().chunks(3).map(|part| String::from_utf8_lossy(part).into_owned()).collect();
     let named = |value: &Value| format!("event: {}\ndata: {value}\n\n", value["type"].as_str().unwrap_or("x"));
     let plain = |value: &Value| format!("data: {value}\n\n");
     if path.contains("GenerateContent") {
-        let mut all: Vec<String> = pieces.iter().map(|text| plain(&json!({ "candidates": [{ "content": { "parts": [{ "text": text }] } }] }))).collect();
+        let mut all: Vec<String> = pieces
+            .iter()
+            .map(|text| plain(&json!({ "candidates": [{ "content": { "parts": [{ "text": text }] } }] })))
+            .collect();
         all.push(plain(&whole("generateContent", "", usage, calls_tool)));
         return all;
     }
     if path.contains("/messages") {
         let (input, output) = usage.unwrap_or((0, 0));
         let mut all = vec![
-            named(&json!({ "type": "message_start", "message": { "id": "m", "role": "assistant", "content": [], "usage": { "input_tokens": input, "output_tokens": 1 } } })),
-            named(&json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } })),
+            named(
+                &json!({ "type": "message_start", "message": { "id": "m", "role": "assistant", "content": [], "usage": { "input_tokens": input, "output_tokens": 1 } } }),
+            ),
+            named(
+                &json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
+            ),
         ];
-        all.extend(pieces.iter().map(|text| named(&json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": text } }))));
+        all.extend(pieces.iter().map(|text| {
+            named(
+                &json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": text } }),
+            )
+        }));
         all.push(named(&json!({ "type": "content_block_stop", "index": 0 })));
         if calls_tool {
             all.push(named(&json!({ "type": "content_block_start", "index": 1, "content_block": { "type": "tool_use", "id": "t", "name": "wipe", "input": {} } })));
@@ -244,7 +276,9 @@ fn events(path: &str, said: &str, usage: Option<(i64, i64)>, calls_tool: bool) -
         return all;
     }
     let chunk = |delta: Value, finish: Option<&str>| {
-        plain(&json!({ "id": "c", "object": "chat.completion.chunk", "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }] }))
+        plain(
+            &json!({ "id": "c", "object": "chat.completion.chunk", "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }] }),
+        )
     };
     let mut all = vec![chunk(json!({ "role": "assistant", "content": "" }), None)];
     all.extend(pieces.iter().map(|text| chunk(json!({ "content": text }), None)));
@@ -256,7 +290,9 @@ fn events(path: &str, said: &str, usage: Option<(i64, i64)>, calls_tool: bool) -
     }
     all.push(chunk(json!({}), Some(if calls_tool { "tool_calls" } else { "stop" })));
     if let Some((input, output)) = usage {
-        all.push(plain(&json!({ "id": "c", "choices": [], "usage": { "prompt_tokens": input, "completion_tokens": output } })));
+        all.push(plain(
+            &json!({ "id": "c", "choices": [], "usage": { "prompt_tokens": input, "completion_tokens": output } }),
+        ));
     }
     all.push("data: [DONE]\n\n".into());
     all
@@ -347,8 +383,17 @@ pub fn chat(text: &str) -> Value {
 /// The same request in each streaming API, and its path.
 pub fn streams(text: &str) -> [(&'static str, Value); 3] {
     [
-        ("/v1/chat/completions", json!({ "model": "gpt-x", "stream": true, "max_tokens": 50, "messages": [{ "role": "user", "content": text }] })),
-        ("/v1/messages", json!({ "model": "claude-x", "stream": true, "max_tokens": 50, "messages": [{ "role": "user", "content": text }] })),
-        ("/v1beta/models/gemini-x:streamGenerateContent?alt=sse", json!({ "contents": [{ "role": "user", "parts": [{ "text": text }] }] })),
+        (
+            "/v1/chat/completions",
+            json!({ "model": "gpt-x", "stream": true, "max_tokens": 50, "messages": [{ "role": "user", "content": text }] }),
+        ),
+        (
+            "/v1/messages",
+            json!({ "model": "claude-x", "stream": true, "max_tokens": 50, "messages": [{ "role": "user", "content": text }] }),
+        ),
+        (
+            "/v1beta/models/gemini-x:streamGenerateContent?alt=sse",
+            json!({ "contents": [{ "role": "user", "parts": [{ "text": text }] }] }),
+        ),
     ]
 }

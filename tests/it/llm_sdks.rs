@@ -54,9 +54,7 @@ fn the_official_sdks_see_no_difference_and_no_secret() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let site = Site::temporary(&json!({}));
-    let engine = |kind: &str, path: &str, models: &[&str]| {
-        json!({ "kind": kind, "url": format!("http://127.0.0.1:{tap}{path}"), "key": "provider-key", "models": models, "retries": 0 })
-    };
+    let engine = |kind: &str, path: &str, models: &[&str]| json!({ "kind": kind, "url": format!("http://127.0.0.1:{tap}{path}"), "key": "provider-key", "models": models, "retries": 0 });
     site.configure(
         &json!({}),
         &json!({
@@ -73,7 +71,12 @@ fn the_official_sdks_see_no_difference_and_no_secret() {
     for group in [&[][..], &["--group", "refusals"]] {
         let output = Command::new(peers.join("sdks/bin/python"))
             .arg(script().join("run.py"))
-            .args(["--direct", &format!("http://127.0.0.1:{port}"), "--through", &format!("http://127.0.0.1:{}", site.port)])
+            .args([
+                "--direct",
+                &format!("http://127.0.0.1:{port}"),
+                "--through",
+                &format!("http://127.0.0.1:{}", site.port),
+            ])
             .args(["--tap", &tap.to_string(), "--token-file"])
             .arg(site.dir.join("worker.token"))
             .args(group)

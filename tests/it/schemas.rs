@@ -70,7 +70,10 @@ async fn what_a_gateway_writes_and_answers_is_as_the_schemas_say() {
         {
             let url = format!(
                 "http://localhost{}",
-                path.replace("{id}", "none").replace("{name}", "none").replace("{*name}", "none").replace("{fingerprint}", "none")
+                path.replace("{id}", "none")
+                    .replace("{name}", "none")
+                    .replace("{*name}", "none")
+                    .replace("{fingerprint}", "none")
             );
             let request = http.request(method.to_uppercase().parse().unwrap(), &url).bearer_auth(token.trim());
             let answer = request.send().await.unwrap();
@@ -86,8 +89,9 @@ async fn what_a_gateway_writes_and_answers_is_as_the_schemas_say() {
         }
     }
     // And nothing is there that the document does not know.
-    let sources =
-        ["operator", "audit", "secrets", "budgets"].map(|name| read(&format!("gateway/adapters/src/http/{name}.rs"))).concat();
+    let sources = ["operator", "audit", "secrets", "budgets"]
+        .map(|name| read(&format!("gateway/adapters/src/http/{name}.rs")))
+        .concat();
     let routed = sources.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
     for path in routed {
         let path = path.replace("{*", "{");

@@ -44,7 +44,15 @@ pub type Refused = &'static str;
 impl TaskBook {
     /// With state documents in `dir`.
     pub fn new(gate: Arc<Gate<World>>, dir: PathBuf, reserved: Reserved, base_url: String) -> Self {
-        Self { gate, dir, reserved, base_url, ambient: Mutex::default(), changing: tokio::sync::Mutex::default(), writing: tokio::sync::Mutex::default() }
+        Self {
+            gate,
+            dir,
+            reserved,
+            base_url,
+            ambient: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+        }
     }
 
     async fn record(&self, change: TaskChange, room: Room) -> Result<(), JournalError> {

@@ -87,7 +87,7 @@ pub fn run(dir: &Path, operator: &str, worker: &str) -> Outcome {
     }
     std::fs::write(&file, yaml(worker))?;
     say(format!(
-        "Made in {}:\n  warden.yaml     the configuration: add your servers there\n  policies/       starter policies: reads run, writes and worse are held, the rest is denied\n  data/           journal, keys, operator `{operator}` (data/operator.token)\n  worker.token    the token of worker `{worker}`\n\nNext:\n  1. add a server to {}\n  2. warden --config {} serve\n  3. let your MCP client start: warden --config {} mcp SERVER",
+        "Made in {}:\n  warden.yaml     the configuration: add your servers there\n  policies/       starter policies: reads run, writes and worse are held, the rest is denied\n  data/           journal, keys, operator `{operator}` (data/operator.token)\n  worker.token    the token of worker `{worker}`\n\nNext:\n  1. add a server to {}\n  2. warden --config {} serve\n  3. let your MCP client start: warden --config {} mcp SERVER\n  or name an engine there, and point your LLM SDK at http://127.0.0.1:7171/v1 with the worker's token as its key",
         dir.display(),
         file.display(),
         file.display(),

@@ -22,11 +22,11 @@ use warden_adapters::keys::Keys;
 use warden_adapters::mcp::headers::{BRIDGE, LAST_EVENT, SESSION};
 use warden_adapters::mcp::refusal::NO_ANSWER;
 use warden_adapters::mcp::server::Reach;
-use warden_core::sse::{Events, Item};
 use warden_adapters::world::now;
 use warden_core::json::{Json, Limits};
 use warden_core::mcp::{self, META_VERSION};
 use warden_core::rpc::{self, Id, Kind, Message};
+use warden_core::sse::{Events, Item};
 
 /// The gateway has bounds of its own.
 const LIMITS: Limits = Limits { bytes_max: usize::MAX, depth_max: 128 };
@@ -87,7 +87,8 @@ async fn start_alone(global: &Global, name: &str, command: Vec<String>) -> Resul
         data_dir: dir.clone(),
         policies,
         same_uid: true,
-        workers: [(ALONE_WORKER.to_owned(), RawWorker { groups: vec!["assistants".into()], ..RawWorker::default() })].into(),
+        workers: [(ALONE_WORKER.to_owned(), RawWorker { groups: vec!["assistants".into()], ..RawWorker::default() })]
+            .into(),
         servers: [(name.to_owned(), RawServer { command, ..RawServer::default() })].into(),
         ..serde_saphyr::from_str("{}").map_err(Failure::failed)?
     };

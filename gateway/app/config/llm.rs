@@ -274,8 +274,7 @@ pub(super) fn build(raw: &RawConfig, base: &Path, expand: Expand<'_>) -> Result<
             return Err(format!("{key}.engine: `{engine}` is not allowed in the worker's zone"));
         }
         charged.extend(worker.budget.clone().map(|budget| (name.clone(), budget)));
-        let of =
-            Given { engine: worker.engine.clone(), zone: worker.zone.clone(), names_task: worker.names_task };
+        let of = Given { engine: worker.engine.clone(), zone: worker.zone.clone(), names_task: worker.names_task };
         given.insert(name.clone(), of);
     }
     let tools = raw.servers.iter().flat_map(|(server, of)| costs(server, of));
@@ -407,7 +406,9 @@ fn engine(
 
 fn command(key: &str, raw: &RawEngine, base: &Path, expand: Expand<'_>) -> Result<ServerCommand, String> {
     if raw.url.is_some() || raw.key.is_some() || raw.key_file.is_some() || !raw.headers.is_empty() {
-        return Err(format!("{key}: `claude-code` is a program: it has `command` and `env`, and no `url`, `key` or `headers`"));
+        return Err(format!(
+            "{key}: `claude-code` is a program: it has `command` and `env`, and no `url`, `key` or `headers`"
+        ));
     }
     let words = raw.command.iter().enumerate();
     let words = words.map(|(number, word)| expand(&format!("{key}.command[{number}]"), word));
@@ -461,7 +462,8 @@ fn http(
         }
         (None, Some(file)) => {
             let file = base.join(file);
-            let text = std::fs::read_to_string(&file).map_err(|e| format!("{key}.key_file: `{}`: {e}", file.display()))?;
+            let text =
+                std::fs::read_to_string(&file).map_err(|e| format!("{key}.key_file: `{}`: {e}", file.display()))?;
             (Some(text.trim().to_owned()), Some(Place::File(file)))
         }
     };
@@ -476,8 +478,11 @@ fn http(
     }
     let ca = raw.ca_file.as_ref().map(|file| base.join(file));
     let http = HttpServer::new(&url, &headers, ca.as_deref()).map_err(|e| format!("{key}.{e}"))?;
-    let source = place.filter(|_| is_secret).map(|from| {
-        Source { name: format!("engines.{id}.key"), from, lines: false, canary: false }
+    let source = place.filter(|_| is_secret).map(|from| Source {
+        name: format!("engines.{id}.key"),
+        from,
+        lines: false,
+        canary: false,
     });
     Ok((Arc::new(http), source))
 }

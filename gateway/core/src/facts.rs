@@ -1,10 +1,10 @@
 //! Everything policy may see about a proposal, gathered before deciding. Callers can set none of it.
 
+use crate::budget::BudgetFacts;
 use crate::catalogue::input::{self, Input, Refusal};
 use crate::catalogue::is_path_name;
 use crate::catalogue::ty::Ty;
 use crate::json::Json;
-use crate::budget::BudgetFacts;
 use crate::proposal::{Ask, Proposal, TaskFacts};
 use crate::secrets::{Finding, Scan, Scanner};
 use serde::{Deserialize, Serialize};

@@ -298,16 +298,21 @@ impl Engines {
         let named = any(&|engine| engine.names(model));
         let open = || any(&|engine| engine.models.is_empty() || model.is_empty());
         let admitted = |engine: &&Arc<Engine>| self.admits(zone, &engine.id);
-        named.filter(admitted).or_else(|| open().filter(admitted)).or(named).or_else(open).cloned().ok_or(match self.all.values().any(|engine| engine.speaks.contains(&api)) {
-            true => "unknown_model",
-            false => "engine_lacks_api",
-        })
+        named.filter(admitted).or_else(|| open().filter(admitted)).or(named).or_else(open).cloned().ok_or(
+            match self.all.values().any(|engine| engine.speaks.contains(&api)) {
+                true => "unknown_model",
+                false => "engine_lacks_api",
+            },
+        )
     }
 
     /// Who stands in for an engine at a call, in order.
     pub fn instead_of(&self, engine: &Engine, api: Api, model: &str) -> Vec<Arc<Engine>> {
         let others = engine.fallback.iter().filter_map(|id| self.all.get(id));
-        others.filter(|other| other.speaks.contains(&api) && (other.serves(model) || model.is_empty())).cloned().collect()
+        others
+            .filter(|other| other.speaks.contains(&api) && (other.serves(model) || model.is_empty()))
+            .cloned()
+            .collect()
     }
 }
 
@@ -365,10 +370,16 @@ mod tests {
     #[test]
     fn s0_17_an_engine_is_found_in_order_and_never_silently_nowhere() {
         let engines = engines();
-        let choose = |api, model, wanted: &[Option<&str>]| engines.choose(api, model, wanted, None).map(|engine| engine.id.clone());
+        let choose = |api, model, wanted: &[Option<&str>]| {
+            engines.choose(api, model, wanted, None).map(|engine| engine.id.clone())
+        };
         assert_eq!(choose(Api::Chat, "gpt-x", &[None, None]), Ok("a".into()));
         assert_eq!(choose(Api::Chat, "gpt-x", &[None, Some("b")]), Ok("b".into()));
-        assert_eq!(choose(Api::Chat, "gpt-x", &[Some(""), Some("gone")]), Ok("a".into()), "empty and unknown fall through");
+        assert_eq!(
+            choose(Api::Chat, "gpt-x", &[Some(""), Some("gone")]),
+            Ok("a".into()),
+            "empty and unknown fall through"
+        );
         assert_eq!(choose(Api::Chat, "other", &[]), Ok("b".into()));
         assert_eq!(choose(Api::Chat, "other", &[Some("a")]), Err("unknown_model"));
         assert_eq!(choose(Api::Chat, "gpt-x", &[Some("c")]), Err("engine_lacks_api"));

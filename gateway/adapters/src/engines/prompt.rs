@@ -120,7 +120,9 @@ mod tests {
             Box::pin(async move {
                 self.all.wait().await;
                 match self.says {
-                    Ok(text) => Ok(Completion { content: format!("{text} {}", prompt.prompt), ..Completion::default() }),
+                    Ok(text) => {
+                        Ok(Completion { content: format!("{text} {}", prompt.prompt), ..Completion::default() })
+                    }
                     Err(status) => Err(Failed::Refused { status, message: String::new(), usage: None }),
                 }
             })
@@ -150,7 +152,8 @@ mod tests {
         let calls: [(&dyn Adapter, Prompt); 4] =
             [(&first, prompt("a")), (&second, prompt("b")), (&third, prompt("c")), (&fourth, prompt("d"))];
         let answers = gather(&calls, Duration::from_secs(60)).await;
-        let said: Vec<_> = answers.iter().map(|answer| answer.as_ref().map(|done| done.content.as_str()).ok()).collect();
+        let said: Vec<_> =
+            answers.iter().map(|answer| answer.as_ref().map(|done| done.content.as_str()).ok()).collect();
         assert_eq!(said, [Some("first a"), None, Some("third c"), Some("thread d")]);
         assert!(matches!(answers[1], Err(Failed::Refused { status: 500, .. })));
     }

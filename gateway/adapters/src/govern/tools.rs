@@ -1,8 +1,8 @@
 //! The tool catalogue as it changes: what servers list, and what operators say of it.
 
 use super::{Error, Governor, Setup, State, is_meant, save_catalogue};
-use crate::pattern::Pattern;
 use crate::mcp::discover;
+use crate::pattern::Pattern;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;

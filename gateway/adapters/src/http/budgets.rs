@@ -86,9 +86,9 @@ async fn show(State(plane): Plane, Path(name): Path<String>) -> Response {
         return Json(share(&name, budgets.limits(&name), &node)).into_response();
     }
     let mut shown = shown(&plane, &name, budget);
-    let mut shares: Vec<(String, Node)> = plane.gate.counted(|counted| {
-        counted.ledger.shares(&name).map(|(name, node)| (name.clone(), node.clone())).collect()
-    });
+    let mut shares: Vec<(String, Node)> = plane
+        .gate
+        .counted(|counted| counted.ledger.shares(&name).map(|(name, node)| (name.clone(), node.clone())).collect());
     shares.sort_by_key(|(_, node)| std::cmp::Reverse(node.last));
     let told = shares.iter().take(SHARES_MAX).map(|(name, node)| share(name, budgets.limits(name), node));
     shown["shared"] = Value::Array(told.collect());
@@ -156,7 +156,11 @@ async fn change(
     }
     plane.gate.counted(|counted| counted.changed(&change));
     let node = plane.gate.counted(|counted| counted.ledger.node(&budget).cloned().unwrap_or_default());
-    let told = if budget.contains('/') { share(&budget, plane.gate.budgets().limits(&budget), &node) } else { shown(plane, &budget, of) };
+    let told = if budget.contains('/') {
+        share(&budget, plane.gate.budgets().limits(&budget), &node)
+    } else {
+        shown(plane, &budget, of)
+    };
     Json(told).into_response()
 }
 

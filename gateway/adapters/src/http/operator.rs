@@ -146,8 +146,7 @@ impl OperatorPlane {
     pub fn ready(&self) -> Ready {
         let journal = &self.gate.ports.journal;
         let health = journal.health();
-        let (records, root, held) =
-            journal.look(|head| (head.tree.size(), head.tree.root(), head.state.parked.len()));
+        let (records, root, held) = journal.look(|head| (head.tree.size(), head.tree.root(), head.state.parked.len()));
         let mut warnings = Vec::new();
         if self.view.get().is_none() {
             warnings.push("the queryable log is being opened: queries wait, decisions do not".to_owned());
@@ -331,7 +330,8 @@ async fn metrics(State(plane): Plane) -> Response {
     let metrics = &plane.gate.ports.metrics;
     metrics.of_the_log(plane.view_lag(), plane.unwitnessed());
     plane.gate.counted(|counted| {
-        let known = plane.gate.budgets().iter().filter_map(|(name, _)| Some((name.as_str(), counted.ledger.node(name)?)));
+        let known =
+            plane.gate.budgets().iter().filter_map(|(name, _)| Some((name.as_str(), counted.ledger.node(name)?)));
         metrics.of_budgets(known.map(|(name, node)| (name, node.life.spent, node.reserved)));
     });
     (kind, metrics.text()).into_response()

@@ -5,6 +5,7 @@ use super::llm::Llm;
 use super::worker::WorkerPlane;
 use crate::identity::{Role, Token};
 use crate::mcp::headers::correlation;
+use crate::tasks::TaskBook;
 use crate::world::now;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -15,7 +16,6 @@ use axum::{Json, Router};
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use crate::tasks::TaskBook;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use warden_core::json::{self, Json as Strict};
@@ -70,7 +70,11 @@ fn refused(status: StatusCode, code: &str, message: &str) -> Refused {
 
 /// The disk, and not the worker, is to blame.
 fn unkept() -> Refused {
-    refused(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the state of the task cannot be read or written: try again later")
+    refused(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "unavailable",
+        "the state of the task cannot be read or written: try again later",
+    )
 }
 
 /// A reason code, with its advice.
@@ -132,7 +136,12 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
     if let Some(engine) = &said.engine {
         match llm.engines.get(engine) {
             None => return Err(because("unknown_engine")),
-            Some(_) if !llm.engines.admits(zone.as_deref(), engine) || !llm.engines.admits(llm.given(&worker).zone.as_deref(), engine) => return Err(because("engine_not_in_zone")),
+            Some(_)
+                if !llm.engines.admits(zone.as_deref(), engine)
+                    || !llm.engines.admits(llm.given(&worker).zone.as_deref(), engine) =>
+            {
+                return Err(because("engine_not_in_zone"));
+            }
             Some(_) => {}
         }
     }
@@ -210,7 +219,8 @@ async fn engine(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap,
     let done = async {
         let (_, id, task) = found(&plane, &headers, &id)?;
         let bytes = plane.body(body).await?;
-        let asked: Resolve = if bytes.is_empty() { Resolve::default() } else { serde_json::from_slice(&bytes).unwrap_or_default() };
+        let asked: Resolve =
+            if bytes.is_empty() { Resolve::default() } else { serde_json::from_slice(&bytes).unwrap_or_default() };
         let llm = &plane.llm;
         let none = |reason: &str| json!({ "engine": null, "reason": reason });
         let shown = match resolve(llm, &task, asked.engine_id.as_deref()) {
@@ -245,7 +255,9 @@ fn resolve(llm: &Llm, task: &Task, asked: Option<&str>) -> Result<Value, &'stati
 }
 
 async fn state(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    answered(found(&plane, &headers, &id).and_then(|(_, id, task)| Ok(Json(document(&plane, &id, &task)?).into_response())))
+    answered(
+        found(&plane, &headers, &id).and_then(|(_, id, task)| Ok(Json(document(&plane, &id, &task)?).into_response())),
+    )
 }
 
 fn document(plane: &WorkerPlane, id: &TaskId, task: &Task) -> Result<Map<String, Value>, Refused> {
@@ -320,7 +332,11 @@ async fn written(
             envelope: if proposals.is_empty() { said.clone() } else { Strict::Null },
             payload: String::from_utf8_lossy(&bytes).into_owned(),
             caller: (token.worker != task.worker).then(|| token.worker.clone()),
-            correlation: Correlation { session: task.session.clone(), task: Some(id.to_string()), run: task.run.clone() },
+            correlation: Correlation {
+                session: task.session.clone(),
+                task: Some(id.to_string()),
+                run: task.run.clone(),
+            },
             barred: None,
         });
     }
@@ -332,7 +348,8 @@ async fn written(
     if let Some(at) = proposals.iter().position(|proposal| !allowed(proposal)) {
         proposals = vec![proposals.swap_remove(at)];
     }
-    let keeps = Keeps { tasks: tasks.clone(), id: id.clone(), document: document.clone(), failed: AtomicBool::new(false) };
+    let keeps =
+        Keeps { tasks: tasks.clone(), id: id.clone(), document: document.clone(), failed: AtomicBool::new(false) };
     let last = proposals.len().saturating_sub(1);
     for (number, proposal) in proposals.into_iter().enumerate() {
         let Ask::State { key } = proposal.ask.clone() else { continue };

@@ -4,7 +4,6 @@ use super::Settings;
 use super::child::{Child, Line, ServerCommand};
 use super::headers::{SESSION, VERSION};
 use super::server::{HttpServer, Reach, Server};
-use warden_core::sse::{Events, Item};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -15,6 +14,7 @@ use tokio::sync::mpsc;
 use warden_core::mcp::{META_CAPABILITIES, META_VERSION, MODERN};
 use warden_core::pipeline::Payload;
 use warden_core::secrets::Scanner;
+use warden_core::sse::{Events, Item};
 
 /// The newest generation with a handshake.
 pub const PROTOCOL_VERSION: &str = "2025-11-25";

@@ -5,11 +5,11 @@
 //! one that lost its connection goes on where it was.
 
 use super::exchange::Exchange;
-use warden_core::sse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use warden_core::sse;
 
 /// Messages of one stream that are kept; then the oldest go.
 const KEPT: usize = 256;

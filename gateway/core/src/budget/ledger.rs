@@ -210,9 +210,8 @@ impl Ledger {
         }
         if self.nodes.len() >= NODES_MAX {
             // Budgets themselves are never forgotten.
-            let idle = |node: &Node| {
-                node.reserved == Amount::ZERO && !node.frozen && at.duration_since(node.last) > IDLE
-            };
+            let idle =
+                |node: &Node| node.reserved == Amount::ZERO && !node.frozen && at.duration_since(node.last) > IDLE;
             self.nodes.retain(|name, node| !name.contains('/') || !idle(node));
         }
     }

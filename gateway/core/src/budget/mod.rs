@@ -276,7 +276,10 @@ impl fmt::Display for Exceeded {
             }
             (Some(Why::TooMany), _) => write!(f, "budget `{budget}` has too many shares"),
             (None, Phase::Pre) => {
-                write!(f, "budget `{budget}` has {remaining} {unit} left (per {per}), and the call needs up to {requested}")
+                write!(
+                    f,
+                    "budget `{budget}` has {remaining} {unit} left (per {per}), and the call needs up to {requested}"
+                )
             }
             (None, Phase::Post) => {
                 write!(f, "the call used {requested} {unit}, and budget `{budget}` had {remaining} left (per {per})")

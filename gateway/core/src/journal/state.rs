@@ -1,9 +1,9 @@
 //! Hot state: what the records add up to, changed in journal order only.
 
+use crate::amount::Amount;
 use crate::budget::ledger::Ledger;
 use crate::decision::{Decision, Enforced};
 use crate::invariant::{self, Invariant};
-use crate::amount::Amount;
 use crate::journal::record::{Body, BudgetChange, Hold, Record};
 use crate::policy::snapshot::Digests;
 use crate::proposal::{DecisionId, Door, TaskId, Verb};
@@ -80,7 +80,7 @@ pub struct Spend {
 /// One sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
-    /// Calls that were settled.
+    /// Calls that cost something.
     pub calls: u64,
     /// What they came to.
     #[serde(flatten)]
@@ -104,7 +104,8 @@ impl Counted {
         let Some(call) = self.calls.remove(id) else { return };
         let amount = used.unwrap_or_default();
         let add = |spent: &mut Spent| {
-            spent.calls += 1;
+            // What was refused or never sent is no call that anybody pays for.
+            spent.calls += u64::from(amount != Amount::ZERO);
             spent.amount = spent.amount.plus(amount);
         };
         add(self.spend.workers.entry(call.worker).or_default());

@@ -39,7 +39,8 @@ fn items<'j>(of: Option<&'j Json>) -> impl Iterator<Item = &'j Json> {
 
 /// The tool call that a value is: `function` or `custom` inside, or the name beside its arguments.
 pub(super) fn tool_call(call: &Json) -> ToolCall {
-    let named = ["function", "custom", "functionCall", "function_call"].iter().find_map(|name| call.get(name)?.get("name"));
+    let named =
+        ["function", "custom", "functionCall", "function_call"].iter().find_map(|name| call.get(name)?.get("name"));
     let name = named.or_else(|| call.get("name")).or_else(|| call.get("type")).and_then(Json::as_str);
     ToolCall { tool: name.unwrap_or_default().to_owned(), call: call.clone() }
 }
@@ -125,7 +126,8 @@ type Said<'s> = std::slice::Iter<'s, Option<String>>;
 
 fn chat_choice(choice: &mut Value, said: &mut Said<'_>) {
     let Some(message) = choice.get_mut("message").and_then(Value::as_object_mut) else { return };
-    let mut texts: Vec<String> = message.get("content").and_then(Value::as_str).map(str::to_owned).into_iter().collect();
+    let mut texts: Vec<String> =
+        message.get("content").and_then(Value::as_str).map(str::to_owned).into_iter().collect();
     let before = texts.len();
     let mut left = 0;
     if let Some(calls) = message.get_mut("tool_calls").and_then(Value::as_array_mut) {
@@ -212,7 +214,8 @@ mod tests {
     #[test]
     fn anthropic_blocks_become_text_and_the_turn_ends() {
         let text = r#"{"content":[{"type":"text","text":"hm"},{"type":"tool_use","id":"t","name":"a","input":{}}],"stop_reason":"tool_use"}"#;
-        let after = json!({"content":[{"type":"text","text":"hm"},{"type":"text","text":"no"}],"stop_reason":"end_turn"});
+        let after =
+            json!({"content":[{"type":"text","text":"hm"},{"type":"text","text":"no"}],"stop_reason":"end_turn"});
         check(Api::Messages, text, &["a"], &[Some("no")], after);
     }
 

@@ -56,7 +56,8 @@ impl No {
             Api::Messages => format!("event: error\ndata: {body}\n\n"),
             // Some readers look for the error, others for the end of the response.
             Api::Responses => {
-                let own = json!({ "message": self.message, "type": self.openai_type(), "param": null, "code": self.code });
+                let own =
+                    json!({ "message": self.message, "type": self.openai_type(), "param": null, "code": self.code });
                 let error = json!({ "type": "error", "code": self.code, "message": self.message, "param": null,
                     "error": own, "warden": self.warden() });
                 // Of the codes that they know, this is the one after which nobody tries again.

@@ -147,7 +147,8 @@ fn items<'j>(body: &'j Json, name: &str) -> &'j [Json] {
 
 /// Every tool: of the request itself, of a group of them, and of what its input adds.
 fn all_tools(body: &Json) -> Vec<&Json> {
-    let added = items(body, "input").iter().filter(|item| item.get("type").and_then(Json::as_str) == Some("additional_tools"));
+    let added =
+        items(body, "input").iter().filter(|item| item.get("type").and_then(Json::as_str) == Some("additional_tools"));
     let added = added.flat_map(|item| items(item, "tools"));
     let mut open: Vec<&Json> = items(body, "tools").iter().chain(items(body, "functions")).chain(added).collect();
     let mut all = Vec::new();
@@ -242,7 +243,10 @@ fn refers(body: &Json) -> bool {
         match json {
             Json::Object(members) => {
                 // `input` holds the messages themselves in one API, and a call's arguments in another.
-                let is_call = json.get("type").and_then(Json::as_str).is_some_and(|kind| kind.contains("tool_use") || kind.ends_with("_call"));
+                let is_call = json
+                    .get("type")
+                    .and_then(Json::as_str)
+                    .is_some_and(|kind| kind.contains("tool_use") || kind.ends_with("_call"));
                 if json.get("type").and_then(Json::as_str).is_some_and(|kind| MEDIA.contains(&kind)) {
                     return true;
                 }
@@ -252,7 +256,8 @@ fn refers(body: &Json) -> bool {
                     }
                     let there = !matches!(value, Json::Null);
                     let is_address = |text: &str| text.starts_with("http://") || text.starts_with("https://");
-                    let address = matches!(name.as_str(), "url" | "image_url") && value.as_str().is_some_and(is_address);
+                    let address =
+                        matches!(name.as_str(), "url" | "image_url") && value.as_str().is_some_and(is_address);
                     if there && REFERENCES.contains(&name.as_str()) || address {
                         return true;
                     }
@@ -363,12 +368,20 @@ mod tests {
 
     #[test]
     fn each_api_says_in_its_own_way_what_it_asks_for() {
-        let chat = asked(Api::Chat, r#"{"model":"m","n":3,"max_tokens":5,"max_completion_tokens":7,"stream":true,"stream_options":{"include_usage":true},"tools":[{"type":"function","function":{"name":"b"}},{"type":"function","function":{"name":"a"}}]}"#);
+        let chat = asked(
+            Api::Chat,
+            r#"{"model":"m","n":3,"max_tokens":5,"max_completion_tokens":7,"stream":true,"stream_options":{"include_usage":true},"tools":[{"type":"function","function":{"name":"b"}},{"type":"function","function":{"name":"a"}}]}"#,
+        );
         assert_eq!((chat.max_output, chat.choices, chat.stream, chat.asks_usage), (Some(7), 3, true, true));
         assert_eq!((chat.tools, chat.refers), (vec!["a".to_owned(), "b".to_owned()], false));
         let responses = asked(Api::Responses, r#"{"model":"m","max_output_tokens":9,"tools":[{"type":"web_search"}]}"#);
-        assert_eq!((responses.max_output, responses.tools, responses.refers), (Some(9), vec!["web_search".to_owned()], true));
-        let gemini = json(r#"{"generationConfig":{"candidateCount":2,"maxOutputTokens":4},"tools":[{"functionDeclarations":[{"name":"f"}]}]}"#);
+        assert_eq!(
+            (responses.max_output, responses.tools, responses.refers),
+            (Some(9), vec!["web_search".to_owned()], true)
+        );
+        let gemini = json(
+            r#"{"generationConfig":{"candidateCount":2,"maxOutputTokens":4},"tools":[{"functionDeclarations":[{"name":"f"}]}]}"#,
+        );
         let gemini = read(Api::Gemini, &gemini, Some(("g", true))).unwrap();
         assert_eq!((gemini.model.as_str(), gemini.choices, gemini.max_output, gemini.stream), ("g", 2, Some(4), true));
         assert_eq!(gemini.tools, ["f"]);
@@ -388,7 +401,10 @@ mod tests {
         ] {
             assert_eq!(read(Api::Chat, &json(text), None).unwrap_err().at, at, "{text}");
         }
-        assert_eq!(read(Api::Responses, &json(r#"{"model":"m","background":true}"#), None).unwrap_err().at, "background");
+        assert_eq!(
+            read(Api::Responses, &json(r#"{"model":"m","background":true}"#), None).unwrap_err().at,
+            "background"
+        );
     }
 
     #[test]

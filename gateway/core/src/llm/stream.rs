@@ -287,7 +287,8 @@ impl Assembler {
             return None;
         }
         let numbers = partial.iter().map(|partial| (partial.choice, partial.index, partial.again)).collect();
-        let calls = partial.into_iter().map(|Partial { tool, arguments, .. }| ToolCall { tool, call: Json::String(arguments) });
+        let calls =
+            partial.into_iter().map(|Partial { tool, arguments, .. }| ToolCall { tool, call: Json::String(arguments) });
         Some(Step::Ask(Asks { calls: calls.collect(), held: std::mem::take(&mut self.held), numbers }))
     }
 
@@ -361,7 +362,9 @@ impl Assembler {
         let kind_of = kind(json);
         Ok(match kind_of {
             // A message begins empty. One with calls in it would bring them undecided.
-            "message_start" if there(json, "message").is_some_and(|message| !calls::of(Api::Messages, message).is_empty()) => {
+            "message_start"
+                if there(json, "message").is_some_and(|message| !calls::of(Api::Messages, message).is_empty()) =>
+            {
                 return Err(Garbled);
             }
             "content_block_start" if there(json, "content_block").map(kind) == Some("tool_use") => {
@@ -471,7 +474,8 @@ impl Assembler {
             at(json!({ "type": "response.content_part.done", "part": part })),
             json!({ "type": "response.output_item.done", "item": message }),
         ];
-        let numbers: Vec<&Value> = values.iter().map(|value| &value["sequence_number"]).filter(|n| !n.is_null()).collect();
+        let numbers: Vec<&Value> =
+            values.iter().map(|value| &value["sequence_number"]).filter(|n| !n.is_null()).collect();
         let events = events.into_iter().enumerate().map(|(n, mut event)| {
             event["output_index"] = place.clone();
             // No number is made up: later events have theirs already.
@@ -527,8 +531,10 @@ fn messages_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
         return Vec::new();
     };
     let place = first.value().map(|value| value["index"].clone()).unwrap_or_default();
-    let start = json!({ "type": "content_block_start", "index": place, "content_block": { "type": "text", "text": "" } });
-    let delta = json!({ "type": "content_block_delta", "index": place, "delta": { "type": "text_delta", "text": text } });
+    let start =
+        json!({ "type": "content_block_start", "index": place, "content_block": { "type": "text", "text": "" } });
+    let delta =
+        json!({ "type": "content_block_delta", "index": place, "delta": { "type": "text_delta", "text": text } });
     vec![first.with(&start.to_string()), Frame::own("content_block_delta", &delta), last.clone()]
 }
 
@@ -540,7 +546,11 @@ fn chat_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
         of.filter_map(|(_, text)| text.as_deref()).collect::<Vec<_>>()
     };
     let is_refused = |choice: u64, index: u64| {
-        let own = asks.numbers.iter().zip(said).any(|(number, text)| number.0 == choice && number.1 == index && text.is_some());
+        let own = asks
+            .numbers
+            .iter()
+            .zip(said)
+            .any(|(number, text)| number.0 == choice && number.1 == index && text.is_some());
         own || twice(choice) && !texts(choice).is_empty()
     };
     let left = |choice: u64| asks.numbers.iter().filter(|n| n.0 == choice && !is_refused(choice, n.1)).count();
@@ -608,7 +618,12 @@ mod tests {
     use crate::sse::{Events, Item};
 
     /// A stream of these data, each decided by `decide`; what goes on, and the assembler.
-    fn run(api: Api, hides: bool, data: &[Value], decide: impl Fn(&ToolCall) -> Option<&'static str>) -> (String, Assembler) {
+    fn run(
+        api: Api,
+        hides: bool,
+        data: &[Value],
+        decide: impl Fn(&ToolCall) -> Option<&'static str>,
+    ) -> (String, Assembler) {
         let mut text = String::new();
         for value in data {
             let name = value["type"].as_str().map(|name| format!("event: {name}\n")).unwrap_or_default();
@@ -636,7 +651,10 @@ mod tests {
     }
 
     fn datas(out: &str) -> Vec<Value> {
-        out.lines().filter_map(|line| line.strip_prefix("data: ")).filter_map(|data| serde_json::from_str(data).ok()).collect()
+        out.lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .filter_map(|data| serde_json::from_str(data).ok())
+            .collect()
     }
 
     fn chunk(delta: Value, finish: Option<&str>) -> Value {
@@ -705,7 +723,8 @@ mod tests {
     fn two_calls_of_one_number_are_two_calls() {
         let mut second = call(0, Some("rm"), "{}");
         second["tool_calls"][0]["id"] = json!("other");
-        let data = [chunk(call(0, Some("get_time"), "{}"), None), chunk(second, None), chunk(json!({}), Some("tool_calls"))];
+        let data =
+            [chunk(call(0, Some("get_time"), "{}"), None), chunk(second, None), chunk(json!({}), Some("tool_calls"))];
         let seen = std::cell::RefCell::new(Vec::new());
         let (out, _) = run(Api::Chat, false, &data, |call| {
             seen.borrow_mut().push(call.tool.clone());
@@ -717,7 +736,11 @@ mod tests {
 
     #[test]
     fn a_name_that_is_repeated_is_one_name_and_a_message_in_an_event_is_none() {
-        let data = [chunk(call(0, Some("rm"), "{"), None), chunk(call(0, Some("rm"), "}"), None), chunk(json!({}), Some("tool_calls"))];
+        let data = [
+            chunk(call(0, Some("rm"), "{"), None),
+            chunk(call(0, Some("rm"), "}"), None),
+            chunk(json!({}), Some("tool_calls")),
+        ];
         run(Api::Chat, false, &data, |call| {
             assert_eq!((call.tool.as_str(), &call.call), ("rm", &Json::String("{}".into())));
             None
@@ -818,7 +841,9 @@ mod tests {
 
     #[test]
     fn gemini_calls_come_whole_and_are_replaced_in_place() {
-        let data = [json!({ "candidates": [{ "content": { "parts": [{ "functionCall": { "name": "a", "args": {} } }] }, "finishReason": "STOP" }], "usageMetadata": { "promptTokenCount": 3, "candidatesTokenCount": 1 } })];
+        let data = [
+            json!({ "candidates": [{ "content": { "parts": [{ "functionCall": { "name": "a", "args": {} } }] }, "finishReason": "STOP" }], "usageMetadata": { "promptTokenCount": 3, "candidatesTokenCount": 1 } }),
+        ];
         let (out, assembler) = run(Api::Gemini, false, &data, |_| Some("no"));
         assert!(out.contains("{\"text\":\"no\"}") && !out.contains("functionCall"), "{out}");
         assert!(assembler.is_complete() && assembler.usage().is_some());

@@ -145,16 +145,33 @@ mod tests {
 
     #[test]
     fn running_texts_are_told_from_the_rest() {
-        let (texts, rest) = of(Api::Chat, r#"{"id":"x","choices":[{"index":2,"delta":{"role":"assistant","content":"a","tool_calls":[{"index":1,"id":"i","function":{"name":"f","arguments":"b"}}]}}]}"#);
-        assert_eq!(texts, [("/choices/2/content".into(), "a".into()), ("/choices/2/tool_calls/1/function/arguments".to_owned(), "b".to_owned())]);
+        let (texts, rest) = of(
+            Api::Chat,
+            r#"{"id":"x","choices":[{"index":2,"delta":{"role":"assistant","content":"a","tool_calls":[{"index":1,"id":"i","function":{"name":"f","arguments":"b"}}]}}]}"#,
+        );
+        assert_eq!(
+            texts,
+            [
+                ("/choices/2/content".into(), "a".into()),
+                ("/choices/2/tool_calls/1/function/arguments".to_owned(), "b".to_owned())
+            ]
+        );
         assert!(rest.contains("assistant") && !rest.split('\n').any(|line| line == "a" || line == "b"), "{rest}");
-        let (texts, _) = of(Api::Responses, r#"{"type":"response.output_text.delta","output_index":1,"content_index":0,"delta":"a"}"#);
+        let (texts, _) = of(
+            Api::Responses,
+            r#"{"type":"response.output_text.delta","output_index":1,"content_index":0,"delta":"a"}"#,
+        );
         assert_eq!(texts, [("/response.output_text.delta/1/0".to_owned(), "a".to_owned())]);
-        let (texts, rest) = of(Api::Responses, r#"{"type":"response.completed","response":{"output":[{"text":"all"}]}}"#);
+        let (texts, rest) =
+            of(Api::Responses, r#"{"type":"response.completed","response":{"output":[{"text":"all"}]}}"#);
         assert!(texts.is_empty() && rest.contains("all"));
-        let (texts, _) = of(Api::Messages, r#"{"type":"content_block_delta","index":3,"delta":{"type":"input_json_delta","partial_json":"a"}}"#);
+        let (texts, _) = of(
+            Api::Messages,
+            r#"{"type":"content_block_delta","index":3,"delta":{"type":"input_json_delta","partial_json":"a"}}"#,
+        );
         assert_eq!(texts, [("/content/3/partial_json".to_owned(), "a".to_owned())]);
-        let (texts, _) = of(Api::Gemini, r#"{"candidates":[{"content":{"parts":[{"text":"a"},{"functionCall":{"name":"f"}}]}}]}"#);
+        let (texts, _) =
+            of(Api::Gemini, r#"{"candidates":[{"content":{"parts":[{"text":"a"},{"functionCall":{"name":"f"}}]}}]}"#);
         assert_eq!(texts, [("/candidates/0/text".to_owned(), "a".to_owned())]);
     }
 }

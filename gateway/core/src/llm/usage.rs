@@ -26,11 +26,13 @@ pub fn read(api: Api, body: &Json) -> Option<Usage> {
         }
         Api::Gemini => {
             if let Json::Array(answers) = body {
-                return answers.iter().filter_map(|answer| read(api, answer)).fold(None, |all, now| Some(later(all, now)));
+                return answers
+                    .iter()
+                    .filter_map(|answer| read(api, answer))
+                    .fold(None, |all, now| Some(later(all, now)));
             }
             let usage = body.get("usageMetadata")?;
-            let input =
-                count(usage, "promptTokenCount")?.saturating_add(count(usage, "toolUsePromptTokenCount")?);
+            let input = count(usage, "promptTokenCount")?.saturating_add(count(usage, "toolUsePromptTokenCount")?);
             let output = count(usage, "candidatesTokenCount")?.saturating_add(count(usage, "thoughtsTokenCount")?);
             Some(Usage { input, cached: count(usage, "cachedContentTokenCount")?, cache_written: 0, output })
         }
@@ -87,13 +89,19 @@ mod tests {
     fn each_api_tells_it_in_its_own_way() {
         let chat = r#"{"usage":{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":4}}}"#;
         assert_eq!(of(Api::Chat, chat), Some((9, 4, 0, 3)));
-        assert_eq!(of(Api::Responses, r#"{"response":{"usage":{"input_tokens":9,"output_tokens":3}}}"#), Some((9, 0, 0, 3)));
+        assert_eq!(
+            of(Api::Responses, r#"{"response":{"usage":{"input_tokens":9,"output_tokens":3}}}"#),
+            Some((9, 0, 0, 3))
+        );
         let messages = r#"{"message":{"usage":{"input_tokens":9,"cache_read_input_tokens":5,"cache_creation_input_tokens":2,"output_tokens":1}}}"#;
         assert_eq!(of(Api::Messages, messages), Some((16, 5, 2, 1)));
         let gemini = r#"{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":3,"thoughtsTokenCount":2}}"#;
         assert_eq!(of(Api::Gemini, gemini), Some((9, 0, 0, 5)));
         assert_eq!(of(Api::Gemini, &format!("[{{}},{gemini}]")), Some((9, 0, 0, 5)), "an array of answers");
-        assert_eq!(of(Api::Execute, r#"{"content":"x","usage":{"prompt_tokens":1,"completion_tokens":2}}"#), Some((1, 0, 0, 2)));
+        assert_eq!(
+            of(Api::Execute, r#"{"content":"x","usage":{"prompt_tokens":1,"completion_tokens":2}}"#),
+            Some((1, 0, 0, 2))
+        );
     }
 
     #[test]

@@ -166,9 +166,7 @@ pub fn verb_input(verb: Verb) -> Ty {
             let fields = fields.into_iter().map(|(name, field)| (name.to_owned(), field));
             return Ty::Record(fields.collect(), Extra::Refuse);
         }
-        Verb::ProposeToolCall => {
-            (&[("api", seen(true)), ("model", seen(true)), ("tool", seen(true))], Extra::Refuse)
-        }
+        Verb::ProposeToolCall => (&[("api", seen(true)), ("model", seen(true)), ("tool", seen(true))], Extra::Refuse),
         Verb::WriteState => (&[("key", seen(true)), ("task", seen(true))], Extra::Refuse),
         Verb::FollowTask => (&[("taskId", seen(false)), ("cursor", seen(false))], Extra::Refuse),
         Verb::Connect | Verb::Sample | Verb::Elicit | Verb::ListRoots | Verb::Operate => (&[], Extra::Unseen),

@@ -8,12 +8,12 @@ use super::schema::verb_input;
 use super::site::{self, SiteSchema};
 use super::slice::{Index, Lineage, Slice};
 use super::{Problem, Problems, probe};
+use crate::budget::BudgetFacts;
 use crate::catalogue::ty::Ty;
 use crate::catalogue::{Catalogue, Effect as ToolEffect, HeaderParam, Tool, sha256_hex};
 use crate::facts::{Facts, Mode};
-use crate::task::convention::RESERVED_KEYS;
-use crate::budget::BudgetFacts;
 use crate::proposal::{Ask, DoneTo, EntityName, SiteAsk, TaskFacts, Verb};
+use crate::task::convention::RESERVED_KEYS;
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
     RestrictedExpression as Expression, Schema,
@@ -491,10 +491,7 @@ impl Snapshot {
 /// Counts that are too large for Cedar's integers are its largest.
 fn budget_record(budget: &BudgetFacts) -> Result<Expression, cedar_policy::ExpressionConstructionError> {
     let long = |n: u64| Expression::new_long(i64::try_from(n).unwrap_or(i64::MAX));
-    let mut fields = vec![
-        ("tokens".to_owned(), long(budget.tokens)),
-        ("micro_usd".to_owned(), long(budget.micro_usd)),
-    ];
+    let mut fields = vec![("tokens".to_owned(), long(budget.tokens)), ("micro_usd".to_owned(), long(budget.micro_usd))];
     fields.extend(budget.tokens_left.map(|left| ("tokens_left".to_owned(), long(left))));
     fields.extend(budget.micro_usd_left.map(|left| ("micro_usd_left".to_owned(), long(left))));
     Expression::new_record(fields)

@@ -127,7 +127,9 @@ mod tests {
         for value in [json!("text"), json!(42), json!(null), json!([]), json!({}), json!(true)] {
             assert_eq!(extract_engine_factory(&with(value.clone())), None, "{value}");
         }
-        for (name, bad) in [("lease", json!("wdl_short")), ("kind", json!("other")), ("task", json!(7)), ("base_url", json!(""))] {
+        for (name, bad) in
+            [("lease", json!("wdl_short")), ("kind", json!("other")), ("task", json!(7)), ("base_url", json!(""))]
+        {
             let mut lease = leased();
             lease[name] = bad;
             assert_eq!(extract_engine_factory(&with(lease)), None, "{name}");
@@ -164,7 +166,8 @@ mod tests {
         let mut told = Vec::new();
         let failing = |_: &EngineLease, _: Option<&str>| Err::<(), _>(std::fmt::Error);
         assert_eq!(resolve_engine(&with(leased()), None, failing, |class| told.push(class)), None);
-        let panicking = |_: &EngineLease, _: Option<&str>| -> Result<(), ()> { std::panic::resume_unwind(Box::new("hunter2")) };
+        let panicking =
+            |_: &EngineLease, _: Option<&str>| -> Result<(), ()> { std::panic::resume_unwind(Box::new("hunter2")) };
         assert_eq!(resolve_engine(&with(leased()), Some("x"), panicking, |class| told.push(class)), None);
         assert_eq!(told, ["core::fmt::Error", "panic"]);
     }

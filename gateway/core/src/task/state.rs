@@ -69,12 +69,7 @@ impl Reserved {
 }
 
 /// What a write does to `document`, which holds the host's members as well.
-pub fn write(
-    document: &Map<String, Value>,
-    how: How,
-    text: &[u8],
-    reserved: &Reserved,
-) -> Result<Written, Unwritable> {
+pub fn write(document: &Map<String, Value>, how: How, text: &[u8], reserved: &Reserved) -> Result<Written, Unwritable> {
     let said = json::parse(text, Limits { bytes_max: BYTES_MAX, depth_max: DEPTH_MAX })?;
     let before = Value::Object(document.clone());
     let after = match how {
@@ -236,7 +231,13 @@ mod tests {
         let written = write(&document(), How::Replace, br#"{"notes":7}"#, &Reserved::default()).unwrap();
         assert_eq!((written.reserved, written.keys), (None, vec!["list".to_owned(), "notes".to_owned()]));
         assert_eq!(written.document["worker_engine_factory"]["lease"], "L");
-        let written = write(&document(), How::Patch, br#"[{"op":"test","path":"/meta/engine_id","value":"e"},{"op":"add","path":"/list/0","value":0}]"#, &Reserved::default()).unwrap();
+        let written = write(
+            &document(),
+            How::Patch,
+            br#"[{"op":"test","path":"/meta/engine_id","value":"e"},{"op":"add","path":"/list/0","value":0}]"#,
+            &Reserved::default(),
+        )
+        .unwrap();
         assert_eq!((written.reserved, written.keys), (None, vec!["list".to_owned()]));
     }
 

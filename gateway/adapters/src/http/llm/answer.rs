@@ -46,7 +46,9 @@ pub(super) fn refused(refusal: &Refusal) -> No {
 pub(super) fn ended(id: &DecisionId, reply: &Reply) -> No {
     let (status, code, message) = match reply {
         Reply::NotSent => (502, "not_sent", "the engine cannot be reached; nothing was sent"),
-        Reply::Lost(Lost::TimedOut) => (504, "timed_out", "the engine did not answer in time; it may have done the work"),
+        Reply::Lost(Lost::TimedOut) => {
+            (504, "timed_out", "the engine did not answer in time; it may have done the work")
+        }
         Reply::Lost(Lost::Garbled) => (502, "garbled", "the engine answered with something that is no answer"),
         Reply::Lost(Lost::Aborted) => (503, "aborted", "the gateway is shutting down"),
         _ => (502, "lost", "the engine was gone before it answered"),

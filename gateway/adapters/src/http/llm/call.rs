@@ -59,7 +59,9 @@ impl Tried {
     /// Whether another engine may do better: it failed, or this one was not allowed.
     pub(super) fn is_worth_another_engine(&self) -> bool {
         let silent = matches!(self.answer, Answer::Ended { reply: Reply::Lost(Lost::TimedOut), .. });
-        silent || self.is_worth_another() || matches!(&self.answer, Answer::Refused(refusal) if refusal.exceeded.is_none())
+        silent
+            || self.is_worth_another()
+            || matches!(&self.answer, Answer::Refused(refusal) if refusal.exceeded.is_none())
     }
 
     /// Whether another try of the same engine may do better.
@@ -137,7 +139,13 @@ async fn attempt(llm: &Llm, call: &Call, engine: &Engine, exchange: &Exchange, d
         false => request::with(*api, &call.text, &call.body, additions),
     };
     let payload = changed.unwrap_or_else(|| call.text.clone());
-    let cost = if call.counts { (Amount::ZERO, true) } else if budgeted { engine.at_most(asked, payload.len()) } else { Default::default() };
+    let cost = if call.counts {
+        (Amount::ZERO, true)
+    } else if budgeted {
+        engine.at_most(asked, payload.len())
+    } else {
+        Default::default()
+    };
     let mut proposal = call.caller.propose(llm, &engine.id, Verb::CallEngine, cost);
     proposal.method = api.name().to_owned();
     proposal.arguments = arguments(*api, asked);

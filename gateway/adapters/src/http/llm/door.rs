@@ -79,11 +79,8 @@ impl Caller {
     pub(super) fn propose(&self, llm: &Llm, engine: &str, verb: Verb, (at_most, priced): (Amount, bool)) -> Proposal {
         let zone = self.zone(llm);
         let barred = self.bars(llm, engine);
-        let facts = TaskFacts {
-            id: self.task.to_string(),
-            ambient: self.of.as_ref().is_some_and(|task| task.ambient),
-            zone,
-        };
+        let facts =
+            TaskFacts { id: self.task.to_string(), ambient: self.of.as_ref().is_some_and(|task| task.ambient), zone };
         let ask = EngineAsk { engine: engine.to_owned(), verb, task: self.task.clone(), facts, at_most, priced };
         Proposal {
             door: Door::Llm,
@@ -149,7 +146,8 @@ pub(super) async fn caller(llm: &Llm, token: &Token, headers: &HeaderMap) -> Cal
         caller.barred = Some("no_enclosing_task");
         return caller;
     }
-    let masked = |name: Option<String>| name.filter(|_| is_host).map(|name| llm.gate.ports.scanner.mask(&name).into_owned());
+    let masked =
+        |name: Option<String>| name.filter(|_| is_host).map(|name| llm.gate.ports.scanner.mask(&name).into_owned());
     match llm.tasks.ambient(&token.worker, masked(named.session), masked(named.run)).await {
         Ok((id, task)) => (caller.task, caller.of) = (id, Some(task)),
         Err(reason) => caller.barred = Some(reason),
@@ -158,12 +156,7 @@ pub(super) async fn caller(llm: &Llm, token: &Token, headers: &HeaderMap) -> Cal
 }
 
 /// A request whose body says everything.
-pub(super) async fn take(
-    State(plane): State<Arc<WorkerPlane>>,
-    api: Api,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(super) async fn take(State(plane): State<Arc<WorkerPlane>>, api: Api, headers: HeaderMap, body: Body) -> Response {
     let path = api.path().strip_prefix("/v1").unwrap_or(api.path());
     let path = if api == Api::Messages { "/v1/messages".to_owned() } else { path.to_owned() };
     serve(plane, api, headers, body, None, path).await
@@ -176,7 +169,11 @@ pub(super) async fn take_count(State(plane): State<Arc<WorkerPlane>>, headers: H
 
 /// Streams over WebSockets are not served; a client that tries them first is told so at once.
 pub(super) async fn no_upgrade() -> Response {
-    response(Api::Responses, &malformed(426, "no_websockets", "stream over HTTP: `POST` with `stream: true`".into()), None)
+    response(
+        Api::Responses,
+        &malformed(426, "no_websockets", "stream over HTTP: `POST` with `stream: true`".into()),
+        None,
+    )
 }
 
 /// A request of Gemini, whose path says the model and what to do.

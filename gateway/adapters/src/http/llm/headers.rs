@@ -75,7 +75,9 @@ pub(super) fn for_worker(headers: &HeaderMap) -> HeaderMap {
 /// The texts of headers, to be scanned with the body that they come with.
 pub(super) fn to_scan(headers: &HeaderMap) -> Json {
     let text = |bytes: &[u8]| Json::String(String::from_utf8_lossy(bytes).into_owned());
-    Json::Array(headers.iter().flat_map(|(name, value)| [text(name.as_str().as_bytes()), text(value.as_bytes())]).collect())
+    Json::Array(
+        headers.iter().flat_map(|(name, value)| [text(name.as_str().as_bytes()), text(value.as_bytes())]).collect(),
+    )
 }
 
 #[cfg(test)]

@@ -81,7 +81,10 @@ impl Llm {
 /// The routes.
 pub fn routes() -> Router<Arc<WorkerPlane>> {
     Router::new()
-        .route("/v1/chat/completions", post(async |state, headers, body| door::take(state, Api::Chat, headers, body).await))
+        .route(
+            "/v1/chat/completions",
+            post(async |state, headers, body| door::take(state, Api::Chat, headers, body).await),
+        )
         .route(
             "/v1/responses",
             post(async |state, headers, body| door::take(state, Api::Responses, headers, body).await)

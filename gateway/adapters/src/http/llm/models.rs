@@ -64,20 +64,35 @@ fn models<'p>(plane: &'p WorkerPlane, worker: &str, apis: &[Api]) -> Vec<(&'p st
     all
 }
 
-/// Anthropic's SDK and OpenAI's ask the same path, and tell themselves apart by a header.
-pub(super) async fn list(State(plane): Plane, headers: HeaderMap) -> Response {
+/// What a worker asks about its models, and the names it is told. Anthropic's SDK and OpenAI's ask the same path, and tell
+/// themselves apart by a header.
+struct Question<'p> {
+    is_anthropic: bool,
+    api: Api,
+    known: Vec<(&'p str, &'p str)>,
+}
+
+fn question<'p>(plane: &'p WorkerPlane, headers: &HeaderMap) -> Result<Question<'p>, Box<Response>> {
     let is_anthropic = headers.contains_key("anthropic-version");
-    let api = if is_anthropic { Api::Messages } else { Api::Chat };
-    let token = match token(&plane, &headers) {
-        Ok(token) => token,
-        Err(no) => return response(api, &no, None),
+    let (api, apis): (_, &[Api]) = match is_anthropic {
+        true => (Api::Messages, &[Api::Messages]),
+        false => (Api::Chat, &[Api::Chat, Api::Responses]),
     };
-    let apis: &[Api] = if is_anthropic { &[Api::Messages] } else { &[Api::Chat, Api::Responses] };
-    let shown: Vec<Value> =
-        models(&plane, &token.worker, apis).into_iter().map(|(model, engine)| shown(is_anthropic, model, engine)).collect();
+    let token = token(plane, headers).map_err(|no| Box::new(response(api, &no, None)))?;
+    Ok(Question { is_anthropic, api, known: models(plane, &token.worker, apis) })
+}
+
+pub(super) async fn list(State(plane): Plane, headers: HeaderMap) -> Response {
+    let Question { is_anthropic, known, .. } = match question(&plane, &headers) {
+        Ok(question) => question,
+        Err(refused) => return *refused,
+    };
+    let shown: Vec<Value> = known.into_iter().map(|(model, engine)| shown(is_anthropic, model, engine)).collect();
     let body = match is_anthropic {
-        true => json!({ "first_id": shown.first().map(|model| &model["id"]), "last_id": shown.last().map(|model| &model["id"]),
-            "has_more": false, "data": shown }),
+        true => {
+            json!({ "first_id": shown.first().map(|model| &model["id"]), "last_id": shown.last().map(|model| &model["id"]),
+            "has_more": false, "data": shown })
+        }
         false => json!({ "object": "list", "data": shown }),
     };
     axum::Json(body).into_response()
@@ -91,14 +106,11 @@ fn shown(is_anthropic: bool, model: &str, engine: &str) -> Value {
 }
 
 pub(super) async fn one(State(plane): Plane, Path(model): Path<String>, headers: HeaderMap) -> Response {
-    let is_anthropic = headers.contains_key("anthropic-version");
-    let api = if is_anthropic { Api::Messages } else { Api::Chat };
-    let token = match token(&plane, &headers) {
-        Ok(token) => token,
-        Err(no) => return response(api, &no, None),
+    let Question { is_anthropic, api, known } = match question(&plane, &headers) {
+        Ok(question) => question,
+        Err(refused) => return *refused,
     };
-    let apis: &[Api] = if is_anthropic { &[Api::Messages] } else { &[Api::Chat, Api::Responses] };
-    match models(&plane, &token.worker, apis).into_iter().find(|(known, _)| *known == model) {
+    match known.into_iter().find(|(known, _)| *known == model) {
         Some((model, engine)) => axum::Json(shown(is_anthropic, model, engine)).into_response(),
         None => response(api, &malformed(404, "unknown_model", "no such model is named here".into()), None),
     }

@@ -69,7 +69,16 @@ impl<'a> Relay<'a> {
         deadline: Instant,
         hides_usage: bool,
     ) -> Self {
-        Self { llm, call, engine, exchange, deadline, hides_usage, head: Mutex::default(), late: AtomicBool::new(false) }
+        Self {
+            llm,
+            call,
+            engine,
+            exchange,
+            deadline,
+            hides_usage,
+            head: Mutex::default(),
+            late: AtomicBool::new(false),
+        }
     }
 
     /// Whether its time was over before anything was sent.
@@ -141,7 +150,8 @@ impl<'a> Relay<'a> {
         }
         let is_error = !status.is_success();
         let read = json::parse(&bytes, self.llm.settings.server);
-        let used = read.as_ref().ok().and_then(|body| self.used(usage::read(self.call.api, body)));
+        let said = read.as_ref().ok().filter(|_| !self.call.counts);
+        let used = said.and_then(|body| self.used(usage::read(self.call.api, body)));
         if let Some(metered) = used.or(is_refusal(status).then_some(Metered::Refused)) {
             meter.tell(metered);
         }
@@ -171,8 +181,7 @@ impl<'a> Relay<'a> {
     /// Decides a tool call that an answer proposes: what stands in its place when it is refused.
     async fn propose(&self, call: &ToolCall) -> Option<String> {
         let ToolCall { tool, call: whole } = call;
-        let proposal =
-            self.call.caller.propose(self.llm, &self.engine.id, Verb::ProposeToolCall, (Amount::ZERO, true));
+        let proposal = self.call.caller.propose(self.llm, &self.engine.id, Verb::ProposeToolCall, (Amount::ZERO, true));
         let proposal = of_tool(self.call, proposal, tool, whole.clone());
         match pipeline::handle(&self.llm.gate, proposal, &HandsOn).await {
             Answer::Refused(refusal) => {

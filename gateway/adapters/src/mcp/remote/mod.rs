@@ -16,7 +16,6 @@ use super::headers;
 use super::link::{Link, Nowhere};
 use super::refusal::{Asked, Told};
 use super::server::{HttpServer, Server};
-use warden_core::sse::{Event, Events, Item, Large};
 use super::{lock, reply, request_id};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
@@ -35,6 +34,7 @@ use warden_core::passing::{Passing, Stop};
 use warden_core::pipeline::{self, Answer, Cleared, Payload, Permit, Ports, Upstream};
 use warden_core::proposal::{Ask, Proposal, Verb};
 use warden_core::rpc::{self, Id, Kind, Message};
+use warden_core::sse::{Event, Events, Item, Large};
 
 /// Answers up to this are held whole, so that they can be refused in words. Larger ones are scanned as they pass.
 const HOLD_MAX: usize = 1 << 20;
