@@ -127,7 +127,7 @@ fn prompt(body: &Value) -> String {
 /// The words of an order, such as `usage=7,3`.
 fn order<'p>(prompt: &'p str, name: &str) -> Option<&'p str> {
     let rest = &prompt[prompt.find(&format!("{name}="))? + name.len() + 1..];
-    Some(rest.split(|c: char| c == ' ' || c == '"' || c == '\\').next().unwrap_or_default())
+    Some(rest.split([' ', '"', '\\']).next().unwrap_or_default())
 }
 
 const SECRET: &str = "ghp_aB3daB3daB3daB3daB3daB3daB3daB3daB3d";

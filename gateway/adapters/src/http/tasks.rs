@@ -105,7 +105,7 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
         false => serde_json::from_slice(&bytes)
             .map_err(|e| refused(StatusCode::BAD_REQUEST, "malformed_request", &describe(&e)))?,
     };
-    let named = correlation(headers);
+    let belongs = correlation(headers);
     let is_host = token.role == Role::Host;
     let hosts = [("worker", &said.worker), ("session", &said.session), ("run", &said.run), ("zone", &said.zone)];
     if let Some((name, _)) = hosts.into_iter().find(|(_, value)| !is_host && value.is_some()) {
@@ -113,8 +113,9 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
         return Err(refused(StatusCode::FORBIDDEN, "hosts_only", &message));
     }
     let fine = |text: &str| !text.is_empty() && text.len() <= NAME_MAX && text.bytes().all(|b| b.is_ascii_graphic());
-    let texts = hosts.into_iter().chain([("engine", &said.engine)]);
-    for (name, _) in texts.filter(|(_, value)| value.as_deref().is_some_and(|value| !fine(value))) {
+    let unfit = |(_, value): &(&str, &Option<String>)| value.as_deref().is_some_and(|value| !fine(value));
+    let named = hosts.into_iter().chain([("engine", &said.engine)]).find(unfit).map(|(name, _)| name);
+    if let Some(name) = named {
         let message = format!("`{name}`: use 1 to {NAME_MAX} printable ASCII characters");
         return Err(refused(StatusCode::BAD_REQUEST, "malformed_request", &message));
     }
@@ -150,8 +151,8 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
     let opened = now();
     let length = SignedDuration::from_secs(i64::try_from(ttl).unwrap_or(i64::MAX));
     let task = Task {
-        session: masked(said.session.or(named.session.filter(|_| is_host))),
-        run: masked(said.run.or(named.run.filter(|_| is_host))),
+        session: masked(said.session.or(belongs.session.filter(|_| is_host))),
+        run: masked(said.run.or(belongs.run.filter(|_| is_host))),
         engine: said.engine.or_else(|| llm.given(&worker).engine),
         zone,
         llm: said.llm,

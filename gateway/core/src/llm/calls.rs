@@ -30,7 +30,7 @@ pub(super) fn is_call(item: &Json) -> bool {
     kind.ends_with("_call") && !RUN_BY_PROVIDER.contains(&kind)
 }
 
-fn items<'j>(of: Option<&'j Json>) -> impl Iterator<Item = &'j Json> {
+fn items(of: Option<&Json>) -> impl Iterator<Item = &Json> {
     match of {
         Some(Json::Array(items)) => items.iter(),
         _ => [].iter(),
