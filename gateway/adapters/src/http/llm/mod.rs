@@ -1,8 +1,8 @@
 //! The LLM doors: the APIs of OpenAI, Anthropic and Gemini, and llm-connect's prompt, as their SDKs speak them.
 //!
-//! [`door`] reads a request, [`call`] takes it to an engine, again or to the next one when that failed, [`relay`] passes it on and
-//! its answer back, [`execute`] does so for a prompt alone, [`models`] lists what there is, [`answer`] says no in each API's own
-//! words, [`headers`] says what goes on of a request's and an answer's headers.
+//! `door` reads a request, `call` takes it to an engine, again or to the next one when that failed, `relay` passes it on and
+//! its answer back, `execute` does so for a prompt alone, `models` lists what there is, `answer` says no in each API's own
+//! words, `headers` says what goes on of a request's and an answer's headers.
 
 mod answer;
 mod call;
