@@ -1,10 +1,13 @@
 //! The pipeline: every branch a proposal can take, in one place.
 //!
 //! Proposal → facts → verdict → decision recorded → permit → forwarded → outcome recorded. Whatever is not foreseen ends
-//! in a deny. [`handle`] must be driven to its end even when the worker is gone, or an outcome would be missing.
+//! in a deny. [`handle`] must be driven to its end even when the worker is gone, or an outcome would be missing. What a
+//! proposal costs is in `charge`.
 
-use crate::amount::Amount;
-use crate::budget::ledger::{Basis, Reservation};
+mod charge;
+
+pub use charge::Meter;
+
 use crate::budget::{BudgetFacts, Budgets, Exceeded};
 use crate::decision::{Context, Decision, Enforced, presentable, short};
 use crate::denials::{Admission, Denials};
@@ -14,15 +17,16 @@ use crate::journal::record::{Body, Record};
 use crate::journal::state::{Call, Counted};
 use crate::json::Json;
 use crate::mcp::{self, Class, From};
-use crate::outcome::{EngineEvent, Happened, Lost, Metered, Outcome, Reply, Settled};
+use crate::outcome::{EngineEvent, Happened, Lost, Metered, Outcome, Reply};
 use crate::policy::level::{Inbound, Level};
 use crate::policy::snapshot::{Case, NoCase, Snapshot};
 use crate::port::{Clock, Ids, Journal, JournalError, Receipt, Room, SealFailed, Vault};
-use crate::proposal::{Ask, Correlation, DecisionId, Door, Proposal, TaskId, Verb};
+use crate::proposal::{Ask, DecisionId, Door, Proposal, TaskId, Verb};
 use crate::rpc::{Kind, Message};
 use crate::secrets::tail::Tails;
 use crate::secrets::{Scan, Scanner, redact};
 use crate::verdict::{Evaluation, Verdict, evaluate, under_charter};
+use charge::{OnItsWay, SetAside, settle};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -51,21 +55,6 @@ pub struct Permit {
     inbound: Inbound,
     scanner: Arc<Scanner>,
     meter: Meter,
-}
-
-/// Where an upstream says what a call has used.
-#[derive(Clone, Debug, Default)]
-pub struct Meter(Arc<Mutex<Metered>>);
-
-impl Meter {
-    /// Says it; the last word counts.
-    pub fn tell(&self, metered: Metered) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = metered;
-    }
-
-    fn read(&self) -> Metered {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Permit {
@@ -253,44 +242,6 @@ pub struct Gate<P> {
     counted: Mutex<Counted>,
 }
 
-/// What is set aside for a proposal: given back unless it is kept.
-struct SetAside<'g, P> {
-    gate: &'g Gate<P>,
-    id: &'g DecisionId,
-    kept: bool,
-}
-
-impl<P> SetAside<'_, P> {
-    fn give_back(&mut self) {
-        if !std::mem::replace(&mut self.kept, true) {
-            self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner).ledger.settle(self.id, None);
-        }
-    }
-}
-
-impl<P> Drop for SetAside<'_, P> {
-    fn drop(&mut self) {
-        self.give_back();
-    }
-}
-
-/// A permitted call on its way. Whatever breaks off there is settled at what was set aside; its record follows at the next start.
-struct OnItsWay<'g, P> {
-    gate: &'g Gate<P>,
-    id: DecisionId,
-    ended: bool,
-}
-
-impl<P> Drop for OnItsWay<'_, P> {
-    fn drop(&mut self) {
-        if !self.ended {
-            let mut counted = self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner);
-            let at_most = counted.ledger.reservation(&self.id).map(|reservation| reservation.amount);
-            counted.ended(&self.id, at_most);
-        }
-    }
-}
-
 /// Counts a proposal for as long as it is on its way.
 struct Active<'g>(&'g AtomicUsize);
 
@@ -331,41 +282,6 @@ impl<P: Ports> Gate<P> {
     /// What was counted so far. Nothing may await while it is looked at.
     pub fn counted<T>(&self, look: impl FnOnce(&mut Counted) -> T) -> T {
         look(&mut self.counted.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Sets aside what a proposal needs at most. Nothing for one that costs nothing.
-    fn reserve(
-        &self,
-        id: &DecisionId,
-        proposal: &Proposal,
-        now: Timestamp,
-    ) -> Result<Option<(Reservation, BudgetFacts)>, Exceeded> {
-        // What is refused in any case holds nothing back from others; of what its caller enforces nobody tells the end.
-        if proposal.barred.is_some() || enforced_by(proposal.door) == Enforced::Caller {
-            return Ok(None);
-        }
-        let (amount, priced) = match &proposal.ask {
-            Ask::Engine(ask) if ask.verb == Verb::CallEngine => (ask.at_most, ask.priced),
-            Ask::Tool { name } => match self.budgets.tool_cost(&proposal.server, name) {
-                Amount::ZERO => return Ok(None),
-                cost => (cost, true),
-            },
-            _ => return Ok(None),
-        };
-        // By the names that records have.
-        let scanner = self.ports.scanner();
-        let masked = |name: &Option<String>| name.as_ref().map(|name| scanner.mask(name).into_owned());
-        let Correlation { session, task, run } = &proposal.correlation;
-        let belongs = Correlation { session: masked(session), task: masked(task), run: masked(run) };
-        let chain = self.budgets.chain(&proposal.worker, &belongs);
-        if chain.is_empty() {
-            return Ok(None);
-        }
-        self.counted(|counted| {
-            let reserved = counted.ledger.reserve(&self.budgets, id, chain.clone(), (amount, priced), now);
-            invariant::check(reserved.is_err() || counted.ledger.holds(&self.budgets, &chain), Invariant::W6);
-            reserved.map(Some)
-        })
     }
 
     /// Holds a tool at once, whose server lists another definition than the catalogue's. Making a snapshot that knows takes a while.
@@ -616,36 +532,6 @@ impl Sent {
             meter: permit.meter(),
         }
     }
-}
-
-/// What is taken for a call by what came of it: nothing, where nothing was used. Once something was sent, nothing is given back for
-/// want of knowledge. It is recorded first, and then counted.
-fn settle<P: Ports>(
-    gate: &Gate<P>,
-    id: &DecisionId,
-    reply: &Reply,
-    metered: Metered,
-) -> Option<(Settled, Option<Reservation>)> {
-    gate.counted(|counted| {
-        let is_engine = counted.calls.get(id)?.engine.is_some();
-        let reserved = counted.ledger.reservation(id).cloned();
-        let at_most = reserved.as_ref().map_or(Amount::ZERO, |reserved| reserved.amount);
-        let chain = reserved.as_ref().map_or(&[][..], |reserved| &reserved.budgets);
-        let (used, basis) = match (reply, metered) {
-            (Reply::NotSent, _) | (_, Metered::Refused) => (None, Basis::Released),
-            (_, Metered::Used(_, amount)) => (Some(amount), Basis::Reported),
-            (Reply::Answered { .. } | Reply::Passed { .. }, Metered::Nothing) => {
-                (Some(at_most), if is_engine { Basis::Estimated } else { Basis::Fixed })
-            }
-            (Reply::Cancelled | Reply::Lost(_), Metered::Nothing) if gate.budgets.releases_unknown(chain) => {
-                (None, Basis::Unknown)
-            }
-            (Reply::Cancelled | Reply::Lost(_), Metered::Nothing) => (Some(at_most), Basis::Unknown),
-        };
-        let amount = used.unwrap_or_default();
-        let overshot = reserved.as_ref().and_then(|of| counted.ledger.overshot(&gate.budgets, of, amount));
-        Some((Settled { amount, basis, overshot }, reserved))
-    })
 }
 
 /// Records what came of a permit. Nobody waits for that record: the effect has happened, and whether its outcome survives
