@@ -24,7 +24,7 @@ use warden_core::verdict::Verdict;
 pub const CONVENTIONS: &str = "1.37.0";
 /// Spans that wait for a batch; then it is sent at once.
 const BATCH_MAX: usize = 256;
-/// Calls on their way that are remembered; more have no span.
+/// Calls on their way that are remembered; with more, all are forgotten.
 const OPEN_MAX: usize = 10_000;
 /// Between two batches.
 const EVERY: Duration = Duration::from_secs(2);
@@ -48,6 +48,8 @@ pub fn start(journal: &Journal, collector: Arc<HttpServer>, metrics: Arc<Metrics
                         false
                     }
                     Err(RecvError::Lagged(_)) => {
+                        // Ends that were missed never come again.
+                        spans.open.clear();
                         metrics.dropped("traces");
                         continue;
                     }
@@ -99,10 +101,12 @@ impl Spans {
     fn take(&mut self, ts: Timestamp, body: &Body) {
         match body {
             Body::Decision(decision) if decision.action == Verb::CallEngine.action() => match decision.verdict {
-                Verdict::Allow if self.open.len() < OPEN_MAX => {
+                Verdict::Allow => {
+                    if self.open.len() >= OPEN_MAX {
+                        self.open.clear();
+                    }
                     self.open.insert(decision.id.clone(), (ts, decision.clone()));
                 }
-                Verdict::Allow => {}
                 Verdict::Deny | Verdict::Escalate => self.done.push(span(decision, None, ts, ts)),
             },
             Body::Outcome(outcome) => {

@@ -114,6 +114,10 @@ impl Counted {
         }
         if let Some(task) = &call.task {
             self.tasks.cost(task, amount);
+            // It may have been closed while this was on its way.
+            if self.tasks.open_or_expired(task).is_none() {
+                self.ledger.forget_task(task.as_str());
+            }
         }
     }
 

@@ -26,9 +26,9 @@ pub struct Asked {
 
 /// A request that is none of this API. It names the member, and never its value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{at}`: {what}")]
+#[error("{}{what}", if at.is_empty() { String::new() } else { format!("`{at}`: ") })]
 pub struct Malformed {
-    /// The member.
+    /// The member; empty for the whole.
     pub at: &'static str,
     /// What is wrong with it.
     pub what: &'static str,

@@ -46,6 +46,8 @@ pub struct Asks {
 const HELD_MAX: usize = 16 << 20;
 const LIMITS: Limits = Limits { bytes_max: 16 << 20, depth_max: 128 };
 const DONE: &str = "[DONE]";
+/// The number of a call in the form before `tool_calls`, which has none.
+const LEGACY: u64 = u64::MAX;
 
 /// See the module.
 #[derive(Debug)]
@@ -62,9 +64,9 @@ pub struct Assembler {
     unfinished: BTreeSet<u64>,
     /// Of the others: the blocks or items that are not whole, by their place.
     open: BTreeMap<u64, Vec<Frame>>,
-    /// Places of items of a Responses answer that were decided, and their ids.
+    /// Places of items of a Responses answer that were decided, and what was.
     decided: BTreeSet<u64>,
-    decided_ids: BTreeSet<String>,
+    known: BTreeSet<String>,
     /// What stands in the place of items of a Responses answer.
     replaced: BTreeMap<u64, Value>,
     allowed: usize,
@@ -157,7 +159,7 @@ impl Assembler {
             unfinished: BTreeSet::new(),
             open: BTreeMap::new(),
             decided: BTreeSet::new(),
-            decided_ids: BTreeSet::new(),
+            known: BTreeSet::new(),
             replaced: BTreeMap::new(),
             allowed: 0,
             refused: 0,
@@ -195,7 +197,7 @@ impl Assembler {
         }
         match self.api {
             Api::Chat => self.chat(frame),
-            Api::Responses => Ok(self.responses(frame)),
+            Api::Responses => self.responses(frame),
             Api::Messages => self.messages(frame),
             Api::Gemini => Ok(self.gemini(frame)),
             Api::Execute => Ok(vec![Step::Pass(frame)]),
@@ -235,7 +237,7 @@ impl Assembler {
                 return Err(Garbled);
             }
             for (at, call) in there(choice, "delta").map_or(Ok(Vec::new()), calls_of)?.into_iter().enumerate() {
-                self.add(choice_number, at as u64, call);
+                self.add(choice_number, at as u64, call)?;
                 self.unfinished.insert(choice_number);
                 holds = true;
             }
@@ -245,7 +247,8 @@ impl Assembler {
                 finishes |= self.unfinished.remove(&choice_number);
             }
         }
-        if !holds && !finishes {
+        // What comes after something that is held stays behind it.
+        if !holds && !finishes && self.held.is_empty() {
             return Ok(vec![Step::Pass(frame)]);
         }
         self.held.push(frame);
@@ -253,30 +256,39 @@ impl Assembler {
     }
 
     /// Adds a fragment to its call. One with another id is another call, whatever its number.
-    fn add(&mut self, choice: u64, at: u64, call: &Json) {
-        let function = there(call, "function").or_else(|| there(call, "custom")).unwrap_or(call);
-        let text = |of: &Json, name: &str| of.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
-        let (id, tool) = (text(call, "id"), text(function, "name"));
-        let index = number(call, "index").unwrap_or(at);
+    fn add(&mut self, choice: u64, at: u64, call: &Json) -> Result<(), Garbled> {
+        let inner = there(call, "function").or_else(|| there(call, "custom"));
+        let function = inner.unwrap_or(call);
+        let text = |of: &Json, name: &str| match there(of, name) {
+            None => Ok(String::new()),
+            Some(Json::String(text)) => Ok(text.clone()),
+            // What another reader makes of it nobody knows.
+            Some(_) => Err(Garbled),
+        };
+        let (id, tool) = (text(call, "id")?, text(function, "name")?);
+        let is_legacy = inner.is_none() && there(call, "type").is_none() && there(call, "index").is_none();
+        let index = if is_legacy { LEGACY } else { number(call, "index").unwrap_or(at) };
         let last = self.partial.iter_mut().rev().find(|partial| partial.choice == choice && partial.index == index);
         let again = last.as_ref().map_or(0, |last| last.again + 1);
         let partial = match last {
             Some(last) if id.is_empty() || last.id.is_empty() || last.id == id => last,
             _ => {
                 self.partial.push(Partial { choice, index, again, ..Partial::default() });
-                let Some(partial) = self.partial.last_mut() else { return };
-                partial
+                self.partial.last_mut().ok_or(Garbled)?
             }
         };
         if partial.id.is_empty() {
             partial.id = id;
         }
-        // Some providers repeat the name in every fragment.
-        if partial.tool != tool {
-            partial.tool.push_str(&tool);
+        // Some providers repeat the name in every fragment. With two names nobody knows which one counts.
+        if partial.tool.is_empty() {
+            partial.tool = tool;
+        } else if !tool.is_empty() && partial.tool != tool {
+            return Err(Garbled);
         }
-        partial.arguments.push_str(&text(function, "arguments"));
-        partial.arguments.push_str(&text(function, "input"));
+        partial.arguments.push_str(&text(function, "arguments")?);
+        partial.arguments.push_str(&text(function, "input")?);
+        Ok(())
     }
 
     fn ask_of_chat(&mut self) -> Option<Step> {
@@ -292,46 +304,47 @@ impl Assembler {
         Some(Step::Ask(Asks { calls: calls.collect(), held: std::mem::take(&mut self.held), numbers }))
     }
 
-    fn responses(&mut self, frame: Frame) -> Vec<Step> {
-        let Some(json) = &frame.json else { return vec![Step::Pass(frame)] };
+    fn responses(&mut self, frame: Frame) -> Result<Vec<Step>, Garbled> {
+        let Some(json) = &frame.json else { return Ok(vec![Step::Pass(frame)]) };
         let kind = kind(json);
-        // What does not say where it belongs belongs together.
-        let place = number(json, "output_index").unwrap_or(u64::MAX);
-        let item = there(json, "item");
-        let is_call = item.is_some_and(calls::is_call);
-        match kind {
-            "response.output_item.done" if is_call => {
-                let call: Vec<ToolCall> = item.map(calls::tool_call).into_iter().collect();
-                let id = item.and_then(|item| item.get("id")).and_then(Json::as_str).map(str::to_owned);
-                self.decided.insert(place);
-                self.decided_ids.extend(id);
+        let item = there(json, "item").filter(|item| calls::is_call(item));
+        let is_of_call = item.is_some() || is_of_call(kind);
+        let is_end = ["response.completed", "response.incomplete", "response.failed"].contains(&kind);
+        let output = there(json, "response").map_or(&[][..], |response| list(response, "output"));
+        // A call has its place, and is decided there once; nothing but the end repeats one.
+        let place = number(json, "output_index").or(if is_of_call { None } else { Some(u64::MAX) }).ok_or(Garbled)?;
+        if is_of_call && self.decided.contains(&place) || !is_end && output.iter().any(calls::is_call) {
+            return Err(Garbled);
+        }
+        Ok(match (kind, item) {
+            ("response.output_item.done", Some(item)) => {
                 let mut held = self.open.remove(&place).unwrap_or_default();
+                if !held.iter().all(|frame| begins(frame, item)) || !adds_up(&held, item) {
+                    return Err(Garbled);
+                }
+                let call = calls::tool_call(item);
+                self.decided.insert(place);
+                self.known.insert(identity(item));
                 held.push(frame);
-                vec![self.asks(call, held)]
+                vec![self.asks(vec![call], held)]
             }
-            "response.completed" | "response.incomplete" | "response.failed" => {
+            _ if is_end => {
                 self.is_complete = true;
                 // What was never whole does not go on, and what the end brings for the first time is decided here.
                 self.open.clear();
-                let response = there(json, "response");
-                let items = response.map_or(&[][..], |response| list(response, "output")).iter().enumerate();
-                let known = |at: usize, item: &Json| {
-                    let id = item.get("id").and_then(Json::as_str);
-                    self.decided.contains(&(at as u64)) || id.is_some_and(|id| self.decided_ids.contains(id))
-                };
-                let fresh = items.filter(|(at, item)| calls::is_call(item) && !known(*at, item));
-                let fresh: Vec<ToolCall> = fresh.map(|(_, item)| calls::tool_call(item)).collect();
+                let fresh = output.iter().filter(|item| calls::is_call(item) && !self.known.contains(&identity(item)));
+                let fresh: Vec<ToolCall> = fresh.map(calls::tool_call).collect();
                 match fresh.is_empty() {
                     true => vec![Step::Pass(self.without_replaced(frame))],
                     false => vec![self.asks(fresh, vec![frame])],
                 }
             }
-            _ if is_call || self.open.contains_key(&place) || is_of_call(kind) && !self.decided.contains(&place) => {
+            _ if is_of_call || self.open.contains_key(&place) => {
                 self.open.entry(place).or_default().push(frame);
                 Vec::new()
             }
             _ => vec![Step::Pass(frame)],
-        }
+        })
     }
 
     /// The last event repeats the whole answer.
@@ -364,6 +377,13 @@ impl Assembler {
             // A message begins empty. One with calls in it would bring them undecided.
             "message_start"
                 if there(json, "message").is_some_and(|message| !calls::of(Api::Messages, message).is_empty()) =>
+            {
+                return Err(Garbled);
+            }
+            // A block begins once, and says which one it is.
+            "content_block_start"
+                if self.open.contains_key(&place)
+                    || place == u64::MAX && there(json, "content_block").map(kind) == Some("tool_use") =>
             {
                 return Err(Garbled);
             }
@@ -433,12 +453,10 @@ impl Assembler {
         let Some(mut value) = self.without_replaced(end.clone()).value() else { return end.clone() };
         let mut said = said.iter();
         let items = value.pointer_mut("/response/output").and_then(Value::as_array_mut);
-        for (at, item) in items.into_iter().flatten().enumerate() {
+        for item in items.into_iter().flatten() {
             let read = json::parse(item.to_string().as_bytes(), LIMITS).unwrap_or(Json::Null);
-            let id = item["id"].as_str().unwrap_or_default();
             if calls::is_call(&read)
-                && !self.decided.contains(&(at as u64))
-                && !self.decided_ids.contains(id)
+                && !self.known.contains(&identity(&read))
                 && let Some(Some(text)) = said.next()
             {
                 *item = calls::responses_message(item, text);
@@ -506,6 +524,39 @@ fn is_of_call(kind: &str) -> bool {
         .any(|begins| kind.starts_with(begins))
 }
 
+/// What makes two mentions of a call one call.
+fn identity(item: &Json) -> String {
+    let members = ["type", "id", "name", "arguments", "input", "action", "operation"];
+    members.map(|name| item.get(name).map(|value| value.to_value().to_string()).unwrap_or_default()).join("\n")
+}
+
+/// Whether an event that was held for a call begins the one that came of it.
+fn begins(frame: &Frame, done: &Json) -> bool {
+    let Some(begun) = frame.json.as_ref().and_then(|json| there(json, "item")) else { return true };
+    ["type", "id", "name"].iter().all(|name| there(begun, name).is_none_or(|value| there(done, name) == Some(value)))
+}
+
+/// Whether the arguments that came piece by piece are those of the whole call.
+fn adds_up(held: &[Frame], done: &Json) -> bool {
+    let whole = ["arguments", "input"].into_iter().find_map(|name| there(done, name)?.as_str());
+    let mut pieces = String::new();
+    for json in held.iter().filter_map(|frame| frame.json.as_ref()) {
+        if let Some(text) = there(json, "delta").and_then(Json::as_str) {
+            pieces.push_str(text);
+        }
+        let said = ["arguments", "input"].into_iter().find_map(|name| there(json, name)?.as_str());
+        let begun = there(json, "item")
+            .and_then(|item| ["arguments", "input"].into_iter().find_map(|name| there(item, name)?.as_str()));
+        // An item may begin without its arguments, and never with others.
+        if said.is_some_and(|said| Some(said) != whole)
+            || begun.is_some_and(|begun| !begun.is_empty() && Some(begun) != whole)
+        {
+            return false;
+        }
+    }
+    pieces.is_empty() || Some(pieces.as_str()) == whole
+}
+
 fn call_of_block(held: &[Frame]) -> ToolCall {
     let block = held.first().and_then(|frame| frame.json.as_ref()?.get("content_block"));
     let tool = block.and_then(|block| block.get("name")).and_then(Json::as_str).unwrap_or_default().to_owned();
@@ -561,7 +612,12 @@ fn chat_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut told = BTreeSet::new();
     for frame in &asks.held {
-        let Some(mut value) = frame.value() else { continue };
+        let whole = frame.value();
+        let touched = whole.as_ref().is_some_and(is_touched);
+        let Some((mut value, true)) = whole.map(|value| (value, touched)) else {
+            frames.push(frame.clone());
+            continue;
+        };
         let mut said_here = Vec::new();
         let Some(choices) = value.get_mut("choices").and_then(Value::as_array_mut) else { continue };
         for (at, choice) in choices.iter_mut().enumerate() {
@@ -581,7 +637,7 @@ fn chat_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
                         delta.shift_remove("tool_calls");
                     }
                 }
-                if delta.get("function_call").is_some_and(|call| !call.is_null()) && !texts(number).is_empty() {
+                if delta.get("function_call").is_some_and(|call| !call.is_null()) && is_refused(number, LEGACY) {
                     delta.shift_remove("function_call");
                 }
             }
@@ -599,7 +655,7 @@ fn chat_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
             choice["delta"].as_object().is_none_or(serde_json::Map::is_empty) && !choice["finish_reason"].is_string()
         };
         choices.retain(|choice| !empty(choice));
-        let is_left = !choices.is_empty();
+        let is_left = !choices.is_empty() || value.get("usage").is_some_and(|usage| !usage.is_null());
         for (number, text) in said_here {
             let mut said = value.clone();
             said["choices"] = json!([{ "index": number, "delta": { "content": text }, "finish_reason": null }]);
@@ -609,7 +665,28 @@ fn chat_without(asks: &Asks, said: &[Option<String>]) -> Vec<Frame> {
             frames.push(frame.with(&value.to_string()));
         }
     }
+    // A choice that ended without saying so is told as well.
+    let untold: BTreeSet<u64> =
+        asks.numbers.iter().map(|number| number.0).filter(|choice| !told.contains(choice)).collect();
+    for choice in untold.into_iter().filter(|choice| !texts(*choice).is_empty()) {
+        if let Some((frame, mut value)) = asks.held.last().and_then(|frame| Some((frame, frame.value()?))) {
+            let text = texts(choice).join("\n");
+            value["choices"] = json!([{ "index": choice, "delta": { "content": text }, "finish_reason": "stop" }]);
+            frames.push(frame.with(&value.to_string()));
+        }
+    }
     frames
+}
+
+/// Whether an event brings calls, or the end of a choice.
+fn is_touched(value: &Value) -> bool {
+    let choices = value["choices"].as_array().into_iter().flatten();
+    let there = |value: &Value| !value.is_null();
+    let mut touches = choices.map(|choice| {
+        let delta = &choice["delta"];
+        there(&delta["tool_calls"]) || there(&delta["function_call"]) || choice["finish_reason"].is_string()
+    });
+    touches.any(|touches| touches)
 }
 
 #[cfg(test)]

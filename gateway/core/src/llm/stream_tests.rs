@@ -156,18 +156,18 @@ fn a_call_that_only_the_end_brings_is_decided_at_the_end() {
 
 #[test]
 fn items_that_come_interleaved_are_held_apart() {
-    let item = |n: u64| json!({ "type": "function_call", "id": format!("fc_{n}"), "name": format!("t{n}"), "arguments": "{}" });
+    let item = |n: u64| json!({ "type": "function_call", "id": format!("fc_{n}"), "name": format!("t{n}"), "arguments": format!("{{{n}}}") });
     let data = [
         json!({ "type": "response.output_item.added", "output_index": 0, "item": item(0) }),
         json!({ "type": "response.output_item.added", "output_index": 1, "item": item(1) }),
-        json!({ "type": "response.function_call_arguments.delta", "output_index": 0, "delta": "zero" }),
-        json!({ "type": "response.function_call_arguments.delta", "output_index": 1, "delta": "one" }),
+        json!({ "type": "response.function_call_arguments.delta", "output_index": 0, "delta": "{0}" }),
+        json!({ "type": "response.function_call_arguments.delta", "output_index": 1, "delta": "{1}" }),
         json!({ "type": "response.output_item.done", "output_index": 0, "item": item(0) }),
         json!({ "type": "response.output_item.done", "output_index": 1, "item": item(1) }),
         json!({ "type": "response.completed", "response": { "output": [item(0), item(1)] } }),
     ];
     let (out, _) = run(Api::Responses, false, &data, |call| (call.tool == "t1").then_some("no"));
-    assert!(out.contains("zero") && !out.contains("\"one\"") && !out.contains("t1"), "{out}");
+    assert!(out.contains("{0}") && !out.contains("{1}") && !out.contains("t1"), "{out}");
 }
 
 #[test]
@@ -243,4 +243,78 @@ fn garbage_is_no_event() {
         assert_eq!(event(data), Err(Garbled), "{data}");
     }
     assert!(event("[DONE]").is_ok());
+}
+
+/// Whether a stream of these ends as no answer of its API.
+fn is_garbled(api: Api, data: &[Value]) -> bool {
+    let mut assembler = Assembler::new(api, false);
+    data.iter().any(|value| {
+        let event = Event { raw: Vec::new(), data: Some(value.to_string()), id: None };
+        assembler.push(Frame::read(event).unwrap()).is_err()
+    })
+}
+
+#[test]
+fn a_call_is_what_was_decided_and_nothing_else() {
+    let item = |name: &str, arguments: &str| json!({ "type": "function_call", "id": "fc", "name": name, "arguments": arguments });
+    let added = |item: Value| json!({ "type": "response.output_item.added", "output_index": 0, "item": item });
+    let done = |item: Value| json!({ "type": "response.output_item.done", "output_index": 0, "item": item });
+    let delta =
+        |text: &str| json!({ "type": "response.function_call_arguments.delta", "output_index": 0, "delta": text });
+    let fine = [added(item("a", "")), delta("{1"), delta("}"), done(item("a", "{1}"))];
+    assert!(!is_garbled(Api::Responses, &fine));
+    for bad in [
+        vec![added(item("rm", "")), done(item("a", "{1}"))],
+        vec![added(item("a", "{2}")), done(item("a", "{1}"))],
+        vec![delta("{2}"), done(item("a", "{1}"))],
+        vec![done(item("a", "{1}")), delta("{2}")],
+        vec![json!({ "type": "response.function_call_arguments.delta", "delta": "{2}" })],
+        vec![json!({ "type": "response.created", "response": { "output": [item("a", "{1}")] } })],
+    ] {
+        assert!(is_garbled(Api::Responses, &bad), "{bad:?}");
+    }
+    // Another call under the name of one that was allowed is decided at the end.
+    let end = json!({ "type": "response.completed", "response": { "output": [item("rm", "{1}")] } });
+    let data = [fine.to_vec(), vec![end]].concat();
+    let (out, _) = run(Api::Responses, false, &data, |call| (call.tool == "rm").then_some("no"));
+    assert!(!out.contains("\"rm\""), "{out}");
+    let start = |name: &str| json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "tool_use", "name": name, "input": {} } });
+    assert!(is_garbled(Api::Messages, &[start("a"), start("rm")]));
+    assert!(is_garbled(
+        Api::Messages,
+        &[json!({ "type": "content_block_start", "content_block": { "type": "tool_use", "name": "a" } })]
+    ));
+}
+
+#[test]
+fn a_call_of_the_old_form_is_not_taken_for_one_of_the_new() {
+    let old = chunk(json!({ "function_call": { "name": "rm", "arguments": "{}" } }), None);
+    let data = [chunk(call(0, Some("get_time"), "{}"), None), old, chunk(json!({}), Some("tool_calls"))];
+    let seen = std::cell::RefCell::new(Vec::new());
+    let (out, _) = run(Api::Chat, false, &data, |call| {
+        seen.borrow_mut().push(call.tool.clone());
+        (call.tool == "rm").then_some("no")
+    });
+    assert_eq!(seen.into_inner(), ["get_time", "rm"]);
+    assert!(out.contains("get_time") && !out.contains("function_call"), "{out}");
+    let two = [chunk(call(0, Some("a"), ""), None), chunk(call(0, Some("rm"), ""), None)];
+    let mut two = two.to_vec();
+    two[1]["choices"][0]["delta"]["tool_calls"][0]["id"] = json!(null);
+    assert!(is_garbled(Api::Chat, &two), "two names of one call");
+}
+
+#[test]
+fn what_follows_a_held_call_stays_behind_it_and_an_end_without_a_word_is_told() {
+    let data = [
+        chunk(
+            json!({ "content": "A", "tool_calls": [{ "index": 0, "id": "x", "function": { "name": "a", "arguments": "{}" } }] }),
+            None,
+        ),
+        chunk(json!({ "content": "B" }), None),
+        json!("[DONE]"),
+    ];
+    let (out, _) = run(Api::Chat, false, &data, |_| None);
+    assert!(out.find("\"A\"") < out.find("\"B\""), "{out}");
+    let (out, _) = run(Api::Chat, false, &data, |_| Some("no"));
+    assert!(out.contains("\"A\"") && out.contains("\"no\"") && !out.contains("tool_calls"), "{out}");
 }

@@ -760,7 +760,13 @@ fn write_up(
         },
         reserved: None,
         caller: proposal.caller.as_ref().map(|caller| short(caller, scanner)),
-        action: case.as_ref().map_or_else(|| short(&proposal.method, scanner), action),
+        action: case.as_ref().map_or_else(
+            || match &proposal.ask {
+                Ask::Engine(ask) => ask.verb.action().to_owned(),
+                _ => short(&proposal.method, scanner),
+            },
+            action,
+        ),
         resource: case.as_ref().map_or_else(
             || match &proposal.ask {
                 Ask::Site(ask) => named(&ask.resource.ty, &ask.resource.id),

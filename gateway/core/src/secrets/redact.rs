@@ -20,9 +20,35 @@ pub fn answer(scanner: &Scanner, raw: &str, is_error: bool) -> Option<(String, J
 
 /// The same of an answer that is all body.
 pub fn whole(scanner: &Scanner, raw: &str) -> Option<(String, Json)> {
-    let by = values(scanner, raw);
+    let by = without_probabilities(&values(scanner, raw))?;
     let body = json::parse(by.as_bytes(), LIMITS).ok()?;
     scanner.scan(&body, "").is_clean().then_some((by, body))
+}
+
+/// An answer without its tokens' probabilities: they repeat its text token by token. One that has none stays as it is.
+pub fn without_probabilities(text: &str) -> Option<String> {
+    const NAMES: [&str; 2] = ["logprobs", "logprobsResult"];
+    if !NAMES.iter().any(|name| text.contains(name)) {
+        return Some(text.to_owned());
+    }
+    let mut value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let mut open = vec![&mut value];
+    while let Some(value) = open.pop() {
+        match value {
+            serde_json::Value::Object(members) => {
+                for (name, value) in members {
+                    if NAMES.contains(&name.as_str()) {
+                        *value = serde_json::Value::Null;
+                    } else {
+                        open.push(value);
+                    }
+                }
+            }
+            serde_json::Value::Array(items) => open.extend(items),
+            _ => {}
+        }
+    }
+    Some(value.to_string())
 }
 
 /// A JSON text with each secret value in its strings replaced.

@@ -18,8 +18,9 @@ use warden_core::json::Json;
 use warden_core::llm::Api;
 use warden_core::llm::request::{self, Additions, Asked};
 use warden_core::outcome::{Lost, Reply};
-use warden_core::pipeline::{self, Answer};
+use warden_core::pipeline::{self, Answer, Refusal};
 use warden_core::proposal::{DecisionId, Proposal, Verb};
+use warden_core::verdict::Verdict;
 
 /// What a worker asks, read.
 pub(super) struct Call {
@@ -61,7 +62,7 @@ impl Tried {
         let silent = matches!(self.answer, Answer::Ended { reply: Reply::Lost(Lost::TimedOut), .. });
         silent
             || self.is_worth_another()
-            || matches!(&self.answer, Answer::Refused(refusal) if refusal.exceeded.is_none())
+            || matches!(&self.answer, Answer::Refused(refusal) if is_of_this_engine(refusal))
     }
 
     /// Whether another try of the same engine may do better.
@@ -82,6 +83,13 @@ impl Tried {
         let asked = asked.or_else(|| header("retry-after").map(Duration::from_secs));
         asked.unwrap_or(PAUSE * 2u32.saturating_pow(tries.min(8))).min(PAUSE_MAX)
     }
+}
+
+/// Whether a refusal is about the engine that was asked. One that is held waits for a person, an answer that is withheld was given, and
+/// a budget or a disk that is full is so for all.
+fn is_of_this_engine(refusal: &Refusal) -> bool {
+    let general = refusal.reason == "result_withheld" || refusal.reason.starts_with("journal_");
+    refusal.verdict == Verdict::Deny && refusal.exceeded.is_none() && !general
 }
 
 /// Tries the engines in order, each as often as its retries allow, and answers.

@@ -109,7 +109,10 @@ async fn run(llm: &Llm, mut call: Asks, caller: Caller, exchange: &Exchange) -> 
             tokio::select! {
                 () = sleep(pause) => {}
                 // Nobody waits for the answer any more.
-                () = exchange.left() => break,
+                () = exchange.left() => {
+                    goes_on = false;
+                    break;
+                }
             }
         }
         if !goes_on {

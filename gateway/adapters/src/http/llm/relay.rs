@@ -231,27 +231,6 @@ struct Passing {
     paths: Vec<Vec<String>>,
 }
 
-/// An event without its tokens' probabilities: they repeat the text, token by token.
-fn without_probabilities(data: &str) -> Option<String> {
-    let mut value: serde_json::Value = serde_json::from_str(data).ok()?;
-    let mut open = vec![&mut value];
-    while let Some(value) = open.pop() {
-        match value {
-            serde_json::Value::Object(members) => {
-                for (name, value) in members {
-                    match name.as_str() {
-                        "logprobs" | "logprobsResult" => *value = serde_json::Value::Null,
-                        _ => open.push(value),
-                    }
-                }
-            }
-            serde_json::Value::Array(items) => open.extend(items),
-            _ => {}
-        }
-    }
-    Some(value.to_string())
-}
-
 /// Why a stream ends before its end.
 enum Stop {
     Secret(Option<Finding>),
@@ -272,6 +251,8 @@ struct Streaming<'r> {
     seen: String,
     /// The lines beside the data of the last event.
     fields: String,
+    /// Whether a value was replaced.
+    cut: bool,
     bytes: u64,
 }
 
@@ -289,6 +270,7 @@ impl<'r> Streaming<'r> {
             relay,
             seen: String::new(),
             fields: String::new(),
+            cut: false,
             bytes: 0,
         }
     }
@@ -362,14 +344,25 @@ impl<'r> Streaming<'r> {
     /// Reads to the end of an answer that nobody is given, for its usage.
     async fn read_on(&mut self, body: &mut Incoming) {
         let mut events = std::mem::replace(&mut self.events, Events::new(EVENT_MAX));
-        while let Some(Ok(frame)) = body.frame().await {
-            events.push(&frame.into_data().unwrap_or_default());
+        let mut over = false;
+        loop {
             while let Some(Item::Event(event)) = events.next_item() {
                 let Ok(frame) = Frame::read(event) else { return };
                 for step in self.assembler.push(frame).unwrap_or_default() {
                     if let Step::Ask(asks) = step {
                         self.assembler.resolve(asks, &[]);
                     }
+                }
+            }
+            if over {
+                return;
+            }
+            match body.frame().await {
+                Some(Ok(frame)) => events.push(&frame.into_data().unwrap_or_default()),
+                // The end of the last event may be missing.
+                _ => {
+                    events.push(b"\n\n");
+                    over = true;
                 }
             }
         }
@@ -466,7 +459,10 @@ impl<'r> Streaming<'r> {
     fn release(&mut self, flow: Flow<Passing>, out: &mut Vec<u8>) -> Result<(), Stop> {
         let Flow::On(released) = flow else { return Err(Stop::Secret(None)) };
         for Released { event: Passing { frame, paths }, texts } in released {
-            if texts.iter().all(Option::is_none) {
+            let is_clean = texts.iter().all(Option::is_none);
+            self.cut |= !is_clean;
+            // From the first value on, what repeats the text token by token is left out as well.
+            if is_clean && !(self.cut && frame.event.data.as_deref().is_some_and(|data| data.contains("logprobs"))) {
                 out.extend_from_slice(&frame.event.raw);
                 continue;
             }
@@ -477,7 +473,7 @@ impl<'r> Streaming<'r> {
                 let text = serde_json::Value::from(text).to_string();
                 data = json::replaced(&data, &path, &text).ok_or(Stop::Secret(None))?;
             }
-            let data = without_probabilities(&data).ok_or(Stop::Secret(None))?;
+            let data = redact::without_probabilities(&data).ok_or(Stop::Secret(None))?;
             out.extend_from_slice(&frame.with(&data).event.raw);
         }
         Ok(())
