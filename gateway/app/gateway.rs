@@ -26,7 +26,7 @@ use warden_adapters::keys::Keys;
 use warden_adapters::metrics::Metrics;
 use warden_adapters::secrets;
 use warden_adapters::tasks::TaskBook;
-use warden_adapters::traces;
+use warden_adapters::traces::Tracer;
 use warden_adapters::view::{Shelf, View};
 use warden_adapters::world::{World, now};
 use warden_core::journal::note::{SignerKey, VerifierKey};
@@ -68,6 +68,7 @@ pub struct Gateway {
     view: Arc<Shelf>,
     notary: Notary,
     witnesses: Arc<Witnesses>,
+    tracer: Option<Tracer>,
     stop: watch::Sender<bool>,
     data_dir: DataDir,
 }
@@ -146,33 +147,6 @@ impl Gateway {
         let notary = Notary::start(journal.clone(), signer, config.signing.every)?;
         let witnesses = Arc::new(Witnesses::start(&config.witnesses, &notary, &journal, data_dir.path()));
         let (stop, stopped) = watch::channel(false);
-        let listener = TcpListener::bind(config.listen).await.map_err(|e| in_use(config.listen, &e))?;
-        let address = listener.local_addr()?;
-        let base_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
-        let reserved = Reserved::with(config.setup.reserved_keys.clone());
-        let tasks = Arc::new(TaskBook::new(gate.clone(), data_dir.path().join("tasks"), reserved, base_url));
-        if let Err(e) = tasks.tidy() {
-            tracing::warn!(error = %e, "state documents of tasks that are over stay on the disk");
-        }
-        let llm = Arc::new(Llm::new(
-            gate.clone(),
-            config.engines.clone(),
-            config.given.clone(),
-            tasks.clone(),
-            config.setup.settings,
-        ));
-        if let Some(collector) = &config.traces {
-            traces::start(&journal, collector.clone(), gate.ports.metrics.clone(), stopped.clone());
-        }
-        let workers = Arc::new(WorkerPlane::new(
-            gate.clone(),
-            governor.clone(),
-            identities.clone(),
-            config.setup.settings,
-            config.allowed_hosts.clone(),
-            config.public_url.clone(),
-            llm,
-        ));
         let operators = Arc::new(OperatorPlane {
             gate: gate.clone(),
             governor: governor.clone(),
@@ -188,14 +162,55 @@ impl Gateway {
             secrets: config.secrets.clone(),
             engines: config.engines.clone(),
         });
+        // Who finds the gate open finds the operators' door open as well.
         let socket = data_dir.path().join("operator.sock");
         serve_socket(&socket, operators.clone(), stopped.clone())?;
         if let Some(address) = config.operator_listen {
             serve_operators_tcp(address, operators.clone(), stopped.clone()).await?;
         }
+        let listener = TcpListener::bind(config.listen).await.map_err(|e| in_use(config.listen, &e))?;
+        let address = listener.local_addr()?;
+        let base_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+        let reserved = Reserved::with(config.setup.reserved_keys.clone());
+        let tasks = Arc::new(TaskBook::new(gate.clone(), data_dir.path().join("tasks"), reserved, base_url));
+        if let Err(e) = tasks.tidy() {
+            tracing::warn!(error = %e, "state documents of tasks that are over stay on the disk");
+        }
+        let llm = Arc::new(Llm::new(
+            gate.clone(),
+            config.engines.clone(),
+            config.given.clone(),
+            tasks.clone(),
+            config.setup.settings,
+        ));
+        let tracer = config
+            .traces
+            .as_ref()
+            .map(|collector| Tracer::start(&journal, collector.clone(), gate.ports.metrics.clone()));
+        let workers = Arc::new(WorkerPlane::new(
+            gate.clone(),
+            governor.clone(),
+            identities.clone(),
+            config.setup.settings,
+            config.allowed_hosts.clone(),
+            config.public_url.clone(),
+            llm,
+        ));
         serve_workers(listener, workers.clone(), stopped);
-        let gateway =
-            Self { address, socket, gate, governor, identities, workers, view, notary, witnesses, stop, data_dir };
+        let gateway = Self {
+            address,
+            socket,
+            gate,
+            governor,
+            identities,
+            workers,
+            view,
+            notary,
+            witnesses,
+            tracer,
+            stop,
+            data_dir,
+        };
         gateway.look_after(config.held_for, watch_policies);
         gateway.keep_to(config.retain, operators);
         Ok(gateway)
@@ -283,6 +298,9 @@ impl Gateway {
         });
         if let Ok(Some(Err(e))) = closed.await {
             tracing::warn!(error = %e, "the view could not be closed; it will catch up at the next start");
+        }
+        if let Some(tracer) = self.tracer {
+            tracer.finish().await;
         }
         // Witnesses have the last word of the log, if they are there.
         let signed = self.notary.latest().borrow().as_ref().map_or(0, |signed| signed.checkpoint.size);

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use warden_core::decision::Decision;
 use warden_core::journal::record::Body;
 use warden_core::outcome::{Happened, Outcome};
@@ -31,48 +32,71 @@ const EVERY: Duration = Duration::from_secs(2);
 /// How long the collector may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sends spans to `collector` until the gateway stops.
-pub fn start(journal: &Journal, collector: Arc<HttpServer>, metrics: Arc<Metrics>, mut stopped: watch::Receiver<bool>) {
-    let mut committed = journal.committed();
-    tokio::spawn(async move {
-        let mut spans = Spans::default();
-        let mut tick = tokio::time::interval(EVERY);
-        loop {
-            let over = tokio::select! {
-                news = committed.recv() => match news {
-                    Ok(Committed { record, .. }) => {
-                        spans.take(record.ts, &record.body);
-                        if spans.done.len() < BATCH_MAX {
-                            continue;
-                        }
-                        false
-                    }
-                    Err(RecvError::Lagged(_)) => {
-                        // Ends that were missed never come again.
-                        spans.open.clear();
-                        metrics.dropped("traces");
+/// Sends spans to a collector, from a start to [`finish`](Self::finish).
+#[derive(Debug)]
+pub struct Tracer {
+    over: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Tracer {
+    /// Tells `collector` of every engine call that `journal` commits from now on.
+    pub fn start(journal: &Journal, collector: Arc<HttpServer>, metrics: Arc<Metrics>) -> Self {
+        let (over, finished) = oneshot::channel();
+        let task = tokio::spawn(trace(journal.committed(), collector, metrics, finished));
+        Self { over, task }
+    }
+
+    /// Tells what was committed until now, and ends. Call it when nothing is committed any more.
+    pub async fn finish(self) {
+        let _ = self.over.send(());
+        // One batch is perhaps on its way, and one is left.
+        let _ = tokio::time::timeout(PATIENCE * 2, self.task).await;
+    }
+}
+
+async fn trace(
+    mut committed: broadcast::Receiver<Committed>,
+    collector: Arc<HttpServer>,
+    metrics: Arc<Metrics>,
+    mut finished: oneshot::Receiver<()>,
+) {
+    let mut spans = Spans::default();
+    let mut tick = tokio::time::interval(EVERY);
+    loop {
+        let over = tokio::select! {
+            news = committed.recv() => match news {
+                Ok(Committed { record, .. }) => {
+                    spans.take(record.ts, &record.body);
+                    if spans.done.len() < BATCH_MAX {
                         continue;
                     }
-                    Err(RecvError::Closed) => true,
-                },
-                _ = tick.tick() => false,
-                _ = stopped.wait_for(|stop| *stop) => {
-                    // What was committed until now is told as well.
-                    while let Ok(Committed { record, .. }) = committed.try_recv() {
-                        spans.take(record.ts, &record.body);
-                    }
-                    true
+                    false
                 }
-            };
-            let batch = std::mem::take(&mut spans.done);
-            if !batch.is_empty() && !send(&collector, batch).await {
-                metrics.dropped("traces");
+                Err(RecvError::Lagged(_)) => {
+                    // Ends that were missed never come again.
+                    spans.open.clear();
+                    metrics.dropped("traces");
+                    continue;
+                }
+                Err(RecvError::Closed) => true,
+            },
+            _ = tick.tick() => false,
+            _ = &mut finished => {
+                while let Ok(Committed { record, .. }) = committed.try_recv() {
+                    spans.take(record.ts, &record.body);
+                }
+                true
             }
-            if over {
-                return;
-            }
+        };
+        let batch = std::mem::take(&mut spans.done);
+        if !batch.is_empty() && !send(&collector, batch).await {
+            metrics.dropped("traces");
         }
-    });
+        if over {
+            return;
+        }
+    }
 }
 
 async fn send(collector: &HttpServer, spans: Vec<Value>) -> bool {
