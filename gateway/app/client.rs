@@ -58,6 +58,23 @@ impl Client {
         self.send(self.http.post(url(path)).json(body)).await
     }
 
+    /// The same with a header.
+    pub async fn post_with(&self, path: &str, body: &Value, (name, value): (&str, &str)) -> Result<Value, Failure> {
+        self.send(self.http.post(url(path)).header(name, value).json(body)).await
+    }
+
+    /// `POST path` with a JSON body; a refusal comes with its code.
+    pub async fn post_coded(&self, path: &str, body: &Value) -> Result<Value, (String, Failure)> {
+        let sent = self.http.post(url(path)).json(body).bearer_auth(&self.token).send().await;
+        let response = sent.map_err(|e| (String::new(), Failure::of(&e)))?;
+        let status = response.status();
+        let body: Value = response.json().await.unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err((body["error"]["code"].as_str().unwrap_or_default().to_owned(), refused(status, &body)))
+    }
+
     /// `POST path` with a JSON body that was made already.
     pub async fn post_text(&self, path: &str, body: &str) -> Result<Value, Failure> {
         let request = self.http.post(url(path)).header("content-type", "application/json");
@@ -81,17 +98,21 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let body: Value = response.json().await.unwrap_or_default();
-        let message = body
-            .pointer("/error/message")
-            .and_then(Value::as_str)
-            .map_or_else(|| format!("the gateway answered {status}"), str::to_owned);
-        Err(match status.as_u16() {
-            409 | 404 | 403 => Failure::no(message),
-            422 | 400 => Failure::invalid(message),
-            401 => Failure::failed(format!("{message}; or put the token into WARDEN_OPERATOR_TOKEN")),
-            _ => Failure::failed(message),
-        })
+        Err(refused(status, &response.json().await.unwrap_or_default()))
+    }
+}
+
+/// Why the gateway said no.
+fn refused(status: reqwest::StatusCode, body: &Value) -> Failure {
+    let message = body
+        .pointer("/error/message")
+        .and_then(Value::as_str)
+        .map_or_else(|| format!("the gateway answered {status}"), str::to_owned);
+    match status.as_u16() {
+        409 | 404 | 403 => Failure::no(message),
+        422 | 400 => Failure::invalid(message),
+        401 => Failure::failed(format!("{message}; or put the token into WARDEN_OPERATOR_TOKEN")),
+        _ => Failure::failed(message),
     }
 }
 

@@ -1,7 +1,9 @@
 //! `warden.yaml`: read strictly ([`RawConfig`]), then made into checked values once ([`Config`]).
 
+mod inbox;
 mod llm;
 
+pub use inbox::{Inbox, RawAcknowledgements, RawBrain, RawHub, RawInbox};
 pub use llm::{RawBudget, RawEngine, RawLimit, RawPrice, RawPrices, RawZone};
 
 use llm::Llms;
@@ -12,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use warden_adapters::acks::notify::Notify;
 use warden_adapters::engines::Engines;
 use warden_adapters::govern::Setup;
 use warden_adapters::http::llm::Given;
@@ -98,6 +101,12 @@ pub struct RawConfig {
     /// What is a secret here, beside the published formats, and what becomes of answers that hold one.
     #[serde(default)]
     pub secrets: RawSecrets,
+    /// Who is told of what is held, and how long its worker waits.
+    #[serde(default)]
+    pub acknowledgements: RawAcknowledgements,
+    /// An inbox that a worker handles.
+    #[serde(default)]
+    pub inbox: Option<RawInbox>,
     /// Hours after which a held proposal that nobody acknowledged expires.
     #[serde(default = "default_held_for_h")]
     pub held_for_h: u32,
@@ -119,6 +128,9 @@ pub struct RawWorker {
     /// The engine of its calls that name none.
     #[serde(default)]
     pub engine: Option<String>,
+    /// The operator whose worker it is: nobody acknowledges what a worker of their own asks for.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// The zone whose engines it may use. Without one it may use all.
     #[serde(default)]
     pub zone: Option<String>,
@@ -152,6 +164,10 @@ pub struct RawServer {
     /// Seconds that a call of a tool may be silent, by tool, where `limits.call_timeout_s` does not fit.
     #[serde(default)]
     pub tool_timeouts_s: BTreeMap<String, u64>,
+    /// Whether an acknowledged call runs at once in a session of Warden's own, although it was made in a session of its worker. Say so of
+    /// servers that keep nothing between two calls. Otherwise such a call runs once its worker repeats it.
+    #[serde(default)]
+    pub own_session: bool,
     /// What a call of a tool costs, by tool, charged to its worker's budget.
     #[serde(default)]
     pub cost: BTreeMap<String, RawAmount>,
@@ -405,7 +421,11 @@ pub struct Config {
     /// What is kept of it.
     pub retain: Retain,
     /// How long proposals are held.
-    pub held_for: Duration,
+    pub held_for: jiff::SignedDuration,
+    /// Who is told of that.
+    pub notify: Notify,
+    /// The inbox that a worker handles.
+    pub inbox: Option<Inbox>,
     /// Where registered values and packs of rules are.
     pub secrets: Sources,
     /// All engines, with their zones.
@@ -477,7 +497,7 @@ impl Config {
                 }
                 timeouts.insert(tool.clone(), Duration::from_secs(*seconds));
             }
-            servers.insert(name.clone(), Server { reach, timeouts });
+            servers.insert(name.clone(), Server { reach, timeouts, own_session: server.own_session });
         }
         let Llms { engines, budgets, given, keys } = llm::build(&raw, base, &expand)?;
         let spoken_of = engines.iter().map(|engine| Engine {
@@ -500,7 +520,12 @@ impl Config {
                     bad.escape_debug()
                 ));
             }
-            workers.push(Worker { name: name.clone(), groups: worker.groups.clone(), composition: None });
+            workers.push(Worker {
+                name: name.clone(),
+                groups: worker.groups.clone(),
+                composition: None,
+                owner: worker.owner.clone(),
+            });
         }
         for (key, value) in [
             ("limits.message_bytes", raw.limits.message_bytes),
@@ -582,6 +607,8 @@ impl Config {
             let url = expand("traces.url", &traces.url)?;
             HttpServer::new(&url, &headers, None).map(Arc::new).map_err(|e| format!("traces.{e}"))
         });
+        let inbox = inbox::inbox(&raw, base, &expand)?;
+        let (notify, held_wait) = inbox::acknowledgements(&raw.acknowledgements, &expand)?;
         Ok(Self {
             engines: Arc::new(engines),
             budgets,
@@ -601,6 +628,7 @@ impl Config {
                 workers,
                 servers,
                 engines: spoken_of,
+                inboxes: inbox.iter().map(|inbox| inbox.setup.agent.clone()).collect(),
                 reserved_keys: raw.tasks.reserved_keys.clone(),
                 settings: Settings {
                     worker: Limits { bytes_max: raw.limits.message_bytes, depth_max: raw.limits.depth },
@@ -608,6 +636,7 @@ impl Config {
                     message_timeout: Duration::from_secs(raw.limits.message_timeout_s),
                     call_timeout: Duration::from_secs(raw.limits.call_timeout_s),
                     stream_hold: Duration::from_secs(raw.limits.stream_hold_s),
+                    held_wait,
                     ..Settings::default()
                 },
                 levels,
@@ -630,7 +659,9 @@ impl Config {
                 age: raw.journal.retention.days.map(|days| Duration::from_secs(u64::from(days) * 86_400)),
                 bytes: raw.journal.retention.mb.map(|mb| mb.saturating_mul(1 << 20)),
             },
-            held_for: Duration::from_secs(u64::from(raw.held_for_h) * 3600),
+            notify,
+            inbox,
+            held_for: jiff::SignedDuration::from_hours(i64::from(raw.held_for_h)),
         })
     }
 

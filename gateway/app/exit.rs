@@ -9,6 +9,9 @@ pub const INVALID: u8 = 3;
 /// The answer is: only when acknowledged.
 pub const ESCALATE: u8 = 4;
 
+/// One is running already.
+pub const BUSY: u8 = 5;
+
 /// Why a command ended without doing what was asked.
 #[derive(Debug)]
 pub struct Failure {

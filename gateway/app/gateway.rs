@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
+use warden_adapters::acks::Acker;
 use warden_adapters::archive;
 use warden_adapters::files::DataDir;
 use warden_adapters::govern::{self, Governor};
@@ -18,7 +19,11 @@ use warden_adapters::http::listener;
 use warden_adapters::http::llm::Llm;
 use warden_adapters::http::operator::{OperatorPlane, Peer};
 use warden_adapters::http::worker::WorkerPlane;
+use warden_adapters::hub::Hub;
+use warden_adapters::hub::embedded::Embedded;
+use warden_adapters::hub::remote::RemoteHub;
 use warden_adapters::identity::Identities;
+use warden_adapters::inbox::{Executor, Runner, schedule};
 use warden_adapters::journal::checkpoint::{self, Notary};
 use warden_adapters::journal::witness::{self, Witness, Witnesses};
 use warden_adapters::journal::{Anchor, Journal, Retain};
@@ -116,8 +121,11 @@ impl Gateway {
         }
         let open: Vec<_> = journal.head().state.open.into_keys().collect();
         let world = World { journal: journal.clone(), keys, metrics: Arc::new(Metrics::new()), scanner };
-        let counted = journal.head().state.counted;
-        let gate = Gate::new(world, snapshot).in_shadow(shadow).counting(config.budgets.clone(), counted);
+        let state = journal.head().state;
+        let gate = Gate::new(world, snapshot)
+            .in_shadow(shadow)
+            .counting(config.budgets.clone(), state.counted)
+            .holding(state.acks, config.held_for);
         let gate = Arc::new(gate);
         if !open.is_empty() {
             tracing::warn!(
@@ -147,6 +155,21 @@ impl Gateway {
         let notary = Notary::start(journal.clone(), signer, config.signing.every)?;
         let witnesses = Arc::new(Witnesses::start(&config.witnesses, &notary, &journal, data_dir.path()));
         let (stop, stopped) = watch::channel(false);
+        let reserved = Reserved::with(config.setup.reserved_keys.clone());
+        let tasks = Arc::new(TaskBook::new(gate.clone(), data_dir.path().join("tasks"), reserved));
+        if let Err(e) = tasks.tidy() {
+            tracing::warn!(error = %e, "state documents of tasks that are over stay on the disk");
+        }
+        let llm = Arc::new(Llm::new(
+            gate.clone(),
+            config.engines.clone(),
+            config.given.clone(),
+            tasks.clone(),
+            config.setup.settings,
+        ));
+        let Handled { hub, runner, executor } = handled(config, &gate, &llm, data_dir.path())?;
+        let acker =
+            Arc::new(Acker::new(gate.clone(), governor.clone(), config.setup.settings, executor.zip(runner.clone())));
         let operators = Arc::new(OperatorPlane {
             gate: gate.clone(),
             governor: governor.clone(),
@@ -161,6 +184,9 @@ impl Gateway {
             changing: tokio::sync::Mutex::default(),
             secrets: config.secrets.clone(),
             engines: config.engines.clone(),
+            acker: acker.clone(),
+            runner: runner.clone(),
+            hub,
         });
         // Who finds the gate open finds the operators' door open as well.
         let socket = data_dir.path().join("operator.sock");
@@ -170,19 +196,7 @@ impl Gateway {
         }
         let listener = TcpListener::bind(config.listen).await.map_err(|e| in_use(config.listen, &e))?;
         let address = listener.local_addr()?;
-        let base_url = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
-        let reserved = Reserved::with(config.setup.reserved_keys.clone());
-        let tasks = Arc::new(TaskBook::new(gate.clone(), data_dir.path().join("tasks"), reserved, base_url));
-        if let Err(e) = tasks.tidy() {
-            tracing::warn!(error = %e, "state documents of tasks that are over stay on the disk");
-        }
-        let llm = Arc::new(Llm::new(
-            gate.clone(),
-            config.engines.clone(),
-            config.given.clone(),
-            tasks.clone(),
-            config.setup.settings,
-        ));
+        tasks.reached_at(config.public_url.clone().unwrap_or_else(|| format!("http://{address}")));
         let tracer = config
             .traces
             .as_ref()
@@ -196,6 +210,11 @@ impl Gateway {
             config.public_url.clone(),
             llm,
         ));
+        config.notify.clone().start(gate.clone(), stopped.clone());
+        if let Some(runner) = runner {
+            schedule::start(runner, stopped.clone());
+        }
+        acker.take_up();
         serve_workers(listener, workers.clone(), stopped);
         let gateway = Self {
             address,
@@ -211,14 +230,14 @@ impl Gateway {
             stop,
             data_dir,
         };
-        gateway.look_after(config.held_for, watch_policies);
+        gateway.look_after(watch_policies);
         gateway.keep_to(config.retain, operators);
         Ok(gateway)
     }
 
     /// What happens by itself: denials are counted out, idle connections closed, held proposals expire, and with
     /// `--watch` a changed policy folder decides.
-    fn look_after(&self, held_for: Duration, watch_policies: bool) {
+    fn look_after(&self, watch_policies: bool) {
         let (gate, workers, governor) = (self.gate.clone(), self.workers.clone(), self.governor.clone());
         let mut stopped = self.stop.subscribe();
         tokio::spawn(async move {
@@ -233,7 +252,10 @@ impl Gateway {
                 workers.llm.tasks.sweep().await;
                 gate.ports.scanner.tick(now());
                 gate.sweep(false).await;
-                expire(&gate, held_for).await;
+                if let Err(e) = pipeline::ack::expire(&gate).await {
+                    // It is tried again at the next sweep.
+                    tracing::error!(error = %e, "something that has expired is still there");
+                }
                 if watch_policies {
                     match governor.apply_if_changed().await {
                         Ok(true) => tracing::warn!("--watch: the changed policy folder decides now"),
@@ -309,6 +331,29 @@ impl Gateway {
     }
 }
 
+/// What handles an inbox.
+struct Handled {
+    hub: Option<Embedded>,
+    runner: Option<Arc<Runner>>,
+    executor: Option<Arc<Executor>>,
+}
+
+/// The inbox worker, where one is configured, and the hub that it finds its messages at.
+fn handled(config: &Config, gate: &Arc<Gate<World>>, llm: &Arc<Llm>, data_dir: &Path) -> Result<Handled, Failure> {
+    let Some(inbox) = &config.inbox else { return Ok(Handled { hub: None, runner: None, executor: None }) };
+    let (hub, at): (Option<Embedded>, Arc<dyn Hub>) = match &inbox.hub {
+        Some(http) => (None, Arc::new(RemoteHub::new(http.clone()))),
+        None => {
+            let hub = Embedded::open(data_dir)?;
+            (Some(hub.clone()), Arc::new(hub))
+        }
+    };
+    let executor = Arc::new(Executor::new(at));
+    let runner = Runner::new(gate.clone(), llm.clone(), executor.clone(), inbox.setup.clone(), data_dir);
+    let runner = Arc::new(runner.map_err(Failure::invalid)?);
+    Ok(Handled { hub, runner: Some(runner), executor: Some(executor) })
+}
+
 /// Connections are files: as many as the system lets a process have.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -353,25 +398,6 @@ async fn blocking<T: Send + 'static, E: Into<Failure> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?.map_err(Into::into)
-}
-
-async fn expire(gate: &Gate<World>, held_for: Duration) {
-    let now = now();
-    let over = |since: jiff::Timestamp| {
-        u128::try_from(now.duration_since(since).as_millis()).is_ok_and(|ms| ms >= held_for.as_millis())
-    };
-    let ids: Vec<_> = gate.ports.journal.look(|head| {
-        let parked = head.state.parked.iter().filter(|(_, parked)| over(parked.since));
-        parked.map(|(id, _)| id.clone()).collect()
-    });
-    for id in &ids {
-        if let Err(e) = gate.ports.keys.destroy(id) {
-            tracing::error!(error = %e, %id, "the key of an expired proposal could not be destroyed");
-            return;
-        }
-    }
-    // What is not recorded now is tried again at the next sweep.
-    let _ = pipeline::expire(gate, ids).await;
 }
 
 /// Opens the view, lets it catch up, and follows the journal until that is closed.

@@ -17,7 +17,11 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let code = if e.use_stderr() { exit::INVALID } else { 0 };
+            let code = match e.use_stderr() {
+                true if is_worker_run(std::env::args()) => exit::NO,
+                true => exit::INVALID,
+                false => 0,
+            };
             let _ = e.print();
             return ExitCode::from(code);
         }
@@ -33,6 +37,12 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => fail(&failure),
     }
+}
+
+/// `warden worker run` says 2 of a wrong usage, as its users know it.
+fn is_worker_run(args: impl Iterator<Item = String>) -> bool {
+    let words: Vec<String> = args.filter(|arg| arg == "worker" || arg == "run").collect();
+    words.first().is_some_and(|word| word == "worker") && words.get(1).is_some_and(|word| word == "run")
 }
 
 fn fail(failure: &exit::Failure) -> ExitCode {

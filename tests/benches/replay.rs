@@ -24,7 +24,7 @@ use warden_core::authoring::question::plain;
 use warden_core::json::{self, Json, Limits};
 use warden_core::pipeline::{Gate, advise};
 use warden_core::policy::snapshot::Snapshot;
-use warden_core::proposal::{Ask, Correlation, Door, Proposal};
+use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal};
 use warden_core::secrets::Scanner;
 
 const LANES: usize = 256;
@@ -94,6 +94,7 @@ fn proposal(n: usize) -> Proposal {
         payload: given,
         caller: None,
         correlation: Correlation::default(),
+        mode: Mode::default(),
         barred: None,
     }
 }

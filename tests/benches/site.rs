@@ -73,6 +73,7 @@ pub(crate) fn source(size: usize, chance: &mut Chance) -> Source {
         name: format!("w{n}"),
         groups: vec![format!("g{}", n % GROUPS)],
         composition: None,
+        owner: None,
     });
     Source {
         site: vec![SourceFile { name: "bench.cedar".into(), text: policies(size, chance) }],

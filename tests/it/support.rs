@@ -78,6 +78,7 @@ impl Site {
             "listen": format!("127.0.0.1:{}", self.port), "same_uid": true,
             "workers": { "assistant": { "groups": ["assistants"] }, "other": {} },
             "servers": servers, "limits": { "call_timeout_s": 3 }, "journal": { "segment_mb": 4, "reserved_mb": 1 },
+            "acknowledgements": { "wait_s": 0 },
         });
         for (name, value) in more.as_object().unwrap() {
             config[name] = value.clone();
@@ -326,6 +327,9 @@ pub fn plain_decision(verdict: Verdict, worker: &str) -> Decision {
         errors: vec![],
         digests: Digests::default().into(),
         payload_tag: String::new(),
+        held: None,
+        again: None,
+        acknowledged: None,
         sealed: None,
         would_be: None,
         repeated: 0,

@@ -32,8 +32,10 @@ pub fn source(site: &str, composition: Option<&str>) -> Source {
         name: name.into(),
         groups: groups.iter().map(|group| (*group).to_owned()).collect(),
         composition: composition.map(str::to_owned),
+        owner: None,
     };
     Source {
+        inboxes: vec!["inbox".into()],
         site: file(site),
         compositions: composition.map(|text| BTreeMap::from([("tree".to_owned(), file(text))])).unwrap_or_default(),
         workers: vec![

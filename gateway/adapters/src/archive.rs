@@ -82,8 +82,12 @@ pub fn source(data_dir: &Path, digests: &Digests) -> io::Result<Option<(Source, 
     let Some(bytes) = read(source_file(data_dir, digests))? else { return Ok(None) };
     let Some(catalogue) = read(catalogue_file(data_dir, digests))? else { return Ok(None) };
     let kept: ArchivedSource = serde_json::from_slice(&bytes)?;
-    let worker =
-        |worker: ArchivedWorker| Worker { name: worker.name, groups: worker.groups, composition: worker.composition };
+    let worker = |worker: ArchivedWorker| Worker {
+        name: worker.name,
+        groups: worker.groups,
+        composition: worker.composition,
+        owner: None,
+    };
     let source = Source {
         site: files(kept.site),
         compositions: kept.compositions.into_iter().map(|(name, texts)| (name, files(texts))).collect(),

@@ -89,10 +89,28 @@ impl Keys {
 
     /// Decrypts what was sealed for a held proposal.
     pub fn unseal(&self, id: &DecisionId, sealed: &Sealed) -> io::Result<Vec<u8>> {
+        let key = self.parked_key(id)?;
+        decrypt(&key, id, sealed).ok_or_else(|| io::Error::other("the sealed arguments cannot be read"))
+    }
+
+    /// Keeps what came of a held proposal, encrypted with its key.
+    pub fn keep(&self, id: &DecisionId, result: &[u8]) -> io::Result<()> {
+        let key = self.parked_key(id)?;
+        let sealed = encrypt(format!("parked/{id}"), &key, id, result)?;
+        write_private(&self.result(id), &serde_json::to_vec(&sealed)?)
+    }
+
+    /// What was kept.
+    pub fn kept(&self, id: &DecisionId) -> io::Result<Vec<u8>> {
+        let sealed: Sealed = serde_json::from_slice(&std::fs::read(self.result(id))?)?;
+        let key = self.parked_key(id)?;
+        decrypt(&key, id, &sealed).ok_or_else(|| io::Error::other("it cannot be decrypted"))
+    }
+
+    fn parked_key(&self, id: &DecisionId) -> io::Result<Zeroizing<[u8; 32]>> {
         let text = Zeroizing::new(std::fs::read_to_string(self.parked(id))?);
-        let bad = || io::Error::other("the sealed arguments cannot be read");
-        let key = Zeroizing::new(unhex::<32>(&text).ok_or_else(bad)?);
-        decrypt(&key, id, sealed).ok_or_else(bad)
+        let key = unhex::<32>(&text).ok_or_else(|| io::Error::other("the key is no key"))?;
+        Ok(Zeroizing::new(key))
     }
 
     /// Encrypts what a record says of a worker's arguments. The worker's key is made when there is none.
@@ -233,12 +251,19 @@ impl Keys {
         write_private(&self.dir.join("checkpoint.verifiers"), text.as_bytes())
     }
 
-    /// Destroys the key of a held proposal: its arguments can never be read again.
+    /// Destroys the key of a held proposal, and what was kept of it: neither can ever be read again.
     pub fn destroy(&self, id: &DecisionId) -> io::Result<()> {
-        match std::fs::remove_file(self.parked(id)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => crate::sync_dir(&self.dir.join("parked")),
+        for path in [self.parked(id), self.result(id)] {
+            match std::fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
+        crate::sync_dir(&self.dir.join("parked"))
+    }
+
+    fn result(&self, id: &DecisionId) -> PathBuf {
+        self.parked(id).with_extension("result")
     }
 
     fn parked(&self, id: &DecisionId) -> PathBuf {

@@ -2,13 +2,16 @@
 //!
 //! Each module implements a port of `warden_core::port`, or is a door that makes proposals. None of them decides.
 
+pub mod acks;
 pub mod archive;
 pub mod engines;
 pub mod export;
 pub mod files;
 pub mod govern;
 pub mod http;
+pub mod hub;
 pub mod identity;
+pub mod inbox;
 pub mod journal;
 pub mod keys;
 pub mod mcp;

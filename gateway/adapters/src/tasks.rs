@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use warden_core::journal::record::{Body, Record};
 use warden_core::pipeline::Gate;
 use warden_core::port::{Journal, JournalError, Room};
@@ -26,7 +26,7 @@ pub struct TaskBook {
     /// Members of states that are the host's.
     pub reserved: Reserved,
     /// Where workers reach the gateway, for leases.
-    pub base_url: String,
+    base_url: OnceLock<String>,
     /// Tasks that Warden opened by itself.
     ambient: Mutex<HashMap<Ambient, TaskId>>,
     /// One change of a task at a time.
@@ -43,16 +43,26 @@ pub type Refused = &'static str;
 
 impl TaskBook {
     /// With state documents in `dir`.
-    pub fn new(gate: Arc<Gate<World>>, dir: PathBuf, reserved: Reserved, base_url: String) -> Self {
+    pub fn new(gate: Arc<Gate<World>>, dir: PathBuf, reserved: Reserved) -> Self {
         Self {
             gate,
             dir,
             reserved,
-            base_url,
+            base_url: OnceLock::new(),
             ambient: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             writing: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Says where workers reach the gateway, once it listens.
+    pub fn reached_at(&self, base_url: String) {
+        let _ = self.base_url.set(base_url);
+    }
+
+    /// Where workers reach the gateway.
+    pub fn base_url(&self) -> &str {
+        self.base_url.get().map(String::as_str).unwrap_or_default()
     }
 
     async fn record(&self, change: TaskChange, room: Room) -> Result<(), JournalError> {
@@ -144,7 +154,7 @@ impl TaskBook {
             lease: lease(self.gate.ports.scanner.key(), id, task),
             task: id.to_string(),
             engine: task.engine.clone(),
-            base_url: self.base_url.clone(),
+            base_url: self.base_url().to_owned(),
             expires: task.expires.to_string(),
         }
     }

@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Instant;
-use warden_core::decision::Sealed;
+use warden_core::decision::{Decision, Sealed};
 use warden_core::journal::record::{Body, Record};
 use warden_core::port::{self, JournalError, Receipt, Room, SealFailed};
 use warden_core::proposal::DecisionId;
@@ -61,6 +61,15 @@ impl port::Journal for World {
         }
         self.journal.note(record).await;
     }
+
+    async fn decision_at(&self, seq: u64) -> Option<Decision> {
+        let mut reader = self.journal.reader();
+        let read = tokio::task::spawn_blocking(move || reader.record(seq)).await;
+        match read.ok()?.ok()??.body {
+            Body::Decision(decision) => Some(Arc::unwrap_or_clone(decision)),
+            _ => None,
+        }
+    }
 }
 
 /// What the log says of a decision: no argument, no body.
@@ -109,8 +118,24 @@ impl port::Ids for World {
 }
 
 impl port::Vault for World {
-    fn seal(&self, id: &DecisionId, payload: &[u8]) -> Result<Sealed, SealFailed> {
-        self.keys.seal(id, payload)
+    fn seal(&self, id: &DecisionId, proposal: &[u8]) -> Result<Sealed, SealFailed> {
+        self.keys.seal(id, proposal)
+    }
+
+    fn unseal(&self, id: &DecisionId, sealed: &Sealed) -> Result<Vec<u8>, SealFailed> {
+        self.keys.unseal(id, sealed).map_err(|e| SealFailed(e.to_string()))
+    }
+
+    fn keep(&self, id: &DecisionId, result: &[u8]) -> Result<(), SealFailed> {
+        self.keys.keep(id, result).map_err(|e| SealFailed(format!("cannot keep a result: {e}")))
+    }
+
+    fn kept(&self, id: &DecisionId) -> Result<Vec<u8>, SealFailed> {
+        self.keys.kept(id).map_err(|e| SealFailed(format!("cannot read a result: {e}")))
+    }
+
+    fn destroy(&self, id: &DecisionId) -> Result<(), SealFailed> {
+        self.keys.destroy(id).map_err(|e| SealFailed(format!("cannot destroy a key: {e}")))
     }
 
     fn seal_input(&self, worker: &str, id: &DecisionId, input: &[u8]) -> Result<Sealed, SealFailed> {

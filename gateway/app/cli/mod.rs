@@ -1,8 +1,10 @@
 //! The command line.
 
+mod people;
 mod policy;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use people::{Ack, AckGrant, BrainName, Hub, Schedule, Worker, WorkerRun};
 pub use policy::{
     Desk, ErrorFormat, NewRule, Policy, PolicyDiff, PolicyExplain, PolicyMode, PolicyNew, PolicyProve, PolicyReplay,
     PolicyTest,
@@ -14,7 +16,7 @@ use warden_core::catalogue::Effect;
 /// Stands between AI workers and their tools: Cedar decides, a fsynced journal remembers, only then anything moves.
 ///
 /// Start with `warden demo`, or with `warden init` and `warden serve`. Exit codes: 0 done or yes, 1 failed, 2 no,
-/// 3 invalid input or usage, 4 only when acknowledged.
+/// 3 invalid input or usage, 4 only when acknowledged, 5 already running.
 #[derive(Debug, Parser)]
 #[command(name = "warden", version, max_term_width = 100)]
 pub struct Cli {
@@ -117,6 +119,15 @@ pub enum Command {
     /// Policies
     #[command(subcommand)]
     Policy(Policy),
+    /// What is held for a person: look, say yes, say no
+    #[command(subcommand)]
+    Ack(Ack),
+    /// The inbox worker: run it, and say when it runs by itself
+    #[command(subcommand)]
+    Worker(Worker),
+    /// The hub in the data folder: send messages, and look into inboxes
+    #[command(subcommand)]
+    Hub(Hub),
     /// Budgets: what was spent, what is left, more of it, a stop to it
     #[command(subcommand)]
     Budget(Budget),

@@ -15,7 +15,7 @@ use warden_core::json::{self, Json, Limits};
 use warden_core::mcp::{self, Class, From};
 use warden_core::pipeline;
 use warden_core::policy::snapshot::Snapshot;
-use warden_core::proposal::{Ask, Correlation, Door, Proposal, Verb};
+use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal, Verb};
 use warden_core::secrets::Scanner;
 use warden_core::verdict::Verdict;
 
@@ -122,6 +122,7 @@ fn read(bytes: &[u8]) -> Result<Proposal, String> {
         payload: String::new(),
         caller: None,
         correlation: Correlation::default(),
+        mode: Mode::default(),
         barred: None,
     })
 }

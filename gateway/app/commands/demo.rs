@@ -2,7 +2,7 @@
 
 use super::{plain, say};
 use crate::cli::{Global, Serve};
-use crate::config::{Config, RawConfig, RawServer, RawWorker};
+use crate::config::{Config, RawAcknowledgements, RawConfig, RawServer, RawWorker};
 use crate::exit::{Failure, Outcome};
 use crate::gateway::Gateway;
 use rmcp::ServiceExt;
@@ -89,6 +89,8 @@ fn prepare(dir: &Path) -> Result<Prepared, Failure> {
         same_uid: true,
         workers: [(WORKER.to_owned(), RawWorker { groups: vec!["assistants".into()], ..RawWorker::default() })].into(),
         servers: [(SERVER.to_owned(), RawServer { command, ..RawServer::default() })].into(),
+        // The scripted worker goes on at once.
+        acknowledgements: RawAcknowledgements { wait_s: 0, ..RawAcknowledgements::default() },
         ..serde_saphyr::from_str("{}").map_err(Failure::failed)?
     };
     // Absolute paths are kept as they are.

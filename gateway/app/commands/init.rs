@@ -9,10 +9,12 @@ use warden_adapters::keys::Keys;
 use warden_adapters::world::now;
 
 /// The starter policies, compiled in.
-pub const STARTER: [(&str, &str); 7] = [
+pub const STARTER: [(&str, &str); 9] = [
+    ("acknowledge.cedar", include_str!("../../../policies/site/acknowledge.cedar")),
     ("attended.cedar", include_str!("../../../policies/site/attended.cedar")),
     ("connect.cedar", include_str!("../../../policies/site/connect.cedar")),
     ("engines.cedar", include_str!("../../../policies/site/engines.cedar")),
+    ("inbox.cedar", include_str!("../../../policies/site/inbox.cedar")),
     ("read.cedar", include_str!("../../../policies/site/read.cedar")),
     ("secrets.cedar", include_str!("../../../policies/site/secrets.cedar")),
     ("server_requests.cedar", include_str!("../../../policies/site/server_requests.cedar")),

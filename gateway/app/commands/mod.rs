@@ -1,11 +1,13 @@
 //! One file a command.
 
+pub mod ack;
 pub mod audit;
 pub mod budget;
 pub mod decide;
 pub mod demo;
 pub mod doctor;
 pub mod engines;
+pub mod hub;
 pub mod init;
 pub mod mcp;
 pub mod operator;
@@ -15,6 +17,7 @@ pub mod serve;
 pub mod token;
 pub mod tools;
 pub mod validate;
+pub mod worker;
 
 use crate::cli::Global;
 use crate::config::Config;

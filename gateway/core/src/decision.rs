@@ -1,5 +1,6 @@
 //! A decision: one evaluated verdict with everything Cedar saw, as it is written down.
 
+use crate::ack::{Acknowledged, Held};
 use crate::budget::BudgetFacts;
 use crate::budget::ledger::Reservation;
 use crate::facts::Mode;
@@ -155,7 +156,16 @@ pub struct Decision {
     pub digests: Arc<Digests>,
     /// Keyed tag of the whole payload, so that the same call can be recognised.
     pub payload_tag: String,
-    /// The payload of a held proposal, encrypted with a key of its own.
+    /// What a held proposal is recognised by, and until when. Absent in records of version 5 and before, as is `acknowledged`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// The held proposal that this one is again: it is not held twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<DecisionId>,
+    /// The yes that it was made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Acknowledged>,
+    /// A held proposal, encrypted with a key of its own. In records of version 5 and before only its payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<Sealed>,
     /// How many identical denials since the last record this one stands for besides itself.

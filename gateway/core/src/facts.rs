@@ -5,34 +5,10 @@ use crate::catalogue::input::{self, Input, Refusal};
 use crate::catalogue::is_path_name;
 use crate::catalogue::ty::Ty;
 use crate::json::Json;
+pub use crate::proposal::Mode;
 use crate::proposal::{Ask, Proposal, TaskFacts};
 use crate::secrets::{Finding, Scan, Scanner};
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-
-/// How a worker runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Nothing but a plan.
-    DryRun,
-    /// For real.
-    #[default]
-    Execute,
-    /// For real, started by a schedule.
-    Scheduled,
-}
-
-impl Mode {
-    /// The id of the Cedar entity.
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::DryRun => "dry_run",
-            Mode::Execute => "execute",
-            Mode::Scheduled => "scheduled",
-        }
-    }
-}
 
 /// The facts of one proposal: the base fields of `context`, and its input.
 #[derive(Clone, Debug)]
@@ -77,7 +53,7 @@ pub fn gather(proposal: &Proposal, ty: &Ty, paths: &[String], scan: Scan) -> Res
         Err(refusal) => Err(Refused { refusal, scan }),
         Ok(input) => Ok(Facts {
             acknowledged: false,
-            mode: Mode::default(),
+            mode: proposal.mode,
             findings: scan.findings,
             suspicions: scan.suspicions,
             dot_segments: has_dot_segments(&proposal.arguments, paths, false),

@@ -5,6 +5,7 @@
 //! that are forwarded must have exactly one meaning ([RFC 8259 §4](https://www.rfc-editor.org/rfc/rfc8259#section-4)).
 
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -145,6 +146,20 @@ impl Json {
         }
     }
 
+    /// The same with the members of every object in the order of their names.
+    #[must_use]
+    pub fn sorted(&self) -> Json {
+        match self {
+            Json::Array(items) => Json::Array(items.iter().map(Json::sorted).collect()),
+            Json::Object(members) => {
+                let mut members: Vec<_> = members.iter().map(|(name, value)| (name.clone(), value.sorted())).collect();
+                members.sort_by(|(a, _), (b, _)| a.cmp(b));
+                Json::Object(members)
+            }
+            other => other.clone(),
+        }
+    }
+
     /// Calls `see` with every string of the value, member names included, and the pointer of each.
     pub fn each_string(&self, pointer: &mut String, see: &mut impl FnMut(&str, &str)) {
         let end = pointer.len();
@@ -183,6 +198,37 @@ impl Json {
             Json::Array(items) => items.iter().map(Json::to_value).collect(),
             Json::Object(members) => Value::Object(members.iter().map(|(n, v)| (n.clone(), v.to_value())).collect()),
         }
+    }
+}
+
+/// As JSON, numbers as they were written.
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Json::Null => serializer.serialize_unit(),
+            Json::Bool(b) => serializer.serialize_bool(*b),
+            Json::Number(text) => {
+                RawValue::from_string(text.clone()).map_err(serde::ser::Error::custom)?.serialize(serializer)
+            }
+            Json::String(text) => serializer.serialize_str(text),
+            Json::Array(items) => serializer.collect_seq(items),
+            Json::Object(members) => serializer.collect_map(members.iter().map(|(name, value)| (name, value))),
+        }
+    }
+}
+
+/// Of a text that [`Json`] was written to.
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: Box<RawValue> = Box::deserialize(deserializer)?;
+        let limits = Limits { bytes_max: usize::MAX, depth_max: 256 };
+        parse(raw.get().as_bytes(), limits).map_err(de::Error::custom)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the pipeline needs of the world. Adapters implement these; each has one suite of tests for all of them.
 
-use crate::decision::Sealed;
+use crate::decision::{Decision, Sealed};
 use crate::journal::record::Record;
 use crate::proposal::DecisionId;
 use crate::secrets::Scanner;
@@ -57,6 +57,9 @@ pub trait Journal: Send + Sync {
     /// Puts a record in its place in the order and does not wait for the disk: for what is only told afterwards. It takes
     /// the reserved room as well. A crash may lose it; a later record that survives never stands without it.
     fn note(&self, record: Record) -> impl Future<Output = ()> + Send;
+
+    /// The decision in the record with this number; nothing when there is none, or it cannot be read.
+    fn decision_at(&self, seq: u64) -> impl Future<Output = Option<Decision>> + Send;
 }
 
 /// The time.
@@ -73,8 +76,20 @@ pub trait Ids: Send + Sync {
 
 /// The keys.
 pub trait Vault: Send + Sync {
-    /// Encrypts what a held proposal would forward, with a key of its own that is on the disk when this returns.
-    fn seal(&self, id: &DecisionId, payload: &[u8]) -> Result<Sealed, SealFailed>;
+    /// Encrypts a held proposal, with a key of its own that is on the disk when this returns.
+    fn seal(&self, id: &DecisionId, proposal: &[u8]) -> Result<Sealed, SealFailed>;
+
+    /// Decrypts it.
+    fn unseal(&self, id: &DecisionId, sealed: &Sealed) -> Result<Vec<u8>, SealFailed>;
+
+    /// Keeps what came of a held proposal, encrypted with its key; it is on the disk when this returns.
+    fn keep(&self, id: &DecisionId, result: &[u8]) -> Result<(), SealFailed>;
+
+    /// What was kept.
+    fn kept(&self, id: &DecisionId) -> Result<Vec<u8>, SealFailed>;
+
+    /// Destroys the key of a held proposal, and what was kept of it: neither can ever be read again.
+    fn destroy(&self, id: &DecisionId) -> Result<(), SealFailed>;
 
     /// Encrypts what a record says of a worker's arguments, with a key of that worker.
     fn seal_input(&self, worker: &str, id: &DecisionId, input: &[u8]) -> Result<Sealed, SealFailed>;

@@ -3,6 +3,7 @@
 use crate::amount::Amount;
 use crate::json::Json;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::fmt;
 
 /// The way a proposal came in.
@@ -21,10 +22,37 @@ pub enum Door {
     Llm,
     /// The state document of a task.
     State,
+    /// A run of the inbox worker.
+    Inbox,
+}
+
+/// How a worker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Nothing but a plan.
+    DryRun,
+    /// For real.
+    #[default]
+    Execute,
+    /// For real, started by a schedule.
+    Scheduled,
+}
+
+impl Mode {
+    /// The id of the Cedar entity.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::DryRun => "dry_run",
+            Mode::Execute => "execute",
+            Mode::Scheduled => "scheduled",
+        }
+    }
 }
 
 /// A verb of the policy model: the action of everything that is not one catalogued tool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verb {
     /// Opens a connection; stands for all its protocol chatter.
     Connect,
@@ -60,6 +88,18 @@ pub enum Verb {
     ProposeToolCall,
     /// Writes to the state document of a task.
     WriteState,
+    /// Answers a message of the inbox with a route of the routing catalogue.
+    RouteAnswer,
+    /// Answers a message of the inbox.
+    Reply,
+    /// Leaves a note of progress at the hub.
+    ProgressNote,
+    /// Marks a message of the inbox as read.
+    MarkRead,
+    /// Proposes a change of the routing catalogue.
+    ProposeCatalogDiff,
+    /// An operator acknowledges a held proposal.
+    Acknowledge,
 }
 
 /// What a verb is done to.
@@ -73,11 +113,15 @@ pub enum DoneTo {
     StateKey,
     /// The operator plane.
     Plane,
+    /// An inbox.
+    Inbox,
+    /// Whatever a held proposal is done to.
+    Held,
 }
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Verb; 17] = [
+    pub const ALL: [Verb; 23] = [
         Verb::Connect,
         Verb::ListTools,
         Verb::ListResources,
@@ -95,7 +139,17 @@ impl Verb {
         Verb::CallEngine,
         Verb::ProposeToolCall,
         Verb::WriteState,
+        Verb::RouteAnswer,
+        Verb::Reply,
+        Verb::ProgressNote,
+        Verb::MarkRead,
+        Verb::ProposeCatalogDiff,
+        Verb::Acknowledge,
     ];
+
+    /// What can be done to an inbox.
+    pub const OF_INBOX: [Verb; 5] =
+        [Verb::RouteAnswer, Verb::Reply, Verb::ProgressNote, Verb::MarkRead, Verb::ProposeCatalogDiff];
 
     /// The action's id in Cedar.
     pub fn action(self) -> &'static str {
@@ -117,6 +171,12 @@ impl Verb {
             Verb::CallEngine => "call_engine",
             Verb::ProposeToolCall => "propose_tool_call",
             Verb::WriteState => "write_state",
+            Verb::RouteAnswer => "route_answer",
+            Verb::Reply => "reply",
+            Verb::ProgressNote => "progress_note",
+            Verb::MarkRead => "mark_read",
+            Verb::ProposeCatalogDiff => "propose_catalog_diff",
+            Verb::Acknowledge => "acknowledge",
         }
     }
 
@@ -126,6 +186,10 @@ impl Verb {
             Verb::Operate => DoneTo::Plane,
             Verb::CallEngine | Verb::ProposeToolCall => DoneTo::Engine,
             Verb::WriteState => DoneTo::StateKey,
+            Verb::RouteAnswer | Verb::Reply | Verb::ProgressNote | Verb::MarkRead | Verb::ProposeCatalogDiff => {
+                DoneTo::Inbox
+            }
+            Verb::Acknowledge => DoneTo::Held,
             _ => DoneTo::Server,
         }
     }
@@ -137,7 +201,8 @@ impl Verb {
 }
 
 /// What is asked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ask {
     /// A call of a tool.
     Tool {
@@ -153,14 +218,32 @@ pub enum Ask {
         /// The outermost member.
         key: String,
     },
+    /// Something done to an inbox, at the hub.
+    Inbox {
+        /// The inbox: the agent whose messages they are.
+        inbox: String,
+        /// One of [`Verb::OF_INBOX`].
+        verb: Verb,
+    },
+    /// An operator's yes to a held proposal.
+    Acknowledge(Box<AcknowledgeAsk>),
     /// An action of the site's own schema.
     Site(Box<SiteAsk>),
     /// Something it does not know; never allowed.
     Unknown,
 }
 
+/// Who would acknowledge what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcknowledgeAsk {
+    /// The operator.
+    pub operator: String,
+    /// What the held proposal is done to.
+    pub resource: EntityName,
+}
+
 /// What has to do with an engine. It cannot be made without its task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineAsk {
     /// The engine's id.
     pub engine: String,
@@ -190,7 +273,7 @@ pub struct TaskFacts {
 }
 
 /// A question about things that the site's own schema declares.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteAsk {
     /// Who would do it.
     pub principal: EntityName,
@@ -201,7 +284,7 @@ pub struct SiteAsk {
 }
 
 /// An entity as a caller names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntityName {
     /// Its type.
     pub ty: String,
@@ -210,7 +293,8 @@ pub struct EntityName {
 }
 
 /// What a host says a proposal belongs to. Recorded, so that a reviewer finds what goes together; decides nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Correlation {
     /// `x-warden-session`.
     pub session: Option<String>,
@@ -220,8 +304,8 @@ pub struct Correlation {
     pub run: Option<String>,
 }
 
-/// One proposal.
-#[derive(Clone, Debug, PartialEq)]
+/// One proposal. Written and read again, it is the same: that is how one is held.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Proposal {
     /// The way it came in.
     pub door: Door,
@@ -245,8 +329,32 @@ pub struct Proposal {
     pub caller: Option<String>,
     /// The session, task and run it says it belongs to.
     pub correlation: Correlation,
+    /// How its worker runs.
+    #[serde(default)]
+    pub mode: Mode,
     /// A reason code for which its door refuses it, whatever policy says; it is recorded like any other denial.
+    #[serde(skip)]
     pub barred: Option<&'static str>,
+}
+
+impl Proposal {
+    /// A text that two proposals share when one is the other, made again: same worker, session, door, and everything that would be
+    /// done, member order aside. What the protocol changes with every message (its id, `_meta`) is not in it.
+    pub fn sameness(&self) -> String {
+        let Self { door, worker, server, method, ask, arguments, caller, correlation, .. } = self;
+        let rest = match (door, self.envelope.get("params")) {
+            (Door::Mcp, Some(Json::Object(params))) => {
+                // What a server asks goes on as it says it now, so all of it counts.
+                let all = matches!(ask, Ask::Verb(verb) if verb.is_server_request());
+                let kept = params.iter().filter(|(name, _)| all || name != "_meta").cloned().collect();
+                Json::Object(kept).sorted().to_string()
+            }
+            (Door::Mcp, _) => String::new(),
+            _ => self.payload.clone(),
+        };
+        json!([door, worker, caller, correlation.session, server, method, ask, arguments.sorted().to_string(), rest])
+            .to_string()
+    }
 }
 
 /// Names a task.

@@ -30,7 +30,33 @@ reasons! {
     "not_on_allowlist": "No site permit matches, acknowledged or not. This is the default.",
         "use another tool, or ask an operator to allow this one", "Write a permit into `policies/`, check it with `warden policy check`, and apply it.";
     "acknowledgement_required": "A permit matches only once a named person has acknowledged this exact call.",
-        "wait for a person's acknowledgement", "Look at the call with `warden audit show ID`.";
+        "wait for a person's acknowledgement, then send the very same call again", "`warden ack show ID`, then `warden ack grant ID --reason …` or `warden ack refuse ID --reason …`.";
+    "acknowledgement_refused": "A person said no to this very proposal, and it was made again.",
+        "do something else: a person has refused this", "Nothing to do. It can be asked again when the refused one would have expired.";
+    "acknowledgement_void": "A person said yes, and by the time it was to run it was no more what was acknowledged, or not allowed.",
+        "send the call again, so that a person can look at it as it is now", "`warden ack list --over` says what has changed: the tool, the charter, or what policies say.";
+    "acknowledgement_over": "The held proposal is over: it ran, or was given away, or is not this worker's.",
+        "send the call again if it is still needed: it will be decided anew", "Nothing to do.";
+    "acknowledgement_expired": "Nobody acknowledged the held proposal in time, or nobody came for it.",
+        "send the call again if it is still needed", "`held_for_h` in `warden.yaml` says how long proposals are held.";
+    "charter_changed": "The charter is another one than the proposal was held under.",
+        "send the call again", "Nothing to do.";
+    "tool_changed_since": "The tool is not defined any more as it was when the proposal was held.",
+        "send the call again, so that a person can look at it as it is now", "`warden tools list` shows what changed.";
+    "too_many_held": "So many proposals of this worker are held that no more are.",
+        "wait until a person has looked at what is held", "`warden ack list --worker NAME`; a scope acknowledges many that are alike.";
+    "not_the_held_call": "A request brought the state of a held call, and is another call.",
+        "send the held call unchanged, or a new one without `requestState`", "Nothing to do.";
+    "own_proposal": "An operator would acknowledge a proposal of a worker that is the operator's own.",
+        "ask another operator", "Another operator has to look at it.";
+    "one_by_one": "What touches production is acknowledged one by one, not by a scope.",
+        "acknowledge this one alone", "Change `policies/acknowledge.cedar` if that is too strict here.";
+    "left_for_human": "A change of the routing catalogue is never applied by a worker. It is kept for a person.",
+        "nothing to do: a person looks at it", "`warden hub inbox AGENT --kept` shows what is kept; apply it by hand, or do not.";
+    "dry_run": "A dry run does nothing.",
+        "run it with --execute", "Nothing to do.";
+    "unknown_inbox": "No inbox of this name is configured.",
+        "use a configured inbox", "Set `inbox` in `warden.yaml`.";
     "secret_found": "What would have been forwarded holds a secret value.",
         "send a handle or a reference instead of the value", "Find out how the value reached the worker, and rotate it.";
     "irreversible_effect": "The tool's effect is irreversible, or nobody has classified the tool.",

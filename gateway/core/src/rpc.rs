@@ -198,6 +198,15 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     if text.contains(['\n', '\r']) { Cow::Owned(text.replace(['\n', '\r'], " ")) } else { Cow::Borrowed(text) }
 }
 
+/// A progress notification (MCP, "Progress") about the request with this token.
+pub fn progress(token: &Id, message: &str) -> String {
+    let message = serde_json::Value::from(message);
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{},"progress":0,"message":{message}}}}}"#,
+        token.as_json()
+    )
+}
+
 /// An error answer, ready to be sent.
 pub fn error(id: &Id, code: i64, message: &str, data: Option<serde_json::Value>) -> String {
     let mut error = serde_json::json!({ "code": code, "message": message });

@@ -78,6 +78,18 @@ impl<'r> Shown<'r> {
             Body::Key(change) => Self { operator: some(&change.operator), ..Self::default() },
             Body::Budget(change) => Self { operator: &change.operator, action: "budget", ..Self::default() },
             Body::Task(change) => Self { task: change.task.as_str(), ..Self::default() },
+            Body::Ack(change) => Self {
+                id: change.decision.as_ref().map_or("", |id| id.as_str()),
+                operator: some(&change.operator),
+                ..Self::default()
+            },
+            Body::Inbox(change) => Self {
+                worker: &change.worker,
+                run: some(&change.run),
+                operator: some(&change.operator),
+                reason: some(&change.reason),
+                ..Self::default()
+            },
             Body::State(_) => Self::default(),
         }
     }

@@ -46,6 +46,8 @@ pub struct Setup {
     pub servers: BTreeMap<String, Server>,
     /// All engines, as policies speak of them.
     pub engines: Vec<Engine>,
+    /// All inboxes.
+    pub inboxes: Vec<String>,
     /// Members of state documents that are the host's, beside the convention's.
     pub reserved_keys: Vec<String>,
     /// Bounds.
@@ -197,6 +199,7 @@ pub fn source(
         workers: setup.workers.clone(),
         servers: setup.servers.keys().cloned().collect(),
         engines: setup.engines.clone(),
+        inboxes: setup.inboxes.clone(),
         reserved_keys: setup.reserved_keys.clone(),
         catalogue: catalogue.clone(),
         levels: setup.levels.clone(),

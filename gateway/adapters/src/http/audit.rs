@@ -63,7 +63,7 @@ pub(super) fn routes() -> Router<Arc<OperatorPlane>> {
 }
 
 /// Whether a look was recorded. On a full disk an operator still sees, and the answer says that nobody wrote it down.
-async fn recorded(plane: &OperatorPlane, by: &By, how: &str, query: Value) -> bool {
+pub(super) async fn recorded(plane: &OperatorPlane, by: &By, how: &str, query: Value) -> bool {
     let read = Read { operator: by.0.clone(), how: how.into(), query };
     let done = plane.gate.ports.append(Record::new(now(), Body::Read(read)), Room::Ordinary).await;
     if let Err(e) = &done {
@@ -514,16 +514,10 @@ async fn erase(State(plane): Plane, Extension(by): Extension<By>, Json(Erase { w
         return unavailable(&e.to_string());
     }
     let keys = &plane.gate.ports.keys;
-    let parked = plane.gate.ports.journal.head().state.parked;
-    let own: Vec<_> = parked.into_iter().filter(|(_, parked)| parked.worker == worker).map(|(id, _)| id).collect();
+    let own = plane.gate.acks(|live| live.acks.of(&worker));
     let held = own.len();
-    for id in &own {
-        if let Err(e) = keys.destroy(id) {
-            return unavailable(&format!("the key of a held proposal could not be destroyed: {e}"));
-        }
-    }
     // What nobody can read any more can never run.
-    if let Err(e) = pipeline::expire(&plane.gate, own).await {
+    if let Err(e) = pipeline::ack::let_go(&plane.gate, own).await {
         return unavailable(&e.to_string());
     }
     match keys.destroy_worker(&worker) {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use warden_core::json::{self, Json};
 use warden_core::pipeline;
 use warden_core::policy::snapshot::Snapshot;
-use warden_core::proposal::{Ask, Correlation, DoneTo, Door, EntityName, Proposal, SiteAsk, Verb};
+use warden_core::proposal::{Ask, Correlation, DoneTo, Door, EntityName, Mode, Proposal, SiteAsk, Verb};
 use warden_core::verdict::Verdict;
 
 /// Evaluations in one request.
@@ -263,6 +263,7 @@ impl Question {
             arguments: self.input,
             caller: None,
             correlation: correlation.clone(),
+            mode: Mode::default(),
             barred: (!own && token.role != Role::Pep).then_some("subject_of_another"),
         };
         let tool = self.action.split_once('/').filter(|(server, _)| snapshot.has_server(server));

@@ -1,12 +1,16 @@
 //! The two planes over HTTP: [`worker`] for workers, [`operator`] for named persons. Separate listeners, separate
 //! credentials.
 
+mod acks;
 mod audit;
-mod budgets;
 pub mod authzen;
+mod budgets;
+mod hub;
+mod inbox;
 pub mod listener;
 pub mod llm;
 pub mod operator;
+mod proposals;
 mod secrets;
 mod tasks;
 pub mod worker;

@@ -2,9 +2,12 @@
 //! refused, and the attempt is a recorded decision.
 
 use super::{audit, bearer, error, guard};
+use crate::acks::Acker;
 use crate::engines::Engines;
 use crate::govern::{self, Classify, Governor};
+use crate::hub::embedded::Embedded;
 use crate::identity::{Identities, Role};
+use crate::inbox::Runner;
 use crate::journal::checkpoint::Notary;
 use crate::journal::witness::Witnesses;
 use crate::journal::{Health, Retain};
@@ -31,7 +34,7 @@ use warden_core::json::Json as Strict;
 use warden_core::pipeline::{self, Gate};
 use warden_core::policy::layer::Standing;
 use warden_core::port::JournalError;
-use warden_core::proposal::{Ask, Correlation, Door, Proposal, Verb};
+use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal, Verb};
 
 /// What the operator plane works with.
 pub struct OperatorPlane {
@@ -61,6 +64,12 @@ pub struct OperatorPlane {
     pub secrets: Sources,
     /// All engines.
     pub engines: Arc<Engines>,
+    /// What runs once it is acknowledged.
+    pub acker: Arc<Acker>,
+    /// The inbox worker, where one is configured.
+    pub runner: Option<Arc<Runner>>,
+    /// The hub in the data folder, where no other is configured.
+    pub hub: Option<Embedded>,
 }
 
 /// The user at the other end of the socket.
@@ -116,6 +125,9 @@ impl OperatorPlane {
             .merge(audit::routes())
             .merge(super::secrets::routes())
             .merge(super::budgets::routes())
+            .merge(super::acks::routes())
+            .merge(super::hub::routes())
+            .merge(super::inbox::routes())
             .route("/v1/policies", get(policies))
             .route("/v1/policies/apply", post(apply))
             .route("/v1/policies/mode", post(mode))
@@ -146,7 +158,8 @@ impl OperatorPlane {
     pub fn ready(&self) -> Ready {
         let journal = &self.gate.ports.journal;
         let health = journal.health();
-        let (records, root, held) = journal.look(|head| (head.tree.size(), head.tree.root(), head.state.parked.len()));
+        let (records, root, held) =
+            journal.look(|head| (head.tree.size(), head.tree.root(), head.state.acks.parked.len()));
         let mut warnings = Vec::new();
         if self.view.get().is_none() {
             warnings.push("the queryable log is being opened: queries wait, decisions do not".to_owned());
@@ -230,6 +243,7 @@ impl OperatorPlane {
             payload: String::new(),
             caller: None,
             correlation: Correlation::default(),
+            mode: Mode::default(),
             barred: None,
         };
         pipeline::handle(&self.gate, proposal, &crate::mcp::link::Nowhere).await;

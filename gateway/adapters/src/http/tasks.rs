@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use warden_core::json::{self, Json as Strict};
 use warden_core::outcome::Reply;
 use warden_core::pipeline::{self, Answer, Permit, Upstream};
-use warden_core::proposal::{Ask, Correlation, Door, Proposal, TaskId};
+use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal, TaskId};
 use warden_core::task::Task;
 use warden_core::task::state::{How, Written, write};
 use warden_core::verdict::Verdict;
@@ -252,7 +252,7 @@ fn resolve(llm: &Llm, task: &Task, asked: Option<&str>) -> Result<Value, &'stati
         return Err("engine_not_in_zone");
     }
     Ok(json!({ "engine": { "id": engine.id, "kind": engine.kind.name(), "capabilities": engine.capabilities(),
-        "base_url": llm.tasks.base_url } }))
+        "base_url": llm.tasks.base_url() } }))
 }
 
 async fn state(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) -> Response {
@@ -338,6 +338,7 @@ async fn written(
                 task: Some(id.to_string()),
                 run: task.run.clone(),
             },
+            mode: Mode::default(),
             barred: None,
         });
     }
@@ -359,14 +360,19 @@ async fn written(
             false => pipeline::handle(&plane.gate, proposal, &WithTheLast).await,
         };
         if let Answer::Refused(refusal) = answer {
+            let held = refusal.verdict == Verdict::Escalate;
             let status = match refusal.reason.starts_with("journal_") {
                 true => StatusCode::SERVICE_UNAVAILABLE,
+                false if held => StatusCode::ACCEPTED,
                 false => StatusCode::FORBIDDEN,
             };
             let message = format!("`{key}`: {}", refusal.advice.as_deref().unwrap_or("refused by policy"));
             let mut response = *refused(status, &refusal.reason, &message);
             if let Ok(value) = HeaderValue::from_str(refusal.id.as_str()) {
                 response.headers_mut().insert("x-warden-decision", value);
+            }
+            if held {
+                super::proposals::locate(response.headers_mut(), &refusal.id);
             }
             return Err(Box::new(response));
         }

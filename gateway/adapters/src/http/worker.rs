@@ -2,7 +2,7 @@
 //! the decision door (see [`super::authzen`]), and `/healthz`.
 
 use super::llm::Llm;
-use super::{authzen, bearer, error, guard, llm, tasks};
+use super::{authzen, bearer, error, guard, llm, proposals, tasks};
 use crate::govern::Governor;
 use crate::identity::{Identities, Role, Token};
 use crate::mcp::connection::Connection;
@@ -220,6 +220,7 @@ impl WorkerPlane {
             .merge(decisions)
             .merge(llm::routes())
             .merge(own)
+            .merge(proposals::routes().layer(axum::middleware::from_fn(super::to_its_end)))
             .fallback(async || nothing_here(StatusCode::NOT_FOUND, "no_such_path", "no such path is served here"))
             .method_not_allowed_fallback(async || {
                 nothing_here(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes other methods")

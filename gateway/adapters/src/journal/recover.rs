@@ -525,7 +525,7 @@ fn verify_once(dir: &Path, anchors: &[Anchor], progress: &mut impl FnMut(usize, 
         segments: segments.len(),
         root: super::root_text(&head.tree.root()),
         unknown: head.state.open.len(),
-        held: head.state.parked.len(),
+        held: head.state.acks.parked.len(),
         torn_at,
         signed: anchors.iter().map(|anchor| Signed { by: anchor.from.clone(), size: anchor.size }).collect(),
     })

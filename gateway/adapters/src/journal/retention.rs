@@ -80,7 +80,7 @@ impl Journal {
             let span = (time_of(path), time_of(next_path));
             let is_old = matches!((keep.age, span.1), (Some(age), Some(end)) if older(end, now, age));
             let is_much = keep.bytes.is_some_and(|bytes| total > bytes);
-            let needed = state.parked.values().any(|parked| parked.seq < *next) || is_held(&state, span);
+            let needed = state.acks.parked.values().any(|parked| parked.seq < *next) || is_held(&state, span);
             if !(is_old || is_much) || needed {
                 break;
             }

@@ -9,6 +9,7 @@
 use super::child::{Child, Line, ServerCommand};
 use super::exchange::Exchange;
 use super::headers;
+use super::held::{self, Waits};
 use super::link::{Link, Nowhere};
 use super::outbox::{LISTENING, Outbox};
 use super::refusal::{Asked, Told};
@@ -726,7 +727,30 @@ struct ToServer<'a, P> {
 
 impl<P: Ports + 'static> Upstream for ToServer<'_, P> {
     async fn forward(&self, permit: Permit) -> Reply {
-        self.connection.relay(permit.into_payload(), self.wishes, self.call).await
+        match held::payload(permit, &self.call.id, self.wishes.token.as_ref()) {
+            Some(payload) => self.connection.relay(payload, self.wishes, self.call).await,
+            None => Reply::NotSent,
+        }
+    }
+}
+
+impl<P: Ports + 'static> Waits for ToServer<'_, P> {
+    async fn tell(&self, message: &str) {
+        if let (Some(stream), Some(token)) = (self.call.stream, &self.wishes.token) {
+            self.connection.outbox.put(stream, &rpc::progress(token, message));
+        }
+    }
+
+    async fn left(&self) {
+        // A legacy worker may come back for the answer.
+        match self.call.modern || self.call.stream.is_none() {
+            true => {
+                self.call.left.notified().await;
+                // Whoever comes after this sees it as well.
+                self.call.left.notify_one();
+            }
+            false => std::future::pending().await,
+        }
     }
 }
 
@@ -738,7 +762,10 @@ struct ToWorker<'a, P> {
 
 impl<P: Ports + 'static> Upstream for ToWorker<'_, P> {
     async fn forward(&self, permit: Permit) -> Reply {
-        self.connection.relay_to_worker(permit.into_payload(), self.id).await
+        match held::payload(permit, self.id, None) {
+            Some(payload) => self.connection.relay_to_worker(payload, self.id).await,
+            None => Reply::NotSent,
+        }
     }
 }
 

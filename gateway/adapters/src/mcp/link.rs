@@ -1,19 +1,22 @@
 //! What a worker's connection to a server has, whatever carries it: a passage for its chatter, the gate for everything else,
 //! and what an answer must go through before the worker sees it.
 
+use super::held::{self, CameBack, Stands, Waits};
 use super::refusal::{Asked, Told};
 use super::tasks::Tasks;
 use super::{Settings, headers, list};
 use crate::metrics::Metrics;
 use axum::http::HeaderMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use warden_core::catalogue::hash_of;
-use warden_core::json::Json;
+use warden_core::json::{Json, replaced};
 use warden_core::mcp::{self, From, result};
 use warden_core::outcome::Reply;
 use warden_core::pipeline::{self, Answer, Gate, Passage, Permit, Ports, Refusal, Upstream};
-use warden_core::proposal::{Ask, Proposal, Verb};
+use warden_core::proposal::{Ask, DecisionId, Proposal, Verb};
 use warden_core::rpc::Message;
+use warden_core::verdict::Verdict;
 
 /// Told of the definitions in a list that are not those of the catalogue, by server.
 pub type Listed = Arc<dyn Fn(&str, Vec<serde_json::Value>) + Send + Sync>;
@@ -77,23 +80,72 @@ impl<P: Ports> Link<P> {
         self.tasks.as_ref().is_none_or(|tasks| tasks.is_of(server, task, worker))
     }
 
-    /// Takes a worker's request through the pipeline, and its answer through what a worker may see of it.
-    pub async fn ask(&self, proposal: Proposal, asked: Asked<'_>, upstream: &impl Upstream) -> Told {
+    /// Takes a worker's request through the pipeline, and its answer through what a worker may see of it. One that is held waits for a
+    /// while.
+    pub async fn ask(&self, mut proposal: Proposal, asked: Asked<'_>, upstream: &impl Waits) -> Told {
         let ask = proposal.ask.clone();
-        match pipeline::handle(&self.gate, proposal, upstream).await {
-            Answer::Answered { id, payload, body, is_error } => {
+        let back = if asked.modern { held::came_back(&self.gate, &proposal) } else { CameBack::No };
+        let answer = match back {
+            CameBack::For(id) => {
+                let patience = self.settings.held_wait.max(held::PATIENCE_MIN);
+                self.wait(&id, patience, None, upstream).await
+            }
+            CameBack::Wrongly => {
+                proposal.barred = Some("not_the_held_call");
+                pipeline::handle(&self.gate, proposal, upstream).await
+            }
+            CameBack::No => match pipeline::handle(&self.gate, proposal, upstream).await {
+                Answer::Refused(refusal) if refusal.verdict == Verdict::Escalate => {
+                    let id = refusal.id.clone();
+                    self.wait(&id, self.settings.held_wait, Some(refusal), upstream).await
+                }
+                answer => answer,
+            },
+        };
+        match answer {
+            Answer::Answered { id, payload, body, is_error, stored } => {
                 if !is_error && let Err(refused) = self.brings(&body).await {
                     return asked.refused(&refused);
                 }
-                let raw = payload.into_text();
+                let mut raw = payload.into_text();
+                if stored {
+                    // A result that was kept came under another id.
+                    raw = replaced(&raw, &["id"], asked.id.as_json()).unwrap_or(raw);
+                }
                 let shown = if is_error { None } else { self.shown(&ask, asked.method, &raw) };
                 let verbatim = shown.is_none();
                 let code = is_error.then(|| code_of(&body)).flatten();
                 Told { line: shown.unwrap_or(raw), verbatim, decision: Some(id), code }
             }
-            Answer::Refused(refused) => asked.refused(&refused),
+            Answer::Refused(refused) => self.refused(&refused, asked),
             Answer::Ended { id, reply } => asked.ended(&id, &reply),
         }
+    }
+
+    /// Waits for a person, and then for what was held. `refusal` is what is told while nobody has decided.
+    async fn wait(
+        &self,
+        id: &DecisionId,
+        patience: Duration,
+        refusal: Option<Refusal>,
+        upstream: &impl Waits,
+    ) -> Answer {
+        let worker = self.passage.worker();
+        let stands = held::waited(&self.gate, id, worker, patience, upstream).await;
+        match refusal {
+            Some(refusal) if stands == Stands::Pending => Answer::Refused(refusal),
+            _ => pipeline::ack::collect(&self.gate, id, worker, Some(upstream)).await,
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal, asked: Asked<'_>) -> Told {
+        let comes_back = asked.modern && matches!(asked.method, "tools/call" | "resources/read" | "prompts/get");
+        if refusal.verdict == Verdict::Escalate && comes_back {
+            let (worker, server) = (self.passage.worker(), self.passage.server());
+            let state = held::state(self.gate.ports.scanner().key(), &refusal.id, worker, server);
+            return asked.comes_back(refusal, &state);
+        }
+        asked.refused(refusal)
     }
 
     /// The answer to chatter.

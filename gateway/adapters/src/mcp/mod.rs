@@ -2,14 +2,16 @@
 //!
 //! [`server`] says how a server is reached. [`link`] is what every connection has; [`connection`] is one to a [`child`],
 //! [`remote`] one to a URL. [`exchange`] answers a worker over HTTP, [`headers`] holds
-//! headers against bodies, [`tasks`] remembers whose task is whose, [`discover`] asks a server for its tools, [`list`]
+//! headers against bodies, [`held`] lets a worker wait for a person, [`tasks`] remembers whose task is whose, [`client`] is Warden in a session of its own, [`discover`] asks a server for its tools with one, [`list`]
 //! filters what a worker is shown, [`refusal`] says no in the protocol's own words.
 
 pub mod child;
+pub mod client;
 pub mod connection;
 pub mod discover;
 pub mod exchange;
 pub mod headers;
+pub mod held;
 pub mod link;
 pub mod list;
 pub mod outbox;
@@ -22,7 +24,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use warden_core::json::{Json, Limits};
 use warden_core::outcome::{Lost, Reply};
-use warden_core::proposal::{Ask, Correlation, Door, Proposal, Verb};
+use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal, Verb};
 use warden_core::rpc::{Id, Kind, Message};
 
 /// Bounds of the door.
@@ -38,6 +40,8 @@ pub struct Settings {
     pub call_timeout: Duration,
     /// How long an answer may still come after it was cancelled.
     pub cancel_grace: Duration,
+    /// How long the worker of a held call waits for a person, before it is told how to go on.
+    pub held_wait: Duration,
     /// How long a quiet stream in front of a stdio server is kept open for a worker that can come back.
     pub stream_hold: Duration,
 }
@@ -50,6 +54,7 @@ impl Default for Settings {
             message_timeout: Duration::from_secs(30),
             call_timeout: Duration::from_secs(60),
             cancel_grace: Duration::from_secs(5),
+            held_wait: Duration::ZERO,
             stream_hold: Duration::from_secs(60),
         }
     }
@@ -69,6 +74,7 @@ pub fn connection_proposal(worker: &str, connection: &str, server: &str) -> Prop
         payload: String::new(),
         caller: None,
         correlation: Correlation::default(),
+        mode: Mode::default(),
         barred: None,
     }
 }
@@ -87,7 +93,7 @@ fn id_of(value: &Json) -> Option<Id> {
 }
 
 /// The reply that an answer is.
-fn reply(message: Message) -> Reply {
+pub fn reply(message: Message) -> Reply {
     match message.kind {
         Kind::Result { result, .. } => Reply::Answered { raw: message.raw, body: result, is_error: false },
         Kind::Error { error, .. } => Reply::Answered { raw: message.raw, body: error, is_error: true },

@@ -54,7 +54,9 @@ impl Asked<'_> {
     pub fn refused(&self, refusal: &Refusal) -> Told {
         let kind = kind(refusal);
         let what = match kind {
-            "held" => "held: a person has to acknowledge this call before it runs",
+            "held" => {
+                "held: a person has to acknowledge this call before it runs. Once that is done, the very same call runs what was held, or collects its result"
+            }
             "withheld" => "the call ran, and its result is withheld",
             "unavailable" => "denied: the gateway cannot record decisions now",
             _ => "denied by policy",
@@ -67,6 +69,18 @@ impl Asked<'_> {
             _ => DENIED,
         };
         self.tell(code, &text, kind, &refusal.id)
+    }
+
+    /// The answer to a held request whose client can come back with a state (MCP 2026-07-28, "Multi Round-Trip Requests"). The server has no
+    /// question for the client: a person is asked elsewhere.
+    pub fn comes_back(&self, refusal: &Refusal, state: &str) -> Told {
+        let result = json!({
+            "resultType": "input_required",
+            "requestState": state,
+            "_meta": { "warden/kind": "held", "warden/decision": refusal.id },
+        });
+        let decision = Some(refusal.id.clone());
+        Told { line: rpc::result(self.id, &result), verbatim: false, decision, code: None }
     }
 
     /// The answer to a request that was allowed and came to no answer.

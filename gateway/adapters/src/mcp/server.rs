@@ -23,6 +23,8 @@ pub struct Server {
     pub reach: Reach,
     /// How long each of its tools may be silent, where that differs from the default.
     pub timeouts: BTreeMap<String, Duration>,
+    /// Whether an acknowledged call may run in a session of Warden's own, although it was made in a session of its worker.
+    pub own_session: bool,
 }
 
 /// How a server is reached.

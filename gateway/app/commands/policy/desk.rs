@@ -150,5 +150,5 @@ fn workers(dir: &Path) -> Result<Vec<Worker>, Failure> {
     };
     let all: BTreeMap<String, Vec<String>> = serde_json::from_str(&text)
         .map_err(|e| Failure::invalid(format!("`{}`: {e}; it is {{\"WORKER\": [\"GROUP\", …]}}", file.display())))?;
-    Ok(all.into_iter().map(|(name, groups)| Worker { name, groups, composition: None }).collect())
+    Ok(all.into_iter().map(|(name, groups)| Worker { name, groups, composition: None, owner: None }).collect())
 }

@@ -12,7 +12,7 @@ use crate::policy::level::Level;
 use crate::policy::probe;
 use crate::policy::slice::Slice;
 use crate::policy::snapshot::{Case, Snapshot};
-use crate::proposal::{Ask, DoneTo, EngineAsk, EntityName, SiteAsk, TaskFacts, TaskId, Verb};
+use crate::proposal::{AcknowledgeAsk, Ask, DoneTo, EngineAsk, EntityName, SiteAsk, TaskFacts, TaskId, Verb};
 use crate::secrets::Finding;
 use crate::verdict::{Evaluation, Verdict, evaluate};
 use jiff::Timestamp;
@@ -305,6 +305,11 @@ impl<'s> Redecider<'s> {
                     priced: true,
                 })),
                 DoneTo::StateKey => Ask::State { key: recorded.resource.id.clone() },
+                DoneTo::Inbox => Ask::Inbox { inbox: recorded.resource.id.clone(), verb },
+                DoneTo::Held => Ask::Acknowledge(Box::new(AcknowledgeAsk {
+                    operator: recorded.principal.id.clone(),
+                    resource: EntityName { ty: recorded.resource.ty.clone(), id: recorded.resource.id.clone() },
+                })),
                 DoneTo::Server | DoneTo::Plane => Ask::Verb(verb),
             },
             (None, None) => Ask::Site(Box::new(SiteAsk {
@@ -330,6 +335,7 @@ impl<'s> Redecider<'s> {
             NoCase::Worker => Cannot::Worker,
             NoCase::Server => Cannot::Server,
             NoCase::Engine => Cannot::Engine,
+            NoCase::Inbox => Cannot::Action,
             NoCase::Action | NoCase::Type => Cannot::Action,
         })?;
         // A tool that is gone would be decided as an unlisted one, which it was not.
@@ -350,7 +356,12 @@ impl<'s> Redecider<'s> {
 
 /// Whether a reason code is one that policies lead to, or the snapshot's layers.
 fn by_policy(reason: &str) -> bool {
-    const BEFORE: [&str; 23] = [
+    const BEFORE: [&str; 28] = [
+        "acknowledgement_refused",
+        "acknowledgement_void",
+        "acknowledgement_over",
+        "too_many_held",
+        "not_the_held_call",
         "budget_exceeded",
         "budget_frozen",
         "price_missing",

@@ -1,11 +1,14 @@
-//! Record format version 5: one JSON object a record. Version 4 lacked the kinds `budget` and `task`, and what has to do with engines
+//! Record format version 6: one JSON object a record. Version 5 lacked the kinds `ack` and `inbox`, and of a decision `held`, `again` and
+//! `acknowledged`. Version 4 lacked the kinds `budget` and `task`, and what has to do with engines
 //! and budgets: of a decision `engine`, `reserved`, `context.budget` and `context.task`, of an outcome `engine` and `settled`. Version 3 lacked what a decision would have been, and of a change of what decides
 //! the shadow and the modes of rules. Version 2 lacked the suspicions of a decision and their number in an
 //! outcome, the fingerprint and the disguises of a finding, and redacted answers. Version 1 lacked the kinds `read`, `retention`,
 //! `hold` and `key` as well, and of a decision `session`, `task`, `run`, `level` and `input_sealed`. All are read as they stand.
 
+use crate::ack::AckChange;
 use crate::amount::Amount;
 use crate::decision::Decision;
+use crate::inbox::InboxChange;
 use crate::outcome::Outcome;
 use crate::policy::layer::Standing;
 use crate::policy::snapshot::Digests;
@@ -18,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The version that is written. Readers accept this and every older one.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// One record. Its sequence number is its frame's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +61,10 @@ pub enum Body {
     Budget(BudgetChange),
     /// A task that is opened or over.
     Task(TaskChange),
+    /// A step of an acknowledgement, before it takes effect.
+    Ack(AckChange),
+    /// What a run of the inbox worker came to, and its schedule.
+    Inbox(Box<InboxChange>),
 }
 
 /// A change of a budget.
@@ -241,6 +248,7 @@ impl Body {
                 | Body::Key(_)
                 | Body::State(_)
                 | Body::Budget(_)
+                | Body::Ack(_)
         )
     }
 
@@ -258,6 +266,8 @@ impl Body {
             Body::Key(_) => "key",
             Body::Budget(_) => "budget",
             Body::Task(_) => "task",
+            Body::Ack(_) => "ack",
+            Body::Inbox(_) => "inbox",
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Hot state: what the records add up to, changed in journal order only.
 
+use crate::ack::{Acks, Parked, Stage};
 use crate::amount::Amount;
 use crate::budget::ledger::Ledger;
 use crate::decision::{Decision, Enforced};
+use crate::inbox::Inboxes;
 use crate::invariant::{self, Invariant};
 use crate::journal::record::{Body, BudgetChange, Hold, Record};
+use crate::outcome::Happened;
 use crate::policy::snapshot::Digests;
 use crate::proposal::{DecisionId, Door, TaskId, Verb};
 use crate::task::{TaskChange, TaskEvent, Tasks};
@@ -12,12 +15,14 @@ use crate::verdict::Verdict;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Held proposals: allowed once a named person acknowledges them.
-    pub parked: BTreeMap<DecisionId, Parked>,
+    /// Held proposals, and what became of them.
+    #[serde(flatten)]
+    pub acks: Acks,
     /// Allowed proposals whose outcome is not recorded yet. After a crash these are unknown, never done.
     pub open: BTreeMap<DecisionId, Timestamp>,
     /// What decides now.
@@ -34,6 +39,9 @@ pub struct State {
     /// What is counted: budgets, tasks, and what was spent by whom.
     #[serde(default)]
     pub counted: Counted,
+    /// The inbox worker: what it has seen, and its schedule.
+    #[serde(default)]
+    pub inbox: Inboxes,
 }
 
 /// What counts, and is told apart from the rest because the running gateway keeps one that is ahead of the journal.
@@ -174,36 +182,18 @@ impl Call {
     }
 }
 
-/// A held proposal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Parked {
-    /// Its record.
-    pub seq: u64,
-    /// The worker that asked.
-    pub worker: String,
-    /// When it was held.
-    pub since: Timestamp,
-}
-
 impl State {
     /// Takes in the record with number `seq`.
     pub fn apply(&mut self, seq: u64, record: &Record) {
         self.counted.apply(record);
         match &record.body {
-            Body::Decision(decision) if is_forwarded(decision) => match decision.verdict {
-                Verdict::Allow => {
-                    self.open.insert(decision.id.clone(), record.ts);
-                }
-                Verdict::Escalate => {
-                    let parked = Parked { seq, worker: decision.worker.clone(), since: record.ts };
-                    self.parked.insert(decision.id.clone(), parked);
-                }
-                Verdict::Deny => {}
-            },
+            Body::Decision(decision) => self.decided(seq, record.ts, decision),
             Body::Outcome(outcome) => {
                 self.open.remove(&outcome.decision);
-                self.parked.remove(&outcome.decision);
+                self.acks.over(&outcome.decision, outcome.happened);
             }
+            Body::Ack(change) => self.acks.apply(change),
+            Body::Inbox(change) => self.inbox.apply(record.ts, change),
             Body::Policy(change) => self.digests = change.digests.clone(),
             Body::Retention(dropped) => self.first_seq = dropped.next_seq,
             Body::Hold(change) => match &change.keeps {
@@ -211,18 +201,48 @@ impl State {
                 None => drop(self.holds.remove(&change.name)),
             },
             Body::Key(change) => self.verifier = Some(change.verifier.clone()),
-            Body::Decision(_)
-            | Body::Operator(_)
-            | Body::State(_)
-            | Body::Read(_)
-            | Body::Budget(_)
-            | Body::Task(_) => {}
+            Body::Operator(_) | Body::State(_) | Body::Read(_) | Body::Budget(_) | Body::Task(_) => {}
+        }
+    }
+
+    fn decided(&mut self, seq: u64, at: Timestamp, decision: &Decision) {
+        match decision.verdict {
+            Verdict::Allow => {
+                if is_forwarded(decision) {
+                    self.open.insert(decision.id.clone(), at);
+                }
+                if let Some(by) = &decision.acknowledged {
+                    self.acks.allowed(&decision.id, by);
+                    if !is_forwarded(decision) {
+                        // Its caller does it; nobody tells what came of it.
+                        self.acks.over(&decision.id, Happened::Done);
+                    }
+                }
+            }
+            Verdict::Escalate if decision.again.is_none() && (is_forwarded(decision) || decision.held.is_some()) => {
+                self.acks.park(decision.id.clone(), parked(seq, at, decision));
+            }
+            Verdict::Escalate | Verdict::Deny => {}
         }
     }
 }
 
+/// What is remembered of a held proposal.
+pub fn parked(seq: u64, since: Timestamp, decision: &Decision) -> Parked {
+    Parked {
+        seq,
+        worker: decision.worker.clone(),
+        since,
+        action: decision.action.clone(),
+        held: decision.held.clone(),
+        digests: Arc::clone(&decision.digests),
+        sealed: decision.sealed.is_some(),
+        stage: Stage::Waiting,
+    }
+}
+
 /// Whether Warden itself forwards what is allowed, so that an outcome is expected: also where it did not enforce the site's policies.
-fn is_forwarded(decision: &Decision) -> bool {
+pub fn is_forwarded(decision: &Decision) -> bool {
     match decision.enforced {
         Enforced::Gateway => true,
         Enforced::Shadow => decision.door != Door::Authzen,

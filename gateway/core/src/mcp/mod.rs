@@ -7,7 +7,7 @@
 pub mod result;
 
 use crate::json::Json;
-use crate::proposal::{Ask, Correlation, Door, Proposal, Verb};
+use crate::proposal::{Ask, Correlation, Door, Mode, Proposal, Verb};
 use crate::rpc::{Id, Kind, Message};
 
 /// The legacy versions, oldest first.
@@ -159,6 +159,7 @@ pub fn propose(
         payload: raw,
         caller: None,
         correlation: Correlation::default(),
+        mode: Mode::default(),
         barred: None,
     })
 }

@@ -29,14 +29,14 @@ impl Meter {
 /// What is set aside for a proposal: given back unless it is kept.
 pub(super) struct SetAside<'g, P> {
     pub(super) gate: &'g Gate<P>,
-    pub(super) id: &'g DecisionId,
+    pub(super) id: DecisionId,
     pub(super) kept: bool,
 }
 
 impl<P> SetAside<'_, P> {
     pub(super) fn give_back(&mut self) {
         if !std::mem::replace(&mut self.kept, true) {
-            self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner).ledger.settle(self.id, None);
+            self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner).ledger.settle(&self.id, None);
         }
     }
 }

@@ -2,33 +2,37 @@
 //!
 //! Proposal → facts → verdict → decision recorded → permit → forwarded → outcome recorded. Whatever is not foreseen ends
 //! in a deny. [`handle`] must be driven to its end even when the worker is gone, or an outcome would be missing. What a
-//! proposal costs is in `charge`.
+//! proposal costs is in `charge`, what is held and acknowledged in `ack`.
 
+pub mod ack;
 mod charge;
+mod judge;
+mod permit;
 
 pub use charge::Meter;
+pub use judge::preview;
+pub use permit::{Cleared, Passage, Payload, Permit};
 
+use crate::ack::{Acknowledged, Held};
 use crate::budget::{BudgetFacts, Budgets, Exceeded};
-use crate::decision::{Context, Decision, Enforced, presentable, short};
+use crate::decision::{Decision, Enforced};
 use crate::denials::{Admission, Denials};
-use crate::facts::{self, Facts, Mode};
 use crate::invariant::{self, Invariant};
 use crate::journal::record::{Body, Record};
-use crate::journal::state::{Call, Counted};
+use crate::journal::state::{self, Call, Counted};
 use crate::json::Json;
-use crate::mcp::{self, Class, From};
 use crate::outcome::{EngineEvent, Happened, Lost, Metered, Outcome, Reply};
 use crate::policy::level::{Inbound, Level};
-use crate::policy::snapshot::{Case, NoCase, Snapshot};
-use crate::port::{Clock, Ids, Journal, JournalError, Receipt, Room, SealFailed, Vault};
+use crate::policy::snapshot::Snapshot;
+use crate::port::{Clock, Ids, Journal, JournalError, Room, SealFailed, Vault};
 use crate::proposal::{Ask, DecisionId, Door, Proposal, TaskId, Verb};
-use crate::rpc::{Kind, Message};
 use crate::secrets::tail::Tails;
-use crate::secrets::{Scan, Scanner, redact};
-use crate::verdict::{Evaluation, Verdict, evaluate, under_charter};
+use crate::secrets::{Scan, redact};
+use crate::verdict::{Evaluation, Verdict};
+use ack::Live;
 use charge::{OnItsWay, SetAside, settle};
-use jiff::Timestamp;
-use serde_json::Value;
+use jiff::{SignedDuration, Timestamp};
+use judge::{Given, Seen, enforced_by, held, judge, write_up};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,145 +49,6 @@ pub trait Upstream: Send + Sync {
     fn forward(&self, permit: Permit) -> impl Future<Output = Reply> + Send;
 }
 
-/// Proof that an allowing decision was recorded. Only this module makes one.
-#[must_use]
-#[derive(Debug)]
-pub struct Permit {
-    proposal: Proposal,
-    decision: DecisionId,
-    receipt: Receipt,
-    inbound: Inbound,
-    scanner: Arc<Scanner>,
-    meter: Meter,
-}
-
-impl Permit {
-    /// What was permitted.
-    pub fn proposal(&self) -> &Proposal {
-        &self.proposal
-    }
-
-    /// The decision.
-    pub fn decision(&self) -> &DecisionId {
-        &self.decision
-    }
-
-    /// Where the decision is recorded.
-    pub fn receipt(&self) -> Receipt {
-        self.receipt
-    }
-
-    /// Where to say what the call has used.
-    pub fn meter(&self) -> Meter {
-        self.meter.clone()
-    }
-
-    /// What becomes of an answer with a secret value in it.
-    pub fn inbound(&self) -> Inbound {
-        self.inbound
-    }
-
-    /// The bytes that may go on their way.
-    pub fn into_payload(self) -> Payload {
-        Payload(self.proposal.payload)
-    }
-
-    /// For a permitted connection: the right to pass its chatter.
-    pub fn into_passage(self) -> Option<Passage> {
-        let Proposal { ask, worker, connection, server, .. } = self.proposal;
-        let scanner = self.scanner;
-        (ask == Ask::Verb(Verb::Connect)).then_some(Passage { worker, connection, server, scanner })
-    }
-}
-
-/// Text that may be sent. It comes out of a permit, a passage, a scanned reply, or is Warden's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payload(String);
-
-impl Payload {
-    /// Words of Warden itself, or of a worker's answer rewritten by it.
-    pub fn own(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The text, to be sent.
-    pub fn into_text(self) -> String {
-        self.0
-    }
-}
-
-/// A connection that was allowed: its protocol chatter passes without a decision each.
-#[derive(Debug)]
-pub struct Passage {
-    worker: String,
-    connection: String,
-    server: String,
-    scanner: Arc<Scanner>,
-}
-
-/// What chatter turned out to be.
-#[derive(Debug, PartialEq)]
-pub enum Cleared {
-    /// It passes.
-    Pass(Payload),
-    /// It is a proposal, or holds something that must be decided and recorded.
-    Decide(Message),
-}
-
-impl Passage {
-    /// Whose it is.
-    pub fn worker(&self) -> &str {
-        &self.worker
-    }
-
-    /// Its connection.
-    pub fn connection(&self) -> &str {
-        &self.connection
-    }
-
-    /// Its server.
-    pub fn server(&self) -> &str {
-        &self.server
-    }
-
-    /// What looks for secret values.
-    pub fn scanner(&self) -> &Arc<Scanner> {
-        &self.scanner
-    }
-
-    /// A reply to chatter, if it holds no secret value.
-    pub fn release(&self, reply: Reply) -> Option<Payload> {
-        match reply {
-            Reply::Answered { raw, body, .. } if self.scanner.scan(&body, "").is_clean() => Some(Payload(raw)),
-            _ => None,
-        }
-    }
-
-    /// Lets clean chatter pass.
-    pub fn clear(&self, from: From, message: Message) -> Cleared {
-        let (method, params, id) = match &message.kind {
-            Kind::Request { method, params, id } => (method, params, Some(id)),
-            Kind::Notification { method, params } => (method, params, None),
-            Kind::Result { .. } | Kind::Error { .. } => return Cleared::Decide(message),
-        };
-        let id = id.map(crate::rpc::Id::decoded).unwrap_or_default();
-        let clean = || {
-            self.scanner.scan(params, "/params").is_clean()
-                && [method.as_str(), id].into_iter().all(|text| self.scanner.scan_text(text, "").is_clean())
-        };
-        if mcp::class(from, method) == Class::Chatter && clean() {
-            Cleared::Pass(Payload(message.raw))
-        } else {
-            Cleared::Decide(message)
-        }
-    }
-}
-
 /// What the worker (or the server that asked) is given.
 #[derive(Debug)]
 pub enum Answer {
@@ -197,6 +62,8 @@ pub enum Answer {
         body: Json,
         /// Whether `body` is an `error`.
         is_error: bool,
+        /// Whether it is the answer to a held proposal: under the id that its message had then.
+        stored: bool,
     },
     /// No, or not yet, or not all of it.
     Refused(Refusal),
@@ -240,7 +107,13 @@ pub struct Gate<P> {
     budgets: Budgets,
     /// Ahead of the journal's by what is on its way there. A std mutex: nothing awaits while it is held.
     counted: Mutex<Counted>,
+    /// So are these.
+    acks: Mutex<Live>,
+    held_for: SignedDuration,
 }
+
+/// How long proposals are held where nobody says otherwise.
+const HELD_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// Counts a proposal for as long as it is on its way.
 struct Active<'g>(&'g AtomicUsize);
@@ -265,7 +138,15 @@ impl<P: Ports> Gate<P> {
             any_held: AtomicBool::new(false),
             budgets: Budgets::default(),
             counted: Mutex::default(),
+            acks: Mutex::default(),
+            held_for: HELD_FOR,
         }
+    }
+
+    /// The same with what the journal says of held proposals, which are held for so long.
+    #[must_use]
+    pub fn holding(self, acks: crate::ack::Acks, held_for: SignedDuration) -> Self {
+        Self { acks: Mutex::new(Live::of(acks)), held_for, ..self }
     }
 
     /// The same with these budgets, and what the journal says was spent.
@@ -331,6 +212,12 @@ impl<P: Ports> Gate<P> {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
     }
 
+    /// Counts a proposal until what this returns is dropped.
+    fn enter(&self) -> Active<'_> {
+        self.active.fetch_add(1, Ordering::AcqRel);
+        Active(&self.active)
+    }
+
     /// Proposals that are on their way. At a shutdown the journal is closed when there are none.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Acquire)
@@ -384,6 +271,9 @@ impl<P: Ports> Gate<P> {
             advice: evaluation.advice,
             errors: evaluation.errors,
             sealed: None,
+            held: None,
+            again: None,
+            acknowledged: None,
             reserved: None,
             // A denial is enforced, also where the site is in shadow.
             enforced: enforced_by(decision.door),
@@ -396,43 +286,108 @@ impl<P: Ports> Gate<P> {
 
 /// Takes a proposal from its facts to its outcome.
 pub async fn handle<P: Ports, U: Upstream>(gate: &Gate<P>, proposal: Proposal, upstream: &U) -> Answer {
-    gate.active.fetch_add(1, Ordering::AcqRel);
-    let _active = Active(&gate.active);
+    let _active = gate.enter();
     let since = gate.ports.now();
     match decide(gate, proposal, since).await {
-        Ok(permit) => {
-            let sent = Sent::of(&permit);
-            let mut on_its_way = OnItsWay { gate, id: sent.id.clone(), ended: false };
-            let reply = upstream.forward(permit).await;
-            let answer = complete(gate, sent, reply, since).await;
-            on_its_way.ended = true;
-            answer
-        }
-        Err(refusal) => Answer::Refused(refusal),
+        Decided::Permit(permit) => send(gate, permit, upstream, since).await,
+        Decided::Refused(refusal) => Answer::Refused(refusal),
+        Decided::Kept(answer) => answer,
     }
 }
 
 /// Takes a proposal that its caller will enforce to its recorded decision: there is nothing to forward, and no outcome.
 pub async fn advise<P: Ports>(gate: &Gate<P>, proposal: Proposal) -> Result<DecisionId, Refusal> {
-    gate.active.fetch_add(1, Ordering::AcqRel);
-    let _active = Active(&gate.active);
+    let _active = gate.enter();
     let now = gate.ports.now();
-    decide(gate, proposal, now).await.map(|permit| permit.decision)
+    match decide(gate, proposal, now).await {
+        Decided::Permit(permit) => Ok(permit.decision),
+        Decided::Refused(refusal) => Err(refusal),
+        // Only what Warden forwards has a result to keep.
+        Decided::Kept(_) => Err(Refusal::of(gate.ports.decision(now), "acknowledgement_over")),
+    }
 }
 
-/// From the facts to the recorded decision: a permit, or why there is none.
-async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) -> Result<Permit, Refusal> {
+/// Forwards a permit, and records what came of it.
+async fn send<P: Ports, U: Upstream>(gate: &Gate<P>, permit: Permit, upstream: &U, since: Timestamp) -> Answer {
+    let sent = Sent::of(&permit);
+    let mut on_its_way = OnItsWay { gate, id: sent.id.clone(), ended: false };
+    let reply = upstream.forward(permit).await;
+    let answer = complete(gate, sent, reply, since).await;
+    on_its_way.ended = true;
+    answer
+}
+
+/// What a proposal comes to before anything moves.
+enum Decided {
+    Permit(Permit),
+    Refused(Refusal),
+    /// The result of what was held, which has waited for this.
+    Kept(Answer),
+}
+
+/// A proposal with its verdict, and what was set aside for it.
+struct Weighed<'g, P> {
+    id: DecisionId,
+    snapshot: Arc<Snapshot>,
+    evaluation: Evaluation,
+    seen: Seen,
+    reserved: Result<Option<(crate::budget::ledger::Reservation, BudgetFacts)>, Exceeded>,
+    set_aside: SetAside<'g, P>,
+}
+
+/// From the facts to the verdict.
+fn weigh<'g, P: Ports>(gate: &'g Gate<P>, proposal: &Proposal, acknowledged: bool, now: Timestamp) -> Weighed<'g, P> {
     let id = gate.ports.decision(now);
     let snapshot = gate.snapshot();
-    let scanner = gate.ports.scanner();
-    let reserved = gate.reserve(&id, &proposal, now);
-    let mut set_aside = SetAside { gate, id: &id, kept: !matches!(reserved, Ok(Some(_))) };
+    let reserved = gate.reserve(&id, proposal, now);
+    let set_aside = SetAside { gate, id: id.clone(), kept: !matches!(reserved, Ok(Some(_))) };
     let budget = reserved.as_ref().map(|reserved| reserved.as_ref().map(|(_, facts)| *facts));
-    let (mut evaluation, seen) = judge(&snapshot, &proposal, scanner, &gate.tails, (gate.shadow, budget));
-    let exceeded = reserved.as_ref().err().filter(|exceeded| evaluation.reason == exceeded.reason()).cloned();
-    if evaluation.verdict == Verdict::Allow && gate.holds(&proposal) {
+    let given = Given { shadow: gate.shadow, acknowledged, budget };
+    let (mut evaluation, seen) = judge(&snapshot, proposal, gate.ports.scanner(), &gate.tails, given);
+    if evaluation.verdict == Verdict::Allow && gate.holds(proposal) {
         evaluation = held(evaluation);
     }
+    Weighed { id, snapshot, evaluation, seen, reserved, set_aside }
+}
+
+/// From the verdict to the recorded decision: a permit, or why there is none.
+async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) -> Decided {
+    let weighed = weigh(gate, &proposal, false, now);
+    match weighed.evaluation.verdict {
+        Verdict::Escalate => ack::escalated(gate, proposal, weighed, now).await,
+        Verdict::Allow | Verdict::Deny => Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await),
+    }
+}
+
+impl Decided {
+    fn of(concluded: Result<Permit, Refusal>) -> Self {
+        concluded.map_or_else(Decided::Refused, Decided::Permit)
+    }
+}
+
+/// What a decision says of acknowledgements.
+enum How {
+    /// Nothing.
+    Plain,
+    /// It is held from here on.
+    Park(Held),
+    /// It is held already.
+    Again(DecisionId),
+    /// It was acknowledged.
+    By(Acknowledged),
+}
+
+/// Records a verdict, and makes of it what it is: a permit, something held, a denial.
+async fn conclude<P: Ports>(
+    gate: &Gate<P>,
+    proposal: Proposal,
+    weighed: Weighed<'_, P>,
+    how: How,
+    now: Timestamp,
+) -> Result<Permit, Refusal> {
+    let Weighed { id, snapshot, evaluation, seen, reserved, mut set_aside } = weighed;
+    let scanner = gate.ports.scanner();
+    let exceeded = reserved.as_ref().err().filter(|exceeded| evaluation.reason == exceeded.reason()).cloned();
     let inbound = seen.inbound;
     let verdict = evaluation.verdict;
     let mut decision = write_up(id.clone(), &snapshot, &proposal, evaluation, seen, scanner);
@@ -448,22 +403,43 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
     match verdict {
         Verdict::Deny => Err(Refusal { exceeded: exceeded.map(Box::new), ..gate.deny(decision, now).await }),
         Verdict::Escalate => {
-            // What a caller holds back is not Warden's to run, so there is nothing to seal.
-            if decision.enforced == Enforced::Gateway {
-                match gate.ports.seal(&id, proposal.payload.as_bytes()) {
-                    Ok(sealed) => decision.sealed = Some(sealed),
-                    Err(e) => return Err(gate.deny(denied_unsealed(decision, &e), now).await),
+            let told = match how {
+                How::Park(held) => {
+                    // What a caller holds back is not Warden's to run, so there is nothing to seal.
+                    if decision.enforced == Enforced::Gateway {
+                        match ack::seal(gate, &id, &proposal) {
+                            Ok(sealed) => decision.sealed = Some(sealed),
+                            Err(e) => return Err(gate.deny(denied_unsealed(decision, &e), now).await),
+                        }
+                    }
+                    decision.held = Some(held);
+                    id.clone()
                 }
-            }
+                How::Again(first) => {
+                    decision.again = Some(first.clone());
+                    first
+                }
+                How::Plain | How::By(_) => id.clone(),
+            };
             let (reason, advice) = (decision.reason.clone(), decision.advice.clone());
             let decision = Arc::new(decision);
             let record = Record::new(now, Body::Decision(decision.clone()));
             Err(match gate.ports.append(record, Room::Ordinary).await {
-                Ok(_) => Refusal { id: id.clone(), verdict, reason, advice, exceeded: None },
+                Ok(receipt) => {
+                    if decision.held.is_some() {
+                        let parked = state::parked(receipt.seq, now, &decision);
+                        gate.acks(|live| live.acks.park(id, parked));
+                    }
+                    Refusal { id: told, verdict, reason, advice, exceeded: None }
+                }
                 Err(error) => gate.deny_unrecorded(decision, error, now).await,
             })
         }
         Verdict::Allow => {
+            if let How::By(by) = how {
+                decision.acknowledged = Some(by);
+            }
+            let stored = decision.acknowledged.as_ref().is_some_and(|by| by.held.is_some());
             let decision = Arc::new(decision);
             let record = Record::new(now, Body::Decision(decision.clone()));
             match gate.ports.append(record, Room::Ordinary).await {
@@ -472,8 +448,11 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
                     if let Some(call) = Call::of(&decision) {
                         gate.counted(|counted| counted.began(&id, call));
                     }
+                    if let Some(by) = decision.acknowledged.as_ref().filter(|_| stored) {
+                        gate.acks(|live| live.acks.allowed(&id, by));
+                    }
                     let (decision, scanner, meter) = (id.clone(), Arc::clone(scanner), Meter::default());
-                    Ok(Permit { proposal, decision, receipt, inbound, scanner, meter })
+                    Ok(Permit { proposal, decision, receipt, inbound, scanner, meter, stored })
                 }
                 Err(error) => Err(gate.deny_unrecorded(decision, error, now).await),
             }
@@ -504,7 +483,17 @@ fn denied_unsealed(decision: Decision, error: &SealFailed) -> Decision {
         enforced: enforced_by(decision.door),
         would_be: None,
         reserved: None,
+        held: None,
+        acknowledged: None,
         ..decision
+    }
+}
+
+impl Refusal {
+    /// A denial for a reason of Warden's own.
+    fn of(id: DecisionId, reason: &str) -> Self {
+        let advice = crate::reason::advice(reason).map(str::to_owned);
+        Self { id, verdict: Verdict::Deny, reason: reason.to_owned(), advice, exceeded: None }
     }
 }
 
@@ -516,6 +505,7 @@ struct Sent {
     /// The engine that is called, and the task.
     engine: Option<(String, TaskId)>,
     meter: Meter,
+    stored: bool,
 }
 
 impl Sent {
@@ -530,6 +520,7 @@ impl Sent {
             door: permit.proposal.door,
             engine,
             meter: permit.meter(),
+            stored: permit.stored,
         }
     }
 }
@@ -538,7 +529,7 @@ impl Sent {
 /// a power cut changes nothing of the answer. Lost, it reads as unknown.
 async fn complete<P: Ports>(
     gate: &Gate<P>,
-    Sent { id, inbound, door, engine, meter }: Sent,
+    Sent { id, inbound, door, engine, meter, stored }: Sent,
     reply: Reply,
     since: Timestamp,
 ) -> Answer {
@@ -593,247 +584,20 @@ async fn complete<P: Ports>(
     if used.is_some() {
         gate.counted(|counted| counted.ended(&id, used));
     }
+    if stored {
+        gate.acks(|live| live.acks.over(&id, happened));
+    }
     match reply {
-        _ if kept_back.is_some() => Answer::Refused(Refusal {
-            id,
-            verdict: Verdict::Deny,
-            reason: "budget_exceeded".into(),
-            advice: crate::reason::advice("budget_exceeded").map(str::to_owned),
-            exceeded: kept_back.map(Box::new),
-        }),
-        Reply::Answered { .. } if happened == Happened::Withheld => Answer::Refused(Refusal {
-            id,
-            verdict: Verdict::Deny,
-            reason: "result_withheld".into(),
-            advice: crate::reason::advice("result_withheld").map(str::to_owned),
-            exceeded: None,
-        }),
+        _ if kept_back.is_some() => {
+            Answer::Refused(Refusal { exceeded: kept_back.map(Box::new), ..Refusal::of(id, "budget_exceeded") })
+        }
+        Reply::Answered { .. } if happened == Happened::Withheld => Answer::Refused(Refusal::of(id, "result_withheld")),
         Reply::Answered { raw, body, is_error } => {
             invariant::check(happened != Happened::Withheld, Invariant::W4);
-            Answer::Answered { id, payload: Payload(raw), body, is_error }
+            Answer::Answered { id, payload: Payload(raw), body, is_error, stored }
         }
         reply => Answer::Ended { id, reply },
     }
-}
-
-/// What was seen of a proposal, for the record.
-struct Seen {
-    scan: Scan,
-    inbound: Inbound,
-    unseen: Vec<String>,
-    dot_segments: bool,
-    budget: Option<BudgetFacts>,
-    input: Value,
-}
-
-fn judge(
-    snapshot: &Snapshot,
-    proposal: &Proposal,
-    scanner: &Scanner,
-    tails: &Tails,
-    (shadow, budget): (bool, Result<Option<BudgetFacts>, &Exceeded>),
-) -> (Evaluation, Seen) {
-    let scan = facts::scan(proposal, scanner).and(tails.scan(proposal, scanner));
-    let blind = |evaluation, scan| {
-        let inbound = Inbound::default();
-        let seen = Seen { scan, inbound, unseen: Vec::new(), dot_segments: false, budget: None, input: Value::Null };
-        (evaluation, seen)
-    };
-    if let Some(reason) = proposal.barred {
-        return blind(Evaluation::deny(reason, None), scan);
-    }
-    let case = match snapshot.case(&proposal.worker, &proposal.server, &proposal.ask) {
-        Ok(case) => case,
-        Err(no_case) => return blind(Evaluation::deny(no_case.reason(), None), scan),
-    };
-    match facts::gather(proposal, &case.target.input, &case.target.paths, scan) {
-        Err(refused) => {
-            let refusal = refused.refusal.with_pointer(|pointer| scanner.hide_pointer(pointer));
-            blind(Evaluation::deny(refusal.code(), Some(refusal.to_string())), refused.scan)
-        }
-        Ok(mut facts) => {
-            facts.budget = budget.unwrap_or_default();
-            let evaluation = match budget.map_or_else(
-                |exceeded| Evaluation::deny(exceeded.reason(), Some(exceeded.to_string())),
-                |_| evaluate(snapshot, &case, &facts),
-            ) {
-                refused if budget.is_err() => refused,
-                refused if shadow && refused.verdict != Verdict::Allow => let_through(snapshot, &case, &facts, refused),
-                evaluation => evaluation,
-            };
-            let seen = Seen {
-                scan: Scan { findings: facts.findings, suspicions: facts.suspicions, unscannable: false },
-                inbound: case.target.inbound,
-                unseen: facts.input.unseen,
-                dot_segments: facts.dot_segments,
-                budget: facts.budget,
-                input: facts.input.record,
-            };
-            (evaluation, seen)
-        }
-    }
-}
-
-/// What the charter's rule on changed tools will say as soon as the snapshot knows.
-fn held(evaluation: Evaluation) -> Evaluation {
-    Evaluation {
-        verdict: Verdict::Escalate,
-        reason: "tool_changed".into(),
-        advice: crate::reason::advice("tool_changed").map(str::to_owned),
-        policies: vec!["charter/changed_tool_attended".into()],
-        unenforced: false,
-        ..evaluation
-    }
-}
-
-/// In a site that is in shadow: what only its own rules refuse is let through, and says so. What the charter refuses is refused.
-fn let_through(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts, refused: Evaluation) -> Evaluation {
-    match under_charter(snapshot, case, facts) {
-        Some(charter) if charter.verdict == Verdict::Allow => Evaluation {
-            verdict: Verdict::Allow,
-            reason: "not_enforced".into(),
-            advice: None,
-            policies: Vec::new(),
-            errors: refused.errors.clone(),
-            would_be: Some(Box::new(refused.into())),
-            unenforced: true,
-        },
-        _ => refused,
-    }
-}
-
-/// A verdict on a proposal, recorded nowhere: what `warden decide` shows.
-pub fn preview(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner) -> Evaluation {
-    judge(snapshot, proposal, scanner, &Tails::default(), (false, Ok(None))).0
-}
-
-impl NoCase {
-    /// The reason code of the denial it leads to.
-    pub fn reason(self) -> &'static str {
-        match self {
-            NoCase::Worker => "unknown_worker",
-            NoCase::Server => "unknown_server",
-            NoCase::Engine => "unknown_engine",
-            NoCase::Action => "unknown_method",
-            NoCase::Type => "unknown_type",
-        }
-    }
-}
-
-fn write_up(
-    id: DecisionId,
-    snapshot: &Snapshot,
-    proposal: &Proposal,
-    evaluation: Evaluation,
-    seen: Seen,
-    scanner: &Scanner,
-) -> Decision {
-    let case = snapshot.case(&proposal.worker, &proposal.server, &proposal.ask).ok();
-    let named =
-        |ty: &str, id: &str| Arc::new(serde_json::json!({ "type": short(ty, scanner), "id": short(id, scanner) }));
-    let action = |case: &Case<'_>| {
-        let id: &str = case.target.action.id().as_ref();
-        id.to_owned()
-    };
-    let correlated = |name: &Option<String>| name.as_ref().map(|name| short(name, scanner));
-    let tool = match &proposal.ask {
-        Ask::Tool { name } => Some(short(name, scanner)),
-        _ => None,
-    };
-    Decision {
-        id,
-        door: proposal.door,
-        enforced: if evaluation.unenforced { Enforced::Shadow } else { enforced_by(proposal.door) },
-        worker: short(&proposal.worker, scanner),
-        connection: proposal.connection.clone(),
-        session: correlated(&proposal.correlation.session),
-        task: correlated(&proposal.correlation.task),
-        run: correlated(&proposal.correlation.run),
-        level: case.as_ref().map_or_else(Level::default, |case| case.target.level),
-        input_sealed: None,
-        server: short(&proposal.server, scanner),
-        method: short(&proposal.method, scanner),
-        tool,
-        engine: match &proposal.ask {
-            Ask::Engine(ask) => Some(ask.engine.clone()),
-            _ => None,
-        },
-        reserved: None,
-        caller: proposal.caller.as_ref().map(|caller| short(caller, scanner)),
-        action: case.as_ref().map_or_else(
-            || match &proposal.ask {
-                Ask::Engine(ask) => ask.verb.action().to_owned(),
-                _ => short(&proposal.method, scanner),
-            },
-            action,
-        ),
-        resource: case.as_ref().map_or_else(
-            || match &proposal.ask {
-                Ask::Site(ask) => named(&ask.resource.ty, &ask.resource.id),
-                Ask::Engine(ask) => named("Engine", &ask.engine),
-                _ => named("Server", &proposal.server),
-            },
-            |c| shown(&c.resource_record, scanner),
-        ),
-        principal: case.map_or_else(
-            || match &proposal.ask {
-                Ask::Site(ask) => named(&ask.principal.ty, &ask.principal.id),
-                _ => named("Worker", &proposal.worker),
-            },
-            |c| shown(&c.principal_record, scanner),
-        ),
-        context: Context {
-            acknowledged: false,
-            mode: Mode::default(),
-            secret_suspicions: i64::try_from(seen.scan.suspicions.len()).unwrap_or(i64::MAX),
-            secret_findings: seen.scan.findings,
-            suspicions: seen.scan.suspicions,
-            unseen: seen.unseen.iter().map(|pointer| short(&scanner.hide_pointer(pointer), scanner)).collect(),
-            dot_segments: seen.dot_segments,
-            budget: seen.budget,
-            task: match &proposal.ask {
-                Ask::Engine(ask) => Some(ask.facts.clone()),
-                _ => None,
-            },
-            input: presentable(&seen.input, scanner),
-        },
-        verdict: evaluation.verdict,
-        reason: evaluation.reason,
-        advice: evaluation.advice,
-        policies: evaluation.policies,
-        errors: evaluation.errors.iter().map(|error| short(error, scanner)).collect(),
-        would_be: evaluation.would_be,
-        digests: snapshot.digests.clone(),
-        payload_tag: scanner.key().tag(proposal.payload.as_bytes()),
-        sealed: None,
-        repeated: 0,
-    }
-}
-
-/// An entity as it may be written down.
-fn shown(record: &crate::policy::snapshot::Record<'_>, scanner: &Scanner) -> Arc<Value> {
-    use crate::policy::snapshot::Record;
-    match record {
-        Record::Known(value) => Arc::clone(value),
-        Record::Named(value) => Arc::new(presentable(value, scanner)),
-    }
-}
-
-fn enforced_by(door: Door) -> Enforced {
-    match door {
-        Door::Mcp | Door::Decide | Door::OperatorPlane | Door::Llm | Door::State => Enforced::Gateway,
-        Door::Authzen => Enforced::Caller,
-    }
-}
-
-/// Held proposals that nobody acknowledged in time. Their keys must be destroyed first.
-pub async fn expire<P: Ports>(gate: &Gate<P>, held: Vec<DecisionId>) -> Result<(), JournalError> {
-    for decision in held {
-        let outcome =
-            Outcome { happened: Happened::Expired, ..Outcome::of(decision, &Reply::NotSent, Scan::default(), 0) };
-        gate.ports.append(Record::new(gate.ports.now(), Body::Outcome(outcome)), Room::Reserved).await?;
-    }
-    Ok(())
 }
 
 /// Allowed proposals that a crash left without an outcome: unknown, never done.
@@ -846,10 +610,12 @@ pub async fn settle_crashed<P: Ports>(gate: &Gate<P>, open: Vec<DecisionId>) -> 
         let settled = settle(gate, &decision, &reply, Metered::Nothing).map(|(settled, _)| settled);
         let used = settled.as_ref().map(|settled| settled.amount);
         let outcome = Outcome { engine, settled, ..Outcome::of(decision.clone(), &reply, Scan::default(), 0) };
+        let happened = outcome.happened;
         gate.ports.append(Record::new(now, Body::Outcome(outcome)), Room::Reserved).await?;
         if used.is_some() {
             gate.counted(|counted| counted.ended(&decision, used));
         }
+        gate.acks(|live| live.acks.over(&decision, happened));
     }
     Ok(())
 }

@@ -11,9 +11,11 @@ use cedar_policy::Schema;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The charter's files, compiled in.
-pub const CHARTER: [(&str, &str); 4] = [
+pub const CHARTER: [(&str, &str); 6] = [
+    ("charter/acknowledge.cedar", include_str!("../../../../policies/charter/acknowledge.cedar")),
     ("charter/attended.cedar", include_str!("../../../../policies/charter/attended.cedar")),
     ("charter/changed.cedar", include_str!("../../../../policies/charter/changed.cedar")),
+    ("charter/inbox.cedar", include_str!("../../../../policies/charter/inbox.cedar")),
     ("charter/reserved.cedar", include_str!("../../../../policies/charter/reserved.cedar")),
     ("charter/secrets.cedar", include_str!("../../../../policies/charter/secrets.cedar")),
 ];

@@ -14,6 +14,7 @@ pub mod schema;
 pub mod site;
 pub mod slice;
 pub mod snapshot;
+mod targets;
 mod text;
 
 use serde::{Deserialize, Serialize};

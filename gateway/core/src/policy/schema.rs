@@ -78,6 +78,11 @@ impl<'a> Builder<'a> {
         }
         for (name, entity) in &site.entity_types {
             builder.base[""]["entityTypes"][name] = entity.clone();
+            // What a caller asked about a site's own thing can be acknowledged like anything else.
+            let held = builder.base.pointer_mut("//actions/acknowledge/appliesTo/resourceTypes");
+            if let Some(held) = held.and_then(Value::as_array_mut) {
+                held.push(name.clone().into());
+            }
         }
         for (name, action) in &site.actions {
             let groups: Vec<Value> = action.groups.iter().map(|group| json!({ "id": group })).collect();
@@ -168,6 +173,20 @@ pub fn verb_input(verb: Verb) -> Ty {
         }
         Verb::ProposeToolCall => (&[("api", seen(true)), ("model", seen(true)), ("tool", seen(true))], Extra::Refuse),
         Verb::WriteState => (&[("key", seen(true)), ("task", seen(true))], Extra::Refuse),
+        Verb::RouteAnswer | Verb::Reply => {
+            let long = Field { ty: Ty::Long, required: true, nullable: false };
+            let fields = [("message", seen(true)), ("to", seen(true)), ("route", seen(false)), ("length", long)];
+            let fields = fields.into_iter().map(|(name, field)| (name.to_owned(), field));
+            return Ty::Record(fields.collect(), Extra::Refuse);
+        }
+        Verb::ProgressNote | Verb::MarkRead => (&[("message", seen(true))], Extra::Refuse),
+        Verb::ProposeCatalogDiff => (&[("message", seen(true)), ("hash", seen(true))], Extra::Refuse),
+        Verb::Acknowledge => {
+            let flag = || Field { ty: Ty::Bool, required: true, nullable: false };
+            let fields = [("worker", seen(true)), ("action", seen(true)), ("own", flag()), ("scope", flag())];
+            let fields = fields.into_iter().map(|(name, field)| (name.to_owned(), field));
+            return Ty::Record(fields.collect(), Extra::Refuse);
+        }
         Verb::FollowTask => (&[("taskId", seen(false)), ("cursor", seen(false))], Extra::Refuse),
         Verb::Connect | Verb::Sample | Verb::Elicit | Verb::ListRoots | Verb::Operate => (&[], Extra::Unseen),
     };

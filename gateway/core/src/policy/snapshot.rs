@@ -4,16 +4,15 @@
 use super::layer::{Layer, Rule, SourceFile, Standing, Stood};
 use super::level::{ByAction, Inbound, Level, Levels};
 use super::load::Loaded;
-use super::schema::verb_input;
 use super::site::{self, SiteSchema};
 use super::slice::{Index, Lineage, Slice};
+use super::targets::{Targets, targets};
 use super::{Problem, Problems, probe};
 use crate::budget::BudgetFacts;
 use crate::catalogue::ty::Ty;
-use crate::catalogue::{Catalogue, Effect as ToolEffect, HeaderParam, Tool, sha256_hex};
+use crate::catalogue::{Catalogue, HeaderParam, sha256_hex};
 use crate::facts::{Facts, Mode};
-use crate::proposal::{Ask, DoneTo, EntityName, SiteAsk, TaskFacts, Verb};
-use crate::task::convention::RESERVED_KEYS;
+use crate::proposal::{AcknowledgeAsk, Ask, EntityName, SiteAsk, TaskFacts, Verb};
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
     RestrictedExpression as Expression, Schema,
@@ -24,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// A worker that policies can speak about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Worker {
     /// Its name.
     pub name: String,
@@ -32,6 +31,8 @@ pub struct Worker {
     pub groups: Vec<String>,
     /// The composition it is bound to, if any.
     pub composition: Option<String>,
+    /// The person whose it is: nobody acknowledges for oneself.
+    pub owner: Option<String>,
 }
 
 /// An engine that policies can speak about.
@@ -58,6 +59,8 @@ pub struct Source {
     pub servers: Vec<String>,
     /// All engines.
     pub engines: Vec<Engine>,
+    /// All inboxes: the agents whose messages a worker handles.
+    pub inboxes: Vec<String>,
     /// Members of state documents that belong to the host, beside the convention's.
     pub reserved_keys: Vec<String>,
     /// All known tools.
@@ -102,8 +105,8 @@ pub struct Target {
     pub level: Level,
     /// What becomes of an answer with a secret value in it.
     pub inbound: Inbound,
-    action_lineage: Vec<EntityUid>,
-    resource_parents: Vec<EntityUid>,
+    pub(super) action_lineage: Vec<EntityUid>,
+    pub(super) resource_parents: Vec<EntityUid>,
 }
 
 /// See the module.
@@ -115,7 +118,11 @@ pub struct Snapshot {
     engines: HashMap<String, EngineTargets>,
     /// By member; the one of all others under the empty name.
     state: HashMap<String, usize>,
+    inboxes: HashMap<String, HashMap<Verb, usize>>,
     operate: usize,
+    acknowledge: Target,
+    /// By worker.
+    owners: HashMap<String, String>,
     site: Site,
     workers: HashMap<String, Bound>,
     rules: HashMap<PolicyId, Rule>,
@@ -143,16 +150,16 @@ struct SiteTarget {
     resources: Vec<String>,
 }
 
-struct Server {
-    tools: HashMap<String, usize>,
-    unlisted: usize,
-    verbs: HashMap<Verb, usize>,
+pub(super) struct Server {
+    pub(super) tools: HashMap<String, usize>,
+    pub(super) unlisted: usize,
+    pub(super) verbs: HashMap<Verb, usize>,
 }
 
 #[derive(Clone, Copy)]
-struct EngineTargets {
-    call: usize,
-    tool_call: usize,
+pub(super) struct EngineTargets {
+    pub(super) call: usize,
+    pub(super) tool_call: usize,
 }
 
 struct Bound {
@@ -210,6 +217,8 @@ pub enum NoCase {
     Server,
     /// No such engine.
     Engine,
+    /// No such inbox.
+    Inbox,
     /// No such action.
     Action,
     /// The action is not for entities of these types.
@@ -234,9 +243,11 @@ impl Snapshot {
     fn prepare(source: Source, loaded: Loaded) -> Result<Self, Problems> {
         let general = |message: String| Problems(vec![Problem::general(message)]);
         let Loaded { charter, site, compositions, site_schema, schema, schema_text, schema_digest, standings } = loaded;
-        let Targets { mut targets, servers, engines, state, operate } = targets(&source).map_err(general)?;
+        let Targets { mut targets, servers, engines, state, inboxes, operate, mut acknowledge } =
+            targets(&source).map_err(general)?;
         settings_known(&source, &targets, &site_schema)?;
         targets.iter_mut().for_each(|target| target.set(&source));
+        acknowledge.set(&source);
         let entities = entities(&source.workers, &targets, &schema).map_err(general)?;
         let entities = with_site_entities(entities, &source.site, &site_schema, &schema)?;
         let unpreparable = |e: super::slice::Unpreparable| general(format!("policy `{}` cannot be prepared", e.0));
@@ -285,7 +296,10 @@ impl Snapshot {
             servers,
             engines,
             state,
+            inboxes,
             operate,
+            acknowledge,
+            owners: source.workers.iter().filter_map(|w| Some((w.name.clone(), w.owner.clone()?))).collect(),
             site: Site {
                 names: site_schema.actions.keys().cloned().collect(),
                 actions: site_targets(site_schema, &source).map_err(general)?,
@@ -304,6 +318,9 @@ impl Snapshot {
 
     /// Finds the worker and the target of what is asked. A tool that is not catalogued is `call_tool/unlisted`.
     pub fn case(&self, worker: &str, server: &str, ask: &Ask) -> Result<Case<'_>, NoCase> {
+        if let Ask::Acknowledge(ask) = ask {
+            return self.acknowledge_case(ask);
+        }
         let bound = self.workers.get(worker).ok_or(NoCase::Worker)?;
         let number = match ask {
             Ask::Site(ask) => return self.site_case(bound, ask),
@@ -316,17 +333,55 @@ impl Snapshot {
                     _ => return Err(NoCase::Action),
                 }
             }
+            Ask::Inbox { inbox, verb } => {
+                let verbs = self.inboxes.get(inbox).ok_or(NoCase::Inbox)?;
+                *verbs.get(verb).ok_or(NoCase::Action)?
+            }
             Ask::State { key } => *self.state.get(key).or_else(|| self.state.get("")).ok_or(NoCase::Action)?,
             ask => {
                 let server = self.servers.get(server).ok_or(NoCase::Server)?;
                 match ask {
                     Ask::Tool { name } => *server.tools.get(name).unwrap_or(&server.unlisted),
                     Ask::Verb(verb) => *server.verbs.get(verb).ok_or(NoCase::Action)?,
-                    Ask::Engine(_) | Ask::State { .. } | Ask::Site(_) | Ask::Unknown => return Err(NoCase::Action),
+                    Ask::Engine(_)
+                    | Ask::State { .. }
+                    | Ask::Inbox { .. }
+                    | Ask::Acknowledge(_)
+                    | Ask::Site(_)
+                    | Ask::Unknown => return Err(NoCase::Action),
                 }
             }
         };
         Ok(bound.case(&self.targets[number], number))
+    }
+
+    /// The question whether an operator may acknowledge something held. Compositions are for workers and say nothing of it.
+    fn acknowledge_case<'s>(&'s self, ask: &AcknowledgeAsk) -> Result<Case<'s>, NoCase> {
+        let named = |ty: &str, id: &str| uid(ty, id).map_err(|_| NoCase::Type);
+        let (principal, resource) = (named("Operator", &ask.operator)?, named(&ask.resource.ty, &ask.resource.id)?);
+        let lineage =
+            |uid: &EntityUid| Lineage::new(uid.clone(), self.entities.ancestors(uid).into_iter().flatten().cloned());
+        let action = Lineage::new(self.acknowledge.action.clone(), []);
+        let slice = self.site.index.slice(&lineage(&principal), &action, &lineage(&resource));
+        let known = self.targets.iter().find(|target| target.resource == resource);
+        let of = serde_json::json!({ "type": ask.resource.ty, "id": ask.resource.id });
+        Ok(Case {
+            principal_record: Record::Named(serde_json::json!({ "type": "Operator", "id": ask.operator })),
+            principal: Cow::Owned(principal),
+            target: &self.acknowledge,
+            resource_record: known.map_or(Record::Named(of), |target| Record::Known(&target.resource_record)),
+            resource: Cow::Owned(resource),
+            slice: Some(slice),
+            in_composition: false,
+        })
+    }
+
+    /// Whether an operator is a worker itself, or its parent, or the owner of one of these.
+    pub fn is_own(&self, operator: &str, worker: &str) -> bool {
+        let same = |name: &str| name.eq_ignore_ascii_case(operator);
+        // `a/b/c` is a node of `a/b`, and that of `a`.
+        let ends = worker.match_indices('/').map(|(at, _)| at).chain([worker.len()]);
+        ends.map(|end| &worker[..end]).any(|name| same(name) || self.owners.get(name).is_some_and(|owner| same(owner)))
     }
 
     /// A question about the site's own things. A worker that is asked about is one of Warden's; everybody else is as the
@@ -547,7 +602,7 @@ fn policy_digest(
     sha256_hex(serde_json::json!([all, standings]).to_string().as_bytes())
 }
 
-fn uid(ty: &str, id: &str) -> Result<EntityUid, String> {
+pub(super) fn uid(ty: &str, id: &str) -> Result<EntityUid, String> {
     let ty: EntityTypeName = ty.parse().map_err(|e| format!("entity type `{ty}`: {e}"))?;
     Ok(EntityUid::from_type_name_and_id(ty, EntityId::new(id)))
 }
@@ -558,146 +613,6 @@ fn worker_parents(worker: &Worker) -> Result<Vec<EntityUid>, String> {
 
 fn worker_lineage(worker: &Worker) -> Result<Lineage, String> {
     Ok(Lineage::new(uid("Worker", &worker.name)?, worker_parents(worker)?))
-}
-
-struct Targets {
-    targets: Vec<Target>,
-    servers: HashMap<String, Server>,
-    engines: HashMap<String, EngineTargets>,
-    state: HashMap<String, usize>,
-    operate: usize,
-}
-
-fn targets(source: &Source) -> Result<Targets, String> {
-    let mut targets = Vec::new();
-    let mut servers = HashMap::new();
-    let mut add = |target: Target| {
-        targets.push(target);
-        targets.len() - 1
-    };
-    for name in &source.servers {
-        let server = uid("Server", name)?;
-        let actions = |id: &str| -> Result<Vec<EntityUid>, String> {
-            ["call_tool", "effect"].into_iter().chain([id]).map(|id| uid("Action", id)).collect()
-        };
-        let mut tools = HashMap::new();
-        for (tool_name, tool) in source.catalogue.servers.get(name).into_iter().flatten() {
-            let number = add(Target {
-                action: uid("Action", &format!("{name}/{tool_name}"))?,
-                resource: uid("Tool", &format!("{name}/{tool_name}"))?,
-                resource_record: Arc::new(tool_record(
-                    name,
-                    tool_name,
-                    tool.effect(),
-                    tool.open_world.unwrap_or(true),
-                    Some(tool),
-                )),
-                input: tool.input(),
-                paths: tool.paths.clone(),
-                header_params: tool.header_params(),
-                level: Level::default(),
-                inbound: Inbound::default(),
-                action_lineage: actions(&format!("{name}/*"))?,
-                resource_parents: vec![server.clone()],
-            });
-            tools.insert(tool_name.clone(), number);
-        }
-        // No tool is called `*`, so this resource is nobody else's.
-        let unlisted = add(Target {
-            action: uid("Action", "call_tool/unlisted")?,
-            resource: uid("Tool", &format!("{name}/*"))?,
-            resource_record: Arc::new(tool_record(name, "*", ToolEffect::Production, true, None)),
-            input: Ty::Unseen,
-            paths: Vec::new(),
-            header_params: Vec::new(),
-            level: Level::default(),
-            inbound: Inbound::default(),
-            action_lineage: vec![uid("Action", "call_tool")?, uid("Action", "effect")?],
-            resource_parents: vec![server.clone()],
-        });
-        let mut verbs = HashMap::new();
-        for verb in Verb::ALL.into_iter().filter(|verb| verb.done_to() == DoneTo::Server) {
-            let groups: &[&str] = match verb {
-                Verb::Connect | Verb::ListTools | Verb::ListResources | Verb::ListPrompts => &["protocol"],
-                verb if verb.is_server_request() => &["server_request", "effect"],
-                _ => &["effect"],
-            };
-            let number = add(Target {
-                action: uid("Action", verb.action())?,
-                resource: server.clone(),
-                resource_record: Arc::new(serde_json::json!({ "type": "Server", "id": name })),
-                input: verb_input(verb),
-                paths: Vec::new(),
-                header_params: Vec::new(),
-                level: Level::default(),
-                inbound: Inbound::default(),
-                action_lineage: groups.iter().map(|g| uid("Action", g)).collect::<Result<_, _>>()?,
-                resource_parents: Vec::new(),
-            });
-            verbs.insert(verb, number);
-        }
-        servers.insert(name.clone(), Server { tools, unlisted, verbs });
-    }
-    let operate = add(Target {
-        action: uid("Action", Verb::Operate.action())?,
-        resource: uid("Plane", "operator")?,
-        resource_record: Arc::new(serde_json::json!({ "type": "Plane", "id": "operator" })),
-        input: verb_input(Verb::Operate),
-        paths: Vec::new(),
-        header_params: Vec::new(),
-        level: Level::default(),
-        inbound: Inbound::default(),
-        action_lineage: vec![uid("Action", "govern")?, uid("Action", "effect")?],
-        resource_parents: Vec::new(),
-    });
-    let mut single = |verb: Verb, record: serde_json::Value| -> Result<usize, String> {
-        let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
-        Ok(add(Target {
-            action: uid("Action", verb.action())?,
-            resource: uid(&text("type"), &text("id"))?,
-            resource_record: Arc::new(record),
-            input: verb_input(verb),
-            paths: Vec::new(),
-            header_params: Vec::new(),
-            level: Level::default(),
-            inbound: Inbound::default(),
-            action_lineage: vec![uid("Action", "effect")?],
-            resource_parents: Vec::new(),
-        }))
-    };
-    let mut engines = HashMap::new();
-    for Engine { id, kind, zone } in &source.engines {
-        let record = serde_json::json!({ "type": "Engine", "id": id, "kind": kind, "zone": zone });
-        let call = single(Verb::CallEngine, record.clone())?;
-        let tool_call = single(Verb::ProposeToolCall, record)?;
-        engines.insert(id.clone(), EngineTargets { call, tool_call });
-    }
-    let mut state = HashMap::new();
-    let reserved = RESERVED_KEYS.into_iter().chain(source.reserved_keys.iter().map(String::as_str));
-    for (key, reserved) in reserved.map(|key| (key, true)).chain([("", false)]) {
-        // No member is called `*` in a policy: it stands for all that are not reserved.
-        let id = if key.is_empty() { "*" } else { key };
-        let record = serde_json::json!({ "type": "StateKey", "id": id, "reserved": reserved });
-        state.insert(key.to_owned(), single(Verb::WriteState, record)?);
-    }
-    Ok(Targets { targets, servers, engines, state, operate })
-}
-
-fn tool_record(
-    server: &str,
-    name: &str,
-    effect: ToolEffect,
-    open_world: bool,
-    tool: Option<&Tool>,
-) -> serde_json::Value {
-    let mut record = serde_json::json!({
-        "type": "Tool", "id": format!("{server}/{name}"), "parents": [server],
-        "effect": effect, "open_world": open_world, "listed": tool.is_some() });
-    // Said only when it is so: records are many.
-    if tool.is_some_and(|tool| tool.changed.is_some()) {
-        record["changed"] = true.into();
-    }
-    record
 }
 
 fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<Entities, String> {

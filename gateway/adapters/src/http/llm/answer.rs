@@ -78,13 +78,18 @@ pub(super) fn malformed(status: u16, code: &str, message: String) -> No {
 /// As an answer of its own.
 pub(super) fn response(api: Api, no: &No, task: Option<&str>) -> Response {
     let mut response = Response::new(Body::from(no.body(api).to_string()));
-    *response.status_mut() = StatusCode::from_u16(no.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // SDKs of providers take any success for an answer; Warden's own interface says that it is accepted, and not done.
+    let status = if no.kind == "held" && api == Api::Execute { 202 } else { no.status };
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     for (name, value) in [(DECISION, no.decision.as_deref()), (TASK, task)] {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             headers.insert(name, value);
         }
+    }
+    if let ("held", Some(id)) = (no.kind, &no.decision) {
+        crate::http::proposals::locate(headers, &DecisionId::new(id));
     }
     if (400..500).contains(&no.status) && ![408, 409, 429].contains(&no.status) {
         // Trying again does not help, and SDKs need not.

@@ -23,7 +23,7 @@ use warden_core::llm::Api;
 use warden_core::llm::refusal::No;
 use warden_core::llm::request::{self, Asked};
 use warden_core::pipeline::{self, Answer};
-use warden_core::proposal::{Ask, Correlation, Door, EngineAsk, Proposal, TaskFacts, TaskId, Verb};
+use warden_core::proposal::{Ask, Correlation, Door, EngineAsk, Mode, Proposal, TaskFacts, TaskId, Verb};
 use warden_core::task::Task;
 
 const LEASE: &str = "x-warden-lease";
@@ -98,6 +98,7 @@ impl Caller {
                 task: Some(self.task.to_string()).filter(|task| !task.is_empty()),
                 run: self.of.as_ref().and_then(|task| task.run.clone()),
             },
+            mode: Mode::default(),
             barred,
         }
     }

@@ -75,6 +75,44 @@ async fn read(plane: &WorkerPlane, request_headers: &HeaderMap, body: Body) -> R
     Ok((Asks { prompt, asked, body, headers, bytes: text.len() }, token))
 }
 
+/// The same for a worker that Warden runs by itself: what the engine said, or the reason code of why it said nothing.
+pub(crate) async fn complete(
+    llm: &Llm,
+    worker: &str,
+    engine: Option<&str>,
+    prompt: String,
+    run_id: &str,
+) -> Result<String, String> {
+    let (task, of) = llm.tasks.ambient(worker, None, Some(run_id.to_owned())).await.map_err(str::to_owned)?;
+    let caller = Caller {
+        worker: worker.to_owned(),
+        host: None,
+        task,
+        of: Some(of),
+        barred: None,
+        wants: engine.map(str::to_owned),
+        patience: None,
+    };
+    let text = json!({ "prompt": prompt }).to_string();
+    let body = json::parse(text.as_bytes(), llm.settings.worker).map_err(|_| "prompt_too_large".to_owned())?;
+    let asked = request::read(Api::Execute, &body, None).map_err(|_| "malformed_request".to_owned())?;
+    let prompt = Prompt { prompt, system: None, model: String::new(), max_tokens: None };
+    let call = Asks { prompt, asked, body, headers: HeaderMap::new(), bytes: text.len() };
+    // Nobody hangs up on it.
+    let (exchange, _awaited) = Exchange::new(None);
+    let response = run(llm, call, caller, &exchange).await;
+    let (head, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, llm.settings.server.bytes_max).await.map_err(|_| "failed".to_owned())?;
+    let said: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    match (head.status.is_success(), said["content"].as_str()) {
+        (true, Some(content)) => Ok(content.to_owned()),
+        (true, None) => Ok(String::new()),
+        (false, _) => {
+            Err(said.pointer("/error/code").and_then(serde_json::Value::as_str).unwrap_or("failed").to_owned())
+        }
+    }
+}
+
 async fn run(llm: &Llm, mut call: Asks, caller: Caller, exchange: &Exchange) -> Response {
     let wanted = caller.wanted(llm);
     let wanted: Vec<Option<&str>> = wanted.iter().map(Option::as_deref).collect();
@@ -127,7 +165,7 @@ async fn run(llm: &Llm, mut call: Asks, caller: Caller, exchange: &Exchange) -> 
         Answer::Refused(refusal) => response(Api::Execute, &refused(&refusal), Some(task)),
         Answer::Ended { id, .. } if late => response(Api::Execute, &super::answer::late(&id), Some(task)),
         Answer::Ended { id, reply } => response(Api::Execute, &ended(&id, &reply), Some(task)),
-        Answer::Answered { id, payload, is_error, body } => {
+        Answer::Answered { id, payload, is_error, body, .. } => {
             let status = head.map_or(StatusCode::BAD_GATEWAY, |(status, _)| status);
             let text = if is_error {
                 let message = body.get("error").and_then(Json::as_str).unwrap_or_default().to_owned();

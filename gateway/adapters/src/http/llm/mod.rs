@@ -73,6 +73,18 @@ impl Llm {
         self.closing.send_replace(true);
     }
 
+    /// Puts a prompt of Warden's own to an engine, in the name of `worker`: decided, charged and recorded like any other. What the engine
+    /// said, or the reason code of why it said nothing.
+    pub async fn complete(
+        &self,
+        worker: &str,
+        engine: Option<&str>,
+        prompt: String,
+        run: &str,
+    ) -> Result<String, String> {
+        execute::complete(self, worker, engine, prompt, run).await
+    }
+
     async fn closed(&self) {
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }

@@ -13,10 +13,11 @@ mod relay;
 
 use super::exchange::Exchange;
 use super::headers;
+use super::held::{self, Waits};
 use super::link::{Link, Nowhere};
 use super::refusal::{Asked, Told};
 use super::server::{HttpServer, Server};
-use super::{lock, reply, request_id};
+use super::{id_of, lock, reply, request_id};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
 use axum::response::{IntoResponse, Response};
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot, watch};
 use warden_core::json::{self as core_json, Json};
-use warden_core::mcp::From;
+use warden_core::mcp::{self, From};
 use warden_core::outcome::{Lost, Reply};
 use warden_core::passing::{Passing, Stop};
 use warden_core::pipeline::{self, Answer, Cleared, Payload, Permit, Ports, Upstream};
@@ -107,6 +108,8 @@ struct Call<'a> {
     id: &'a Id,
     modern: bool,
     patience: Option<Duration>,
+    /// What its worker hears of meanwhile, if it takes events.
+    token: Option<Id>,
     /// Whether its answer is content, which is passed on while it is read when it is large. Anything else is looked at whole.
     content: bool,
     held: Mutex<Option<Held>>,
@@ -198,6 +201,10 @@ impl<P: Ports + 'static> Remote<P> {
             Kind::Result { .. } | Kind::Error { .. } => String::new(),
         };
         let notification = matches!(message.kind, Kind::Notification { .. });
+        let token = match &message.kind {
+            Kind::Request { params, .. } => mcp::meta(params, "progressToken").and_then(id_of),
+            _ => None,
+        };
         if self.busy.load(Ordering::Acquire) >= BUSY_MAX {
             self.link.metrics.dropped("too_many_requests");
             let told = Asked { id: &id, method: &method, modern }
@@ -237,7 +244,9 @@ impl<P: Ports + 'static> Remote<P> {
         };
         let this = self.clone();
         let (exchange, awaited) = Exchange::new(None);
-        tokio::spawn(async move { this.work(work, exchange, headers, id, method, modern, notification).await });
+        tokio::spawn(
+            async move { this.work(work, exchange, headers, (id, token), method, modern, notification).await },
+        );
         awaited.response().await
     }
 
@@ -247,7 +256,7 @@ impl<P: Ports + 'static> Remote<P> {
         work: Work,
         exchange: Exchange,
         headers: HeaderMap,
-        id: Id,
+        (id, token): (Id, Option<Id>),
         method: String,
         modern: bool,
         notification: bool,
@@ -266,6 +275,7 @@ impl<P: Ports + 'static> Remote<P> {
             id: &id,
             modern,
             patience,
+            token: token.filter(|_| takes_events(&headers)),
             content: is_content(&method),
             held: Mutex::default(),
             resumable: AtomicBool::new(false),
@@ -295,7 +305,8 @@ impl<P: Ports + 'static> Remote<P> {
 
     /// How much of an answer is held.
     fn hold_max(&self, call: &Call<'_>) -> usize {
-        if call.content { HOLD_MAX } else { self.link.settings.server.bytes_max }
+        // A stream that Warden has begun takes whole messages alone.
+        if call.content && !call.exchange.begun() { HOLD_MAX } else { self.link.settings.server.bytes_max }
     }
 
     async fn chat(self: &Arc<Self>, payload: Payload, asked: Asked<'_>, call: &Call<'_>) -> Told {
@@ -477,8 +488,31 @@ struct ToServer<'a, P> {
 
 impl<P: Ports + 'static> Upstream for ToServer<'_, P> {
     async fn forward(&self, permit: Permit) -> Reply {
-        self.remote.relay(self.call, permit.into_payload()).await
+        match held::payload(permit, self.call.id, self.call.token.as_ref()) {
+            Some(payload) => self.remote.relay(self.call, payload).await,
+            None => Reply::NotSent,
+        }
     }
+}
+
+impl<P: Ports + 'static> Waits for ToServer<'_, P> {
+    async fn tell(&self, message: &str) {
+        // The modern protocol says an error by the status, which a stream that has begun has given away.
+        let (false, Some(token)) = (self.call.modern, &self.call.token) else { return };
+        let exchange = self.call.exchange;
+        if !exchange.begun() {
+            exchange.begin_events(HeaderMap::new());
+        }
+        exchange.send(warden_core::sse::event(&rpc::progress(token, message), None)).await;
+    }
+
+    async fn left(&self) {
+        self.call.exchange.left().await;
+    }
+}
+
+fn takes_events(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().any(|v| v.to_str().is_ok_and(|v| v.contains("text/event-stream")))
 }
 
 fn is_content(method: &str) -> bool {

@@ -230,12 +230,8 @@ impl<P: Ports + 'static> Remote<P> {
 
     /// Gives the worker what it is told, the way the final message came.
     pub(super) async fn tell(self: &Arc<Self>, call: &Call<'_>, told: Told) {
-        let held = lock(&call.held).take();
+        let (held, begun) = (lock(&call.held).take(), call.exchange.begun());
         match held {
-            Some(Held::Whole(status, headers)) => {
-                let status = if told.verbatim { status } else { status_of(call.modern, &told) };
-                call.exchange.whole(json(status, headers, told));
-            }
             Some(Held::Event(event, mut stream)) => {
                 let raw = if told.verbatim { event.raw } else { event.with_data(&rpc::one_line(&told.line)) };
                 call.exchange.send(raw).await;
@@ -253,9 +249,13 @@ impl<P: Ports + 'static> Remote<P> {
                 call.exchange.end();
             }
             Some(Held::Elsewhere(waiting)) => drop(waiting.send(told)),
-            None if call.exchange.begun() => {
-                call.exchange.send(warden_core::sse::event(&told.line, None)).await;
+            None | Some(Held::Whole(..)) if begun => {
+                call.exchange.send(warden_core::sse::event(&rpc::one_line(&told.line), None)).await;
                 call.exchange.end();
+            }
+            Some(Held::Whole(status, headers)) => {
+                let status = if told.verbatim { status } else { status_of(call.modern, &told) };
+                call.exchange.whole(json(status, headers, told));
             }
             None => {
                 let status = status_of(call.modern, &told);

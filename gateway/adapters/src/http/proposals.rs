@@ -1,0 +1,93 @@
+//! `GET /v1/proposals/{id}`: what became of a held proposal, for its worker. A result that waits is given once.
+
+use super::error;
+use super::worker::WorkerPlane;
+use crate::mcp::held::{self, Stands};
+use crate::mcp::link::Nowhere;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use warden_core::ack::Ending;
+use warden_core::pipeline::{self, Answer, ack};
+use warden_core::proposal::DecisionId;
+
+/// The longest that a worker may wait, in seconds.
+const WAIT_MAX_S: u64 = 55;
+
+/// The routes.
+pub(super) fn routes() -> Router<Arc<WorkerPlane>> {
+    Router::new().route("/v1/proposals/{id}", get(show))
+}
+
+/// Says where a held proposal can be followed.
+pub(super) fn locate(headers: &mut HeaderMap, id: &DecisionId) {
+    if let Ok(place) = HeaderValue::from_str(&format!("/v1/proposals/{id}")) {
+        headers.insert(header::LOCATION, place);
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    #[serde(default)]
+    wait: u64,
+}
+
+async fn show(
+    State(plane): State<Arc<WorkerPlane>>,
+    Path(id): Path<String>,
+    Query(Wait { wait }): Query<Wait>,
+    headers: HeaderMap,
+) -> Response {
+    let token = match plane.token(&headers) {
+        Ok(token) => token,
+        Err(refused) => return *refused,
+    };
+    let (id, worker) = (DecisionId::new(id), token.worker.as_str());
+    let patience = Duration::from_secs(wait.min(WAIT_MAX_S));
+    match held::settled(&plane.gate, &id, worker, patience).await {
+        Stands::Pending => told(&id, "held", Some("acknowledgement_required")),
+        Stands::Granted => {
+            let mut said = body(&id, "granted", None);
+            said["advice"] = "send the very same call again: it runs what was held, in your session".into();
+            Json(said).into_response()
+        }
+        Stands::Kept => match pipeline::ack::collect(&plane.gate, &id, worker, None::<&Nowhere>).await {
+            Answer::Answered { id: run, payload, is_error, .. } => {
+                let mut said = body(&id, "done", None);
+                said["run"] = json!(run);
+                said["is_error"] = is_error.into();
+                // As it came, whatever it is.
+                said["result"] = serde_json::from_str(payload.as_str()).unwrap_or_else(|_| payload.as_str().into());
+                Json(said).into_response()
+            }
+            _ => told(&id, "done", Some("acknowledgement_over")),
+        },
+        Stands::Over(Some(ending)) => {
+            let status = json!(ending).as_str().unwrap_or_default().to_owned();
+            let reason = (!matches!(ending, Ending::Done | Ending::Unknown)).then(|| ack::over(ending));
+            told(&id, &status, reason)
+        }
+        // Another worker's is as unknown as one that never was.
+        Stands::Over(None) => error(StatusCode::NOT_FOUND, "not_found", "nothing of yours is held under this id"),
+    }
+}
+
+fn body(id: &DecisionId, status: &str, reason: Option<&str>) -> Value {
+    let mut said = json!({ "id": id, "status": status });
+    if let Some(reason) = reason {
+        said["reason"] = reason.into();
+        said["advice"] = warden_core::reason::advice(reason).into();
+    }
+    said
+}
+
+fn told(id: &DecisionId, status: &str, reason: Option<&str>) -> Response {
+    Json(body(id, status, reason)).into_response()
+}
