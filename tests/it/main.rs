@@ -9,6 +9,8 @@
     reason = "tests say what they mean"
 )]
 
+mod acks;
+mod acks_model;
 mod architecture;
 mod authored;
 mod authoring;
@@ -21,6 +23,7 @@ mod evidence;
 mod faults;
 mod fuzz_corpus;
 mod generated;
+mod inbox;
 mod journal;
 mod keeping;
 mod llm;

@@ -8,6 +8,7 @@ use crate::mcp::server::HttpServer;
 use crate::world::World;
 use axum::http::{HeaderMap, Method};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,7 @@ impl Notify {
         }
         let (this, mut committed) = (Arc::new(self), gate.ports.journal.committed());
         let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let mut known = Known::new();
         tokio::spawn(async move {
             loop {
                 let news = tokio::select! {
@@ -53,7 +55,7 @@ impl Notify {
                     _ = stopped.wait_for(|stop| *stop) => return,
                 };
                 let notice = match news {
-                    Ok(news) => notice(&gate, &news.record).await,
+                    Ok(news) => notice(&gate, &news.record, &mut known).await,
                     Err(RecvError::Lagged(missed)) => {
                         tracing::warn!(
                             missed,
@@ -128,19 +130,33 @@ async fn pipe(command: &ServerCommand, text: &str) -> String {
     said
 }
 
+/// What was told of what is held, to be told again with its end.
+type Known = HashMap<DecisionId, Value>;
+/// More than this is not remembered.
+const KNOWN_MAX: usize = 4096;
+
 /// What is told of a record, and whether it is that something is held from here on.
-async fn notice(gate: &Gate<World>, record: &Record) -> Option<(DecisionId, bool, Value)> {
+async fn notice(gate: &Gate<World>, record: &Record, known: &mut Known) -> Option<(DecisionId, bool, Value)> {
     match &record.body {
         Body::Decision(decision) if decision.held.is_some() => {
-            Some((decision.id.clone(), true, json!({ "event": "held", "at": record.ts, "held": shown(decision) })))
+            let held = shown(decision);
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+            known.insert(decision.id.clone(), held.clone());
+            Some((decision.id.clone(), true, json!({ "event": "held", "at": record.ts, "held": held })))
         }
         Body::Ack(change) if matches!(change.event, AckEvent::Granted | AckEvent::Refused | AckEvent::Void) => {
             let id = change.decision.clone()?;
-            let seq = gate.acks(|live| live.acks.parked.get(&id).map(|parked| parked.seq));
-            let held = match seq {
-                Some(seq) => gate.ports.decision_at(seq).await.as_ref().map(shown),
-                None => None,
-            };
+            let mut held = known.get(&id).cloned();
+            if change.event != AckEvent::Granted {
+                known.remove(&id);
+            }
+            if held.is_none()
+                && let Some(seq) = gate.acks(|live| live.acks.parked.get(&id).map(|parked| parked.seq))
+            {
+                held = gate.ports.decision_at(seq).await.as_ref().map(shown);
+            }
             let (operator, reason) = (&change.operator, &change.reason);
             let notice = json!({ "event": change.event, "at": record.ts, "decision": id, "operator": operator,
                 "reason": reason, "held": held });

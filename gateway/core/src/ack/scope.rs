@@ -101,7 +101,7 @@ pub fn permit(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts, wanted: &Want
     }
     let mut conditions = vec!["context.unseen.isEmpty()".to_owned()];
     match &wanted.when {
-        Some(when) => conditions.push(format!("({when})")),
+        Some(_) => {}
         None => conditions.extend(same_arguments(&facts.input.record, &wanted.same)?),
     }
     if wanted.when.is_none() && wanted.same.is_empty() {
@@ -111,7 +111,12 @@ pub fn permit(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts, wanted: &Want
         "permit (\n  principal == {},\n  action == {},\n  resource == {}\n)\n",
         case.principal, case.target.action, case.resource
     );
-    let _ = writeln!(text, "when {{ {} }};", conditions.join(" && "));
+    let _ = write!(text, "when {{ {} }}", conditions.join(" && "));
+    // A clause of its own: whatever it says, the other one holds as well.
+    if let Some(when) = &wanted.when {
+        let _ = write!(text, "\nwhen {{ {when} }}");
+    }
+    text.push_str(";\n");
     checked(snapshot, &text)?;
     Ok(text)
 }
