@@ -97,7 +97,7 @@ const EXCEPTIONS: [(&str, &str); 1] = [
 fn core_modules_stand_in_the_order_of_a_request() {
     let lib = std::fs::read_to_string(root().join("gateway/core/src/lib.rs")).unwrap();
     let order: Vec<&str> = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
-    let story = "invariant reason json rpc sse catalogue mac amount proposal mcp secrets task budget llm facts policy verdict decision outcome passing journal denials port pipeline authoring";
+    let story = "invariant reason json rpc sse catalogue mac amount proposal mcp secrets task budget llm facts policy verdict outcome ack inbox decision passing journal denials port pipeline authoring";
     assert_eq!(order, story.split(' ').collect::<Vec<_>>(), "a new module takes its place, here and in `lib.rs`");
     for (path, text) in sources("gateway/core/src") {
         let inside = path.strip_prefix(root().join("gateway/core/src")).unwrap();

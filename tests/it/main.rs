@@ -24,6 +24,7 @@ mod faults;
 mod fuzz_corpus;
 mod generated;
 mod inbox;
+mod inbox_rig;
 mod journal;
 mod keeping;
 mod llm;

@@ -35,7 +35,7 @@ pub fn source(site: &str, composition: Option<&str>) -> Source {
         owner: None,
     };
     Source {
-        inboxes: vec!["inbox".into()],
+        inboxes: vec![],
         site: file(site),
         compositions: composition.map(|text| BTreeMap::from([("tree".to_owned(), file(text))])).unwrap_or_default(),
         workers: vec![

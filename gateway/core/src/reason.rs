@@ -55,6 +55,56 @@ reasons! {
         "nothing to do: a person looks at it", "`warden hub inbox AGENT --kept` shows what is kept; apply it by hand, or do not.";
     "dry_run": "A dry run does nothing.",
         "run it with --execute", "Nothing to do.";
+    "secret_in_message": "A message of the inbox holds a secret value, or what looks like one. No brain was shown it.",
+        "nothing to do: a person looks at it", "Find out how the value got into a message, and rotate it.";
+    "secret_custody": "A message of the inbox speaks of secrets. No brain was asked about it.",
+        "nothing to do: a person looks at it", "Answer it yourself.";
+    "secret_in_plan": "The plan for a message holds a secret value, or what looks like one.",
+        "nothing to do: a person looks at it", "Find out where the brain has the value from.";
+    "brain_escalated": "The brain would rather have a person look at the message.",
+        "nothing to do: a person looks at it", "Answer it yourself, or add a route that fits.";
+    "brain_malformed": "What the model said holds no plan.",
+        "nothing to do: a person looks at it", "Look at the brief and at the engine's model.";
+    "brain_empty": "The model said nothing.",
+        "nothing to do: a person looks at it", "Look at the engine: `warden engines ping`.";
+    "brain_transport": "The engine gave no answer.",
+        "nothing to do: a person looks at it", "Look at the engine: `warden engines ping`.";
+    "nothing_planned": "The plan has no action.",
+        "nothing to do: a person looks at it", "Look at the brief.";
+    "too_many_actions": "The plan has more actions than any message needs.",
+        "nothing to do: a person looks at it", "Look at the message: somebody may be playing tricks.";
+    "too_many_answers": "The plan answers one message more than once.",
+        "nothing to do: a person looks at it", "Look at the brief.";
+    "action_unknown": "The plan has an action that there is none of.",
+        "nothing to do: a person looks at it", "Look at the message: somebody may be playing tricks.";
+    "action_malformed": "An action of the plan has members that it has not, or lacks one.",
+        "nothing to do: a person looks at it", "Look at the message: somebody may be playing tricks.";
+    "other_message": "An action of the plan is about another message.",
+        "nothing to do: a person looks at it", "Look at the message: somebody may be playing tricks.";
+    "route_unknown": "The plan names a route that the routing catalogue has not.",
+        "nothing to do: a person looks at it", "Add the route, if there should be one.";
+    "answer_too_long": "An answer of the plan is longer than an answer to a message.",
+        "nothing to do: a person looks at it", "Look at the brief.";
+    "message_too_large": "A message is longer than any that is handled.",
+        "nothing to do: a person looks at it", "Read it yourself.";
+    "message_of_another": "The hub gave a message that is for another agent.",
+        "nothing to do", "Look at the hub.";
+    "message_unreadable": "The hub gave something that is no message.",
+        "nothing to do", "Look at the hub.";
+    "unchanged": "The message waits for a person, and nothing has changed since it was last looked at.",
+        "nothing to do: a person looks at it", "Answer it, or mark it as read.";
+    "empty": "The plan would say nothing, so nothing was said.",
+        "nothing to do: a person looks at it", "Answer it yourself.";
+    "hub_refused": "The hub said no to a write.",
+        "nothing to do: it is tried again with the next run", "Look at the hub.";
+    "hub_not_reached": "The hub was not reached: nothing was done.",
+        "nothing to do: it is tried again with the next run", "Look at the hub.";
+    "hub_no_answer": "The hub was reached and gave no answer: nobody knows whether it was done.",
+        "nothing to do: it is tried again with the next run, under the same idempotency key", "Look at the hub.";
+    "not_kept": "A catalogue diff could not be kept.",
+        "nothing to do: it is tried again with the next run", "Look at the disk of the data folder.";
+    "worker_failed": "Handling a message broke off.",
+        "nothing to do: it is tried again with the next run", "This is a defect of Warden: report it.";
     "unknown_inbox": "No inbox of this name is configured.",
         "use a configured inbox", "Set `inbox` in `warden.yaml`.";
     "secret_found": "What would have been forwarded holds a secret value.",

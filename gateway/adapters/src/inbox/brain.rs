@@ -119,5 +119,5 @@ impl Brain for LlmConnectBrain {
 
 /// Reasons of Warden's own for which the call was refused: they say more than that nothing came.
 fn is_ours(reason: &str) -> bool {
-    warden_core::reason::REASONS.iter().any(|known| known.code == reason) && reason != "timed_out"
+    warden_core::reason::REASONS.iter().any(|known| known.code == reason) && !["timed_out", "empty"].contains(&reason)
 }

@@ -17,7 +17,7 @@ use warden_core::inbox::message::{BYTES_MAX, Message};
 use warden_core::inbox::plan::{Action, Plan, validate};
 use warden_core::inbox::routing::Routing;
 use warden_core::inbox::{
-    Acted, Basis, Came, Handled, Inbox, InboxChange, InboxEvent, Schedule, Seen, Summary, prompt,
+    Acted, Basis, Came, Handled, Inbox, InboxChange, InboxEvent, Schedule, Seen, Summary, prompt, rules,
 };
 use warden_core::journal::record::{Body, OperatorAct, Record};
 use warden_core::json::Json;
@@ -492,6 +492,9 @@ impl Run<'_> {
         }
         if let Some(reason) = self.unclean(message.texts().map(|(at, text)| (at, text.to_owned()))) {
             return Outcome::of(Came::Escalated, reason);
+        }
+        if rules::speaks_of_secrets(message) {
+            return Outcome::of(Came::Escalated, "secret_custody");
         }
         calls.store(self.brain.calls_engines(), std::sync::atomic::Ordering::Relaxed);
         let draft = match self.brain.draft(message, &self.id).await {

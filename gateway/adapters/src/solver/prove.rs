@@ -209,7 +209,7 @@ impl<'w> Work<'w> {
         const THEOREM: &str = "the charter lets something pass";
         let all = everything()?;
         for environment in &self.universe.environments {
-            if !self.wants(THEOREM) || self.universe.is_in(environment, SHUT) {
+            if !self.wants(THEOREM) || SHUT.iter().any(|shut| self.universe.is_in(environment, shut)) {
                 continue;
             }
             let since = Instant::now();
@@ -351,7 +351,7 @@ impl<'w> Work<'w> {
         let all = everything()?;
         for environment in &self.universe.environments {
             let site: Vec<&Policy> = rules.iter().map(|rule| &rule.policy).collect();
-            if self.universe.is_in(environment, SHUT)
+            if SHUT.iter().any(|shut| self.universe.is_in(environment, shut))
                 || !site.iter().any(|policy| self.universe.concerns(policy, environment))
             {
                 continue;

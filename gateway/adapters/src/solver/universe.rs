@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 /// See the module.
 pub struct Universe {
     compiled: CompiledSchema,
-    /// The environments, sorted by name.
+    /// The environments, sorted by name, those of workers first.
     pub environments: Vec<Environment>,
     groups: HashMap<EntityUid, HashSet<EntityUid>>,
 }
@@ -42,7 +42,8 @@ impl Universe {
                 Environment { name, action: env.action().clone(), env }
             })
             .collect();
-        environments.sort_by(|a, b| a.name.cmp(&b.name));
+        let of_worker = |environment: &Environment| environment.env.principal().basename() == "Worker";
+        environments.sort_by(|a, b| (!of_worker(a), &a.name).cmp(&(!of_worker(b), &b.name)));
         Ok(Self { compiled, environments, groups })
     }
 

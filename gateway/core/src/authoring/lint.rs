@@ -43,10 +43,16 @@ pub fn lint(snapshot: &Snapshot) -> Vec<Problem> {
 
 /// Whether a rule's scope names no action of the site's own, nor a group of them.
 fn speaks_of_wardens(snapshot: &Snapshot, rule: &Rule) -> bool {
-    // What is said of engines waits for the first of them.
+    // What is said of engines and inboxes waits for the first of them; who acknowledges is no worker.
     let waits = |uid: &cedar_policy::EntityUid| {
         let verb = Verb::ALL.into_iter().find(|verb| verb.action() == uid.id().unescaped());
-        !snapshot.has_engines() && verb.is_some_and(|verb| verb.done_to() == DoneTo::Engine)
+        match verb.map(Verb::done_to) {
+            Some(DoneTo::Engine) => !snapshot.has_engines(),
+            Some(DoneTo::Inbox) => !snapshot.has_inboxes(),
+            Some(DoneTo::Held) => true,
+            Some(DoneTo::Server | DoneTo::StateKey | DoneTo::Plane) => false,
+            None => uid.id().unescaped() == "inbox" && !snapshot.has_inboxes(),
+        }
     };
     let own = |uid: &cedar_policy::EntityUid| snapshot.is_sites_own(uid) || waits(uid);
     match rule.policy.action_constraint() {

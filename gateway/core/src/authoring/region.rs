@@ -13,7 +13,7 @@ pub struct Region {
 }
 
 /// All regions.
-pub const REGIONS: [Region; 8] = [
+pub const REGIONS: [Region; 11] = [
     Region {
         name: "secret",
         says: "a secret value passes",
@@ -54,7 +54,22 @@ pub const REGIONS: [Region; 8] = [
         says: "a worker governs",
         policy: r#"permit (principal is Worker, action in Action::"govern", resource);"#,
     },
+    Region {
+        name: "own_proposal",
+        says: "an operator acknowledges for a worker of their own",
+        policy: r#"permit (principal is Operator, action == Action::"acknowledge", resource) when { context.input.own };"#,
+    },
+    Region {
+        name: "catalog_diff",
+        says: "a worker changes the routing catalogue",
+        policy: r#"permit (principal, action == Action::"propose_catalog_diff", resource);"#,
+    },
+    Region {
+        name: "dry_run",
+        says: "a dry run does something at the hub",
+        policy: r#"permit (principal, action in Action::"inbox", resource) when { context.mode == Mode::"dry_run" };"#,
+    },
 ];
 
-/// The group of actions that the charter shuts altogether: there, nothing being allowed is what is meant.
-pub const SHUT: &str = "govern";
+/// The actions, and groups of them, that the charter shuts altogether: there, nothing being allowed is what is meant.
+pub const SHUT: [&str; 2] = ["govern", "propose_catalog_diff"];

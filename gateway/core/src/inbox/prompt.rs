@@ -52,7 +52,7 @@ pub fn prompt(brief: &str, routing: &Routing, message: &Message, fence: &str) ->
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        if c.is_ascii() && !matches!(c, '<' | '>' | '`') || c.is_alphanumeric() {
+        if (c == ' ' || c.is_ascii_graphic()) && !matches!(c, '<' | '>' | '`') || c.is_alphanumeric() {
             text.push(c);
         } else {
             let mut units = [0; 2];

@@ -9,12 +9,14 @@ use crate::json::Json;
 /// A clear question is short.
 const QUESTION_MAX: usize = 2000;
 
-/// Whoever speaks of these may have one in hand: nobody answers that by rule.
-const CUSTODY: [&str; 15] = [
+/// Whoever speaks of these may have one in hand: nobody answers that unattended, and no model is shown it.
+const CUSTODY: [&str; 26] = [
     "password",
     "passwords",
     "passwd",
+    "pwd",
     "passphrase",
+    "passcode",
     "secret",
     "secrets",
     "token",
@@ -23,9 +25,28 @@ const CUSTODY: [&str; 15] = [
     "credentials",
     "apikey",
     "api key",
+    "access key",
     "private key",
+    "signing key",
     "vault",
     "keytab",
+    "passwort",
+    "kennwort",
+    "zugangsdaten",
+    "mot de passe",
+    "contrase\u{f1}a",
+    "clave",
+    "senha",
+];
+/// The same in scripts that do not part their words.
+const CUSTODY_ANYWHERE: [&str; 7] = [
+    "\u{43f}\u{430}\u{440}\u{43e}\u{43b}",
+    "\u{5bc6}\u{7801}",
+    "\u{5bc6}\u{78bc}",
+    "\u{5bc6}\u{94a5}",
+    "\u{30d1}\u{30b9}\u{30ef}\u{30fc}\u{30c9}",
+    "\u{643}\u{644}\u{645}\u{629} \u{627}\u{644}\u{645}\u{631}\u{648}\u{631}",
+    "\u{643}\u{644}\u{645}\u{629} \u{627}\u{644}\u{633}\u{631}",
 ];
 /// What touches what runs.
 const PRODUCTION: [&str; 31] = [
@@ -99,21 +120,31 @@ const QUESTIONS: [&str; 17] = [
     "who runs",
 ];
 
+/// Whether a message speaks of secrets: no brain is asked about it.
+pub fn speaks_of_secrets(message: &Message) -> bool {
+    message.texts().any(|(_, text)| {
+        let said: Vec<String> = words(text).collect();
+        says(&said, &CUSTODY) || CUSTODY_ANYWHERE.iter().any(|word| text.to_lowercase().contains(word))
+    })
+}
+
+fn says(said: &[String], phrases: &[&str]) -> bool {
+    phrases.iter().any(|phrase| {
+        let phrase: Vec<&str> = phrase.split(' ').collect();
+        said.windows(phrase.len()).any(|window| window == phrase)
+    })
+}
+
 /// What this brain makes of a message.
 pub fn draft(message: &Message, routing: &Routing) -> Draft {
     let text = format!("{} {}", message.subject, message.body);
     let said: Vec<String> = words(&text).collect();
-    let says = |phrases: &[&str]| {
-        phrases.iter().any(|phrase| {
-            let phrase: Vec<&str> = phrase.split(' ').collect();
-            said.windows(phrase.len()).any(|window| window == phrase)
-        })
-    };
+    let says = |phrases: &[&str]| says(&said, phrases);
     let escalate = |reason: &str| Draft { escalate: true, reason: reason.to_owned(), ..Draft::default() };
     if said.is_empty() {
         return escalate("there is nothing in it");
     }
-    if says(&CUSTODY) {
+    if speaks_of_secrets(message) {
         return escalate("it speaks of secrets: nobody takes one into their hands here");
     }
     if says(&PRODUCTION) {

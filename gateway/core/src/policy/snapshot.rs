@@ -457,6 +457,11 @@ impl Snapshot {
         !self.engines.is_empty()
     }
 
+    /// Whether any inbox is configured.
+    pub fn has_inboxes(&self) -> bool {
+        !self.inboxes.is_empty()
+    }
+
     /// The request that the facts make, validated against the schema. A failure means that facts and schema differ.
     pub fn request(&self, case: &Case<'_>, facts: &Facts) -> Result<Request, String> {
         let mode = self.modes.iter().find(|(mode, _)| *mode == facts.mode).map(|(_, uid)| uid.clone());

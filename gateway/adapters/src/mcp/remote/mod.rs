@@ -115,6 +115,8 @@ struct Call<'a> {
     held: Mutex<Option<Held>>,
     /// Whether its stream had events that a worker can ask for again.
     resumable: AtomicBool,
+    /// Whether Warden has begun its stream by itself, to say that it is held.
+    waited: AtomicBool,
 }
 
 /// How the final message came, and so how it goes on.
@@ -279,6 +281,7 @@ impl<P: Ports + 'static> Remote<P> {
             content: is_content(&method),
             held: Mutex::default(),
             resumable: AtomicBool::new(false),
+            waited: AtomicBool::new(false),
         };
         let asked = Asked { id: &id, method: &method, modern };
         let told = match work {
@@ -306,7 +309,11 @@ impl<P: Ports + 'static> Remote<P> {
     /// How much of an answer is held.
     fn hold_max(&self, call: &Call<'_>) -> usize {
         // A stream that Warden has begun takes whole messages alone.
-        if call.content && !call.exchange.begun() { HOLD_MAX } else { self.link.settings.server.bytes_max }
+        if call.content && !call.waited.load(Ordering::Acquire) {
+            HOLD_MAX
+        } else {
+            self.link.settings.server.bytes_max
+        }
     }
 
     async fn chat(self: &Arc<Self>, payload: Payload, asked: Asked<'_>, call: &Call<'_>) -> Told {
@@ -500,7 +507,7 @@ impl<P: Ports + 'static> Waits for ToServer<'_, P> {
         // The modern protocol says an error by the status, which a stream that has begun has given away.
         let (false, Some(token)) = (self.call.modern, &self.call.token) else { return };
         let exchange = self.call.exchange;
-        if !exchange.begun() {
+        if !self.call.waited.swap(true, Ordering::AcqRel) {
             exchange.begin_events(HeaderMap::new());
         }
         exchange.send(warden_core::sse::event(&rpc::progress(token, message), None)).await;
