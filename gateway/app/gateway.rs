@@ -134,6 +134,12 @@ impl Gateway {
             );
         }
         pipeline::settle_crashed(&gate, open).await.map_err(Failure::failed)?;
+        let held = gate.acks(|live| live.acks.parked.keys().chain(live.acks.kept.keys()).cloned().collect::<Vec<_>>());
+        match gate.ports.keys.tidy(&held) {
+            Ok(0) => {}
+            Ok(gone) => tracing::info!(gone, "keys of what is not held any more are destroyed"),
+            Err(e) => tracing::error!(error = %e, "keys of what is not held any more are still there"),
+        }
         let governor = Arc::new(Governor::new(gate.clone(), config.setup.clone(), source));
         governor.started().await.map_err(Failure::failed)?;
         if !added.is_empty() {
@@ -230,14 +236,14 @@ impl Gateway {
             stop,
             data_dir,
         };
-        gateway.look_after(watch_policies);
+        gateway.look_after(watch_policies, acker);
         gateway.keep_to(config.retain, operators);
         Ok(gateway)
     }
 
     /// What happens by itself: denials are counted out, idle connections closed, held proposals expire, and with
     /// `--watch` a changed policy folder decides.
-    fn look_after(&self, watch_policies: bool) {
+    fn look_after(&self, watch_policies: bool, acker: Arc<Acker>) {
         let (gate, workers, governor) = (self.gate.clone(), self.workers.clone(), self.governor.clone());
         let mut stopped = self.stop.subscribe();
         tokio::spawn(async move {
@@ -252,6 +258,8 @@ impl Gateway {
                 workers.llm.tasks.sweep().await;
                 gate.ports.scanner.tick(now());
                 gate.sweep(false).await;
+                // What could not run when it was granted: a budget or a disk was full.
+                acker.take_up();
                 if let Err(e) = pipeline::ack::expire(&gate).await {
                     // It is tried again at the next sweep.
                     tracing::error!(error = %e, "something that has expired is still there");

@@ -100,6 +100,9 @@ fn s1_45_six_messages_are_planned_then_handled_and_a_second_run_does_nothing_new
     assert!(kept[0]["hash"].as_str().unwrap().starts_with("sha256:") && kept[0]["status"] == "left_for_human");
 
     let decided = decisions(&site.data()).len();
+    // As often as it likes: nothing has changed.
+    run(&site, &["--execute"]);
+    run(&site, &["--execute"]);
     let again = run(&site, &["--execute"]);
     assert_eq!((count(&again, "skipped"), again["summary"]["messages"].as_u64()), (5, Some(5)), "{again}");
     assert_eq!(decisions(&site.data()).len(), decided, "nobody was asked again, and nothing was done");
@@ -266,7 +269,7 @@ fn s1_37_a_crash_between_reply_and_mark_read_answers_nothing_twice() {
     let running = site.serve();
     let report = run(&site, &["--execute"]);
     assert_eq!(came(&report, "m1").0, "executed", "{report}");
-    // However often it was sent, it was one reply: one key.
+    // However often it was sent, it was one reply: one key, whatever it is called.
     let keys: BTreeSet<String> = hub
         .came()
         .iter()
@@ -330,6 +333,49 @@ fn s1_11_s1_37_a_hub_that_fails_loses_nothing_and_marks_nothing_before_it_was_an
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n') && !shown.contains('\u{202e}'), "{shown:?}");
     assert!(!shown.contains("hunter2"));
     assert_eq!(code(&site, &["worker", "run", "--once", "--execute", "--strict"]).0, 1);
+    running.stop();
+}
+
+#[test]
+fn s1_37_a_model_that_would_say_something_else_the_second_time_answers_nothing_twice() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let turns = turn.clone();
+    let model = says(move |_| {
+        let plan = match turns.fetch_add(1, Ordering::SeqCst) {
+            0 => r#"{"actions":[{"kind":"reply","body":"one"}]}"#,
+            _ => r#"{"actions":[{"kind":"route_answer","route":"ssh"}]}"#,
+        };
+        Says::Json(200, json!({ "content": plan }))
+    });
+    let (broken, keys) =
+        (Arc::new(AtomicBool::new(true)), Arc::new(std::sync::Mutex::new(std::collections::HashMap::new())));
+    let (breaks, seen) = (broken.clone(), keys.clone());
+    let hub = hub(vec![message("m1", "Access", "Who handles SSH certificates?")], move |asked| {
+        if asked.path.ends_with("/read") && breaks.load(Ordering::SeqCst) {
+            return Some(Says::Late(Duration::from_secs(30)));
+        }
+        if !asked.path.ends_with("/replies") {
+            return None;
+        }
+        // As a hub should: the same key with something else in it is refused.
+        let mut seen = seen.lock().unwrap();
+        let known = seen.entry(asked.headers["idempotency-key"].clone()).or_insert_with(|| asked.body.clone());
+        (*known != asked.body).then(|| Says::Json(409, json!({})))
+    });
+    let site = site(Some(&hub), Some(&model), &json!({ "brain": "llm" }));
+    let running = site.serve();
+    std::thread::scope(|scope| {
+        scope.spawn(|| site.run(&["worker", "run", "--once", "--execute"]));
+        while hub.count("POST", "/read") == 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        running.kill();
+    });
+    broken.store(false, Ordering::SeqCst);
+    let running = site.serve();
+    assert_eq!(came(&run(&site, &["--execute"]), "m1").0, "executed");
+    assert_eq!(keys.lock().unwrap().len(), 1, "one answer: {:?}", keys.lock().unwrap());
+    assert_eq!(run(&site, &["--execute"])["summary"]["messages"], 0);
     running.stop();
 }
 

@@ -262,6 +262,23 @@ impl Keys {
         crate::sync_dir(&self.dir.join("parked"))
     }
 
+    /// Destroys the keys and results of everything that is not `held` any more: what a crash left behind.
+    pub fn tidy(&self, held: &[DecisionId]) -> io::Result<usize> {
+        let kept: Vec<PathBuf> = held.iter().flat_map(|id| [self.parked(id), self.result(id)]).collect();
+        let mut gone = 0;
+        for entry in std::fs::read_dir(self.dir.join("parked"))? {
+            let path = entry?.path();
+            if !kept.contains(&path) {
+                std::fs::remove_file(&path)?;
+                gone += 1;
+            }
+        }
+        if gone > 0 {
+            crate::sync_dir(&self.dir.join("parked"))?;
+        }
+        Ok(gone)
+    }
+
     fn result(&self, id: &DecisionId) -> PathBuf {
         self.parked(id).with_extension("result")
     }

@@ -90,7 +90,7 @@ pub fn show(
     Ok(Some(Shown {
         decision: shown(seq, &record, keys),
         outcome,
-        acknowledgement: None,
+        acknowledgement: decision.acknowledged.as_ref().and_then(|by| serde_json::to_value(by).ok()),
         rules: archive::rules(data_dir, &decision.digests, &decision.policies)?,
         before,
         after,

@@ -177,5 +177,8 @@ pub enum Hub {
         /// Changes of the routing catalogue that wait for a person instead
         #[arg(long, conflicts_with = "all")]
         kept: bool,
+        /// Mark this message as read: a person has seen to it
+        #[arg(long, value_name = "ID", conflicts_with_all = ["all", "kept", "progress"])]
+        mark_read: Option<String>,
     },
 }

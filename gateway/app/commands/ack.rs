@@ -134,7 +134,9 @@ fn show(one: &Value) {
     for name in ["decision", "status", "worker", "session", "task", "server", "action", "reason", "advice", "expires"] {
         row(name, text(one, name));
     }
-    row("resource", plain(&one["resource"].to_string()));
+    if !one["resource"].is_null() {
+        row("resource", plain(&one["resource"].to_string()));
+    }
     row("policies", each(&one["policies"]).filter_map(Value::as_str).map(plain).collect::<Vec<_>>().join(", "));
     row("hash", text(one, "hash"));
     row(
@@ -157,6 +159,10 @@ fn show(one: &Value) {
     if !arguments.is_null() {
         let pretty = serde_json::to_string_pretty(arguments).unwrap_or_default();
         say(format!("\narguments (secrets masked)\n{}", plain_lines(&pretty)));
+    }
+    if !one["also"].is_null() {
+        let pretty = serde_json::to_string_pretty(&one["also"]).unwrap_or_default();
+        say(format!("\nsent with them, unseen by policy\n{}", plain_lines(&pretty)));
     }
     if let Some(why) = one["unreadable"].as_str() {
         tell(format!("its arguments cannot be shown: {}", plain(why)));

@@ -31,7 +31,18 @@ pub async fn run(global: &Global, hub: Hub) -> Outcome {
                 format!("sent: {}", plain(sent["id"].as_str().unwrap_or_default()))
             });
         }
-        Hub::Inbox { agent, all, progress, kept } => {
+        Hub::Inbox { agent, all, progress, kept, mark_read } => {
+            if let Some(id) = mark_read {
+                let path = format!("/v1/hub/messages/{}/read", step(&id));
+                let key = format!("operator/{}", step(&id));
+                client.post_with(&path, &json!({}), ("idempotency-key", &key)).await?;
+                say(if global.json {
+                    json!({ "id": id, "read": true }).to_string()
+                } else {
+                    format!("read: {}", plain(&id))
+                });
+                return Ok(0);
+            }
             if kept {
                 let shown = client.get("/v1/worker/kept").await?;
                 return Ok(diffs(global, &shown["kept"]));

@@ -45,6 +45,8 @@ reasons! {
         "send the call again, so that a person can look at it as it is now", "`warden tools list` shows what changed.";
     "too_many_held": "So many proposals of this worker are held that no more are.",
         "wait until a person has looked at what is held", "`warden ack list --worker NAME`; a scope acknowledges many that are alike.";
+    "held_with_others": "One write would change a member that a person has to acknowledge, and others with it.",
+        "write the member that is held by itself", "Nothing to do.";
     "not_the_held_call": "A request brought the state of a held call, and is another call.",
         "send the held call unchanged, or a new one without `requestState`", "Nothing to do.";
     "own_proposal": "An operator would acknowledge a proposal of a worker that is the operator's own.",

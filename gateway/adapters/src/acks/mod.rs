@@ -65,15 +65,22 @@ impl Acker {
                 (done, stored.filter(|s| s.door == Door::Inbox), &this.inbox)
             {
                 runner.follow_up(&stored).await;
+                // Its worker is Warden itself, which knows by now.
+                ack::collect(&this.gate, &id, &stored.worker, None::<&OwnSession<'_>>).await;
             }
         });
     }
 
-    /// Runs what was granted before the gateway stopped, and had not begun.
+    /// Runs what was granted to run at once and has not begun: the gateway stopped, or there was no room for it.
     pub fn take_up(self: &Arc<Self>) {
         let granted: Vec<DecisionId> = self.gate.acks(|live| {
             let now = |stage: &Stage| matches!(stage, Stage::Granted { runs: Runs::Now, .. });
-            live.acks.parked.iter().filter(|(_, parked)| now(&parked.stage)).map(|(id, _)| id.clone()).collect()
+            live.acks
+                .parked
+                .iter()
+                .filter(|(id, parked)| now(&parked.stage) && !live.is_busy(id))
+                .map(|(id, _)| id.clone())
+                .collect()
         });
         granted.into_iter().for_each(|id| self.start(id));
     }

@@ -130,6 +130,8 @@ async fn show(
     match ack::open(&plane.gate, &id).await {
         Ok(stored) => {
             shown["arguments"] = cut(&plane, &stored.arguments);
+            // What policies do not see is sent as well.
+            shown["also"] = cut(&plane, &stored.envelope);
             shown["runs"] = shown.get("runs").cloned().unwrap_or_else(|| json!(plane.acker.runs(&stored)));
             shown["verdict_now"] = verdict_now(&plane, &stored);
         }
@@ -273,6 +275,9 @@ fn not_granted(e: &NotGranted) -> Response {
         NotGranted::Unknown => (StatusCode::NOT_FOUND, "not_found"),
         NotGranted::NoReason => (StatusCode::BAD_REQUEST, "reason_needed"),
         NotGranted::Scope(_) => (StatusCode::UNPROCESSABLE_ENTITY, "scope_invalid"),
+        NotGranted::MayNot(refusal) if refusal.reason.starts_with("journal_") => {
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        }
         NotGranted::MayNot(refusal) => (StatusCode::FORBIDDEN, refusal.reason.as_str()),
         NotGranted::Journal(_) | NotGranted::Unreadable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         NotGranted::Void(_) => (StatusCode::CONFLICT, "acknowledgement_void"),

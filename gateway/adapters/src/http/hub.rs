@@ -4,7 +4,7 @@ use super::error;
 use super::operator::{OperatorPlane, Plane};
 use crate::hub::embedded::{Embedded, NotSent};
 use crate::hub::{Hub, HubError, Progress, Sending, Write};
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -13,10 +13,13 @@ use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 
+/// A message with everything around it.
+const BODY_MAX: usize = 20 << 20;
+
 /// The routes.
 pub(super) fn routes() -> Router<Arc<OperatorPlane>> {
     Router::new()
-        .route("/v1/hub/messages", post(send))
+        .route("/v1/hub/messages", post(send).layer(DefaultBodyLimit::max(BODY_MAX)))
         .route("/v1/hub/messages/{id}/read", post(read))
         .route("/v1/hub/messages/{id}/replies", post(reply))
         .route("/v1/hub/agents/{agent}/messages", get(messages))
@@ -54,11 +57,8 @@ fn done(done: Result<(), HubError>) -> Response {
 fn refused(e: &HubError) -> Response {
     let (status, code, message) = match e {
         HubError::Refused(404) => (StatusCode::NOT_FOUND, "not_found", "there is no such message"),
-        HubError::Refused(_) => (
-            StatusCode::CONFLICT,
-            "conflict",
-            "this idempotency key was used for something else, or the lease is another run's by now",
-        ),
+        HubError::Refused(412) => (StatusCode::PRECONDITION_FAILED, "lease_lost", "the lease is another run's by now"),
+        HubError::Refused(_) => (StatusCode::CONFLICT, "conflict", "this idempotency key was used for something else"),
         HubError::Leased => (StatusCode::CONFLICT, "leased", "another run works this inbox"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the hub's file cannot be written"),
     };

@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use warden_core::ack::Ending;
-use warden_core::pipeline::{self, Answer, ack};
+use warden_core::mcp::result;
+use warden_core::outcome::Reply;
+use warden_core::pipeline::{Answer, ack};
 use warden_core::proposal::DecisionId;
 
 /// The longest that a worker may wait, in seconds.
@@ -58,7 +60,13 @@ async fn show(
             said["advice"] = "send the very same call again: it runs what was held, in your session".into();
             Json(said).into_response()
         }
-        Stands::Kept => match pipeline::ack::collect(&plane.gate, &id, worker, None::<&Nowhere>).await {
+        Stands::Kept if asks_back(&plane, &id, worker) => {
+            let mut said = body(&id, "done", None);
+            said["advice"] =
+                "send the very same call again: its result brings a task or questions of the server".into();
+            Json(said).into_response()
+        }
+        Stands::Kept => match collected(&plane, &id, worker).await {
             Answer::Answered { id: run, payload, is_error, .. } => {
                 let mut said = body(&id, "done", None);
                 said["run"] = json!(run);
@@ -77,6 +85,20 @@ async fn show(
         // Another worker's is as unknown as one that never was.
         Stands::Over(None) => error(StatusCode::NOT_FOUND, "not_found", "nothing of yours is held under this id"),
     }
+}
+
+/// Whether a result brings more than itself, which is decided where the call is made.
+fn asks_back(plane: &WorkerPlane, id: &DecisionId, worker: &str) -> bool {
+    let kept = ack::peek(&plane.gate, id, worker);
+    kept.is_some_and(|kept| kept.get("inputRequests").is_some() || result::task(&kept).is_some())
+}
+
+/// What is given once is given to its end, also when its worker hangs up.
+async fn collected(plane: &Arc<WorkerPlane>, id: &DecisionId, worker: &str) -> Answer {
+    let (plane, of, worker) = (plane.clone(), id.clone(), worker.to_owned());
+    let work = async move { ack::collect(&plane.gate, &of, &worker, None::<&Nowhere>).await };
+    let lost = |_| Answer::Ended { id: id.clone(), reply: Reply::NotSent };
+    tokio::spawn(work).await.unwrap_or_else(lost)
 }
 
 fn body(id: &DecisionId, status: &str, reason: Option<&str>) -> Value {

@@ -348,7 +348,14 @@ async fn written(
         plane.gate.is_in_shadow() || pipeline::preview(&snapshot, proposal, scanner).verdict == Verdict::Allow
     };
     if let Some(at) = proposals.iter().position(|proposal| !allowed(proposal)) {
-        proposals = vec![proposals.swap_remove(at)];
+        let others = proposals.len() > 1;
+        let mut first = proposals.swap_remove(at);
+        let verdict = pipeline::preview(&plane.gate.snapshot(), &first, &plane.gate.ports.scanner).verdict;
+        // Once somebody acknowledged the one member, the others would be written with it, which nobody was asked about.
+        if others && verdict == Verdict::Escalate {
+            first.barred = Some("held_with_others");
+        }
+        proposals = vec![first];
     }
     let keeps =
         Keeps { tasks: tasks.clone(), id: id.clone(), document: document.clone(), failed: AtomicBool::new(false) };

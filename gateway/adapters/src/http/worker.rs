@@ -220,7 +220,7 @@ impl WorkerPlane {
             .merge(decisions)
             .merge(llm::routes())
             .merge(own)
-            .merge(proposals::routes().layer(axum::middleware::from_fn(super::to_its_end)))
+            .merge(proposals::routes())
             .fallback(async || nothing_here(StatusCode::NOT_FOUND, "no_such_path", "no such path is served here"))
             .method_not_allowed_fallback(async || {
                 nothing_here(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path takes other methods")

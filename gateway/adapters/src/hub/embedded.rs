@@ -230,7 +230,7 @@ impl Embedded {
             // Whoever had the lease before must not write any more.
             let token = inner.leases.get(&agent).map_or(inner.state.token, |held| held.token);
             if fence.is_some_and(|fence| fence < token) {
-                return Err(HubError::Refused(409));
+                return Err(HubError::Refused(412));
             }
             let event = event(&inner.state, key.clone()).ok_or(HubError::Refused(404))?;
             match inner.state.keys.get(&key) {

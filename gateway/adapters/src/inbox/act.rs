@@ -139,13 +139,19 @@ impl Executor {
         // The same for the same action on the same text, whichever run does it: what was done is not done again.
         // A note says which run it is of, so each run leaves its own.
         let run = (*verb == Verb::ProgressNote).then_some(&proposal.connection);
-        let key =
-            json!([inbox, verb, doing.message, doing.tag, doing.event, run, keyed(*verb, &doing.body)]).to_string();
+        // A message is answered once, whatever a brain would say the second time, and however it would call it.
+        let answers = matches!(verb, Verb::RouteAnswer | Verb::Reply);
+        let what = if answers { json!("answer") } else { json!([verb, doing.body]) };
+        let key = json!([inbox, what, doing.message, doing.tag, doing.event, run]).to_string();
         let key = hex(&Sha256::digest(key.as_bytes()));
         let fence = Some(self.fence.load(Ordering::Acquire)).filter(|fence| *fence > 0);
         let write = Write { key: &key, fence };
         match verb {
-            Verb::RouteAnswer | Verb::Reply => self.hub.reply(&doing.message, &doing.body, write).await,
+            Verb::RouteAnswer | Verb::Reply => match self.hub.reply(&doing.message, &doing.body, write).await {
+                // Under this key something else was said before: it is answered.
+                Err(HubError::Refused(409)) => Ok(()),
+                other => other,
+            },
             Verb::MarkRead => self.hub.mark_read(&doing.message, write).await,
             Verb::ProgressNote => {
                 let note = Progress {
@@ -159,11 +165,6 @@ impl Executor {
             _ => Err(HubError::NotSent),
         }
     }
-}
-
-/// A message is answered once, whatever a brain would say the second time.
-fn keyed(verb: Verb, body: &str) -> Option<&str> {
-    (!matches!(verb, Verb::RouteAnswer | Verb::Reply)).then_some(body)
 }
 
 impl Upstream for Executor {

@@ -109,9 +109,12 @@ impl Brain for LlmConnectBrain {
 
     fn digest(&self) -> String {
         let routing = serde_json::to_string(&self.routing).unwrap_or_default();
-        // Which model answers is the engine's; a site that changes it under the same name changes `warden.yaml`.
-        let engine = self.engine.as_deref().and_then(|engine| self.llm.engines.get(engine));
-        let engine = engine.map(|engine| (engine.id.clone(), engine.model.clone()));
+        let engine = self.engine.clone().or_else(|| self.llm.given(&self.worker).engine);
+        let engine = engine.as_deref().and_then(|engine| self.llm.engines.get(engine));
+        let engine = engine.map(|engine| {
+            let place = engine.http.as_ref().map(|http| http.place().to_owned());
+            (engine.id.clone(), engine.kind.name(), place, engine.model.clone())
+        });
         let parts = serde_json::json!(["llm 1", engine, prompt::digest(&self.brief), routing]);
         sha256_hex(parts.to_string().as_bytes())
     }

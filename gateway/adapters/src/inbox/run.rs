@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use warden_core::ack::Ending;
 use warden_core::inbox::message::{BYTES_MAX, Message};
 use warden_core::inbox::plan::{Action, Plan, validate};
 use warden_core::inbox::routing::Routing;
@@ -28,7 +29,9 @@ use warden_core::proposal::{Mode, Proposal};
 use warden_core::verdict::Verdict;
 
 /// How long a lease of the inbox holds, in seconds; it is renewed with every message.
-const LEASE_S: u64 = 120;
+const LEASE_S: u64 = 900;
+/// Longer texts of a sender are cut where they are shown and remembered.
+const SHOWN_MAX: usize = 500;
 /// Pages of messages that one run looks at.
 const PAGES_MAX: usize = 1000;
 
@@ -114,6 +117,7 @@ pub struct Runner {
 
 /// What one run works with.
 struct Run<'a> {
+    fence: Option<u64>,
     runner: &'a Runner,
     id: String,
     mode: Mode,
@@ -194,9 +198,13 @@ impl Runner {
     /// What a run with this brain would stand on now.
     pub fn basis(&self, kind: Kind) -> Result<Basis, NotRun> {
         let (brain, _, brief) = self.brain(kind)?;
+        Ok(self.basis_of(brain.as_ref(), brief))
+    }
+
+    fn basis_of(&self, brain: &dyn Brain, brief: String) -> Basis {
         let digests = self.gate.snapshot().digests.clone();
         let (charter, policy) = (digests.charter.clone(), digests.policy.clone());
-        Ok(Basis { charter, brief, policy, brain: brain.digest() })
+        Basis { charter, brief, policy, brain: brain.digest() }
     }
 
     /// What is remembered of the inbox.
@@ -308,8 +316,12 @@ impl Runner {
     async fn begin(self: &Arc<Self>, id: &str, asked: &Asked) -> Result<Report, NotRun> {
         let Ok(_alone) = self.one_at_a_time.try_lock() else { return Err(NotRun::AlreadyRunning) };
         let kind = asked.brain.unwrap_or(self.setup.brain);
-        let (brain, routing, _) = self.brain(kind)?;
-        let basis = self.basis(kind)?;
+        let (brain, routing, brief) = self.brain(kind)?;
+        let basis = self.basis_of(brain.as_ref(), brief);
+        let enabled_on = self.known().schedule.map(|schedule| schedule.basis);
+        if asked.mode == Mode::Scheduled && enabled_on.as_ref() != Some(&basis) {
+            return Err(NotRun::Refused("the schedule was enabled on something else, or is off".into()));
+        }
         if let (Some(digest), Some(operator)) = (&asked.accept_brief, &asked.operator) {
             self.accept(digest, operator, &basis).await?;
         }
@@ -318,6 +330,7 @@ impl Runner {
             return Err(NotRun::Refused("runs may do nothing here: `inbox.execution` is false".into()));
         }
         let hub = self.executor.hub();
+        let mut fence = None;
         // A dry run writes nothing, not even a lease.
         if asked.mode != Mode::DryRun {
             let lease = hub.lease(&self.setup.agent, id, LEASE_S).await.map_err(|e| match e {
@@ -325,8 +338,18 @@ impl Runner {
                 e => NotRun::Hub(e),
             })?;
             self.executor.under(Some(lease.token));
+            fence = Some(lease.token);
         }
-        let run = Run { runner: self, id: id.to_owned(), mode: asked.mode, basis, brain, routing, known: self.known() };
+        let run = Run {
+            fence,
+            runner: self,
+            id: id.to_owned(),
+            mode: asked.mode,
+            basis,
+            brain,
+            routing,
+            known: self.known(),
+        };
         let report = run.all(kind, asked.operator.clone()).await;
         self.executor.under(None);
         if asked.mode != Mode::DryRun {
@@ -394,6 +417,8 @@ impl Run<'_> {
         };
         self.runner.record(of_run(InboxEvent::RunStarted)).await?;
         let (mut summary, mut told) = (Summary::default(), Vec::new());
+        // What waits for a person keeps nobody else from being looked at.
+        let looked_at = |summary: &Summary| summary.messages - summary.of(Came::Skipped).min(summary.messages);
         let mut ids = HashSet::new();
         let mut after: Option<String> = None;
         'pages: for _ in 0..PAGES_MAX {
@@ -407,7 +432,7 @@ impl Run<'_> {
             };
             let messages = page.messages.len();
             for value in page.messages {
-                if told.len() >= self.runner.setup.messages_max {
+                if looked_at(&summary) >= self.runner.setup.messages_max as u64 {
                     break 'pages;
                 }
                 let message: Option<Message> =
@@ -416,15 +441,15 @@ impl Run<'_> {
                 if !message.id.is_empty() && !ids.insert(message.id.clone()) {
                     continue;
                 }
-                if self.mode != Mode::DryRun
-                    && let Err(e) = hub.lease(&self.runner.setup.agent, &self.id, LEASE_S).await
-                {
-                    summary.error = Some(e.to_string());
+                if let Err(why) = self.goes_on().await {
+                    summary.error = Some(why);
                     break 'pages;
                 }
                 let (one, calls) = self.one(message).await;
                 summary.engine_calls += u64::from(calls);
                 summary.count(one.handled.came);
+                let reason = one.handled.reason.as_str();
+                summary.unplanned += u64::from(reason.starts_with("brain_") && reason != "brain_escalated");
                 let change = InboxChange { message: Some(one.handled.clone()), ..of_run(InboxEvent::Message) };
                 if let Err(e) = self.runner.record(change).await {
                     summary.error = Some(e.to_string());
@@ -452,6 +477,20 @@ impl Run<'_> {
         })
     }
 
+    /// Whether it is still this run's turn, on what it stands on.
+    async fn goes_on(&self) -> Result<(), String> {
+        let policy = self.runner.gate.snapshot().digests.policy.clone();
+        if self.mode == Mode::Scheduled && policy != self.basis.policy {
+            return Err("policies have changed, which switches the schedule off".into());
+        }
+        let Some(fence) = self.fence else { return Ok(()) };
+        match self.runner.executor.hub().lease(&self.runner.setup.agent, &self.id, LEASE_S).await {
+            Ok(lease) if lease.token == fence => Ok(()),
+            Ok(_) => Err("the lease of the inbox ran out while a message was handled".into()),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
     /// One message, whatever it does: what breaks with it breaks alone. Also whether an engine was called.
     async fn one(&self, message: Message) -> (Told, bool) {
         let scanner = &self.runner.gate.ports.scanner;
@@ -462,7 +501,7 @@ impl Run<'_> {
             Ok(outcome) => outcome,
             Err(_) => Outcome::of(Came::Failed, "worker_failed"),
         };
-        let hide = |text: &str| scanner.hide(text).chars().take(500).collect::<String>();
+        let hide = |text: &str| scanner.hide(text).chars().take(SHOWN_MAX).collect::<String>();
         let Outcome { came, reason, why, actions } = outcome;
         let handled = Handled { id: hide(&message.id), tag, came, reason, actions };
         let told = Told { handled, from: hide(&message.from), subject: hide(&message.subject), why: hide(&why) };
@@ -476,15 +515,14 @@ impl Run<'_> {
         if message.to != self.runner.setup.agent {
             return Outcome::of(Came::Skipped, "message_of_another");
         }
-        if let Some(Seen { came, basis, .. }) = self.known.seen.get(&message.id).filter(|seen| seen.tag == tag) {
-            match came {
-                // It was answered, and could not be marked as read.
-                Came::Executed => return self.act(message, tag, vec![Action::MarkRead]).await,
-                // Nobody is asked again until something is different.
-                Came::Escalated | Came::LeftForHuman if *basis == self.basis => {
-                    return Outcome::of(Came::Skipped, "unchanged");
-                }
-                _ => {}
+        let known = self.runner.gate.ports.scanner.hide(&message.id).chars().take(SHOWN_MAX).collect::<String>();
+        if let Some(seen) = self.known.seen.get(&known).filter(|seen| seen.tag == tag) {
+            if seen.answered || self.was_acknowledged(seen) {
+                return self.act(message, tag, vec![Action::MarkRead]).await;
+            }
+            // Nobody is asked again until something is different.
+            if matches!(seen.came, Came::Escalated | Came::LeftForHuman) && seen.basis == self.basis {
+                return Outcome::of(Came::Skipped, "unchanged");
             }
         }
         if message.bytes() > BYTES_MAX {
@@ -517,6 +555,15 @@ impl Run<'_> {
         outcome
     }
 
+    /// Whether the answer to a message that was held for a person has run since.
+    fn was_acknowledged(&self, seen: &Seen) -> bool {
+        let Some(held) = &seen.held else { return false };
+        self.runner.gate.acks(|live| {
+            let ended = live.acks.ended.get(held).is_some_and(|ended| ended.ending == Ending::Done);
+            ended || live.acks.kept.contains_key(held)
+        })
+    }
+
     /// Why texts are not shown to any brain, and not sent to anybody: a secret value, or what looks like one.
     fn unclean(&self, texts: impl Iterator<Item = (String, String)>) -> Option<&'static str> {
         let members = texts.map(|(at, text)| (at, Json::String(text))).collect();
@@ -547,11 +594,7 @@ impl Run<'_> {
                 all.push((Action::MarkRead, proposes.action(message, &Action::MarkRead)));
             }
         }
-        let snapshot = self.runner.gate.snapshot();
-        let verdicts: Vec<_> = all
-            .iter()
-            .map(|(_, proposal)| pipeline::preview(&snapshot, proposal, &self.runner.gate.ports.scanner))
-            .collect();
+        let verdicts: Vec<_> = all.iter().map(|(_, proposal)| self.runner.gate.foresee(proposal)).collect();
         let stops = verdicts.iter().position(|evaluation| evaluation.verdict != Verdict::Allow);
         let acted = |action: &Action, outcome: &str, reason: Option<&str>| Acted {
             kind: action.verb().action().to_owned(),
@@ -588,7 +631,7 @@ impl Run<'_> {
             let one = self.execute(proposal).await;
             let ran = one.outcome == "done";
             if !ran {
-                came = Outcome::of(Came::Failed, one.reason.as_deref().unwrap_or("hub_failed"));
+                came = Outcome::of(Came::Failed, one.reason.as_deref().unwrap_or("hub_refused"));
             }
             done.push(Acted { kind: action.verb().action().to_owned(), ..one });
             if ran {
@@ -638,12 +681,15 @@ impl Run<'_> {
     async fn stopped(&self, message: &Message, all: Vec<(Action, Proposal)>, at: usize, reason: &str) -> Outcome {
         let mut actions = Vec::new();
         let mut came = Outcome::of(Came::Escalated, reason);
+        // Acknowledged by itself, it would mark a message that nobody has answered.
+        let alone = matches!(all[at].0, Action::MarkRead) && at > 0;
         for (number, (action, proposal)) in all.into_iter().enumerate() {
             let kind = action.verb().action().to_owned();
             let not_tried =
                 Acted { kind: kind.clone(), outcome: "not_tried".into(), reason: None, decision: None, hash: None };
-            if number != at {
-                actions.push(not_tried);
+            if number != at || alone {
+                let reason = (number == at).then(|| reason.to_owned());
+                actions.push(Acted { reason, ..not_tried });
                 continue;
             }
             let is_diff = matches!(action, Action::ProposeCatalogDiff { .. });

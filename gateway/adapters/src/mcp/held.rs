@@ -52,6 +52,8 @@ pub fn stands<P: Ports>(gate: &Gate<P>, id: &DecisionId, worker: &str) -> Stands
         }
         match acks.kept.get(id).is_some_and(|kept| kept.worker == worker) {
             true => Stands::Kept,
+            // What has just ended may still be given a result to keep.
+            false if live.is_busy(id) => Stands::Pending,
             false => Stands::Over(acks.ended.get(id).filter(|ended| ended.worker == worker).map(|ended| ended.ending)),
         }
     })

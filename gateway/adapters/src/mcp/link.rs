@@ -10,6 +10,7 @@ use axum::http::HeaderMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use warden_core::catalogue::hash_of;
+use warden_core::facts;
 use warden_core::json::{Json, replaced};
 use warden_core::mcp::{self, From, result};
 use warden_core::outcome::Reply;
@@ -85,6 +86,9 @@ impl<P: Ports> Link<P> {
     pub async fn ask(&self, mut proposal: Proposal, asked: Asked<'_>, upstream: &impl Waits) -> Told {
         let ask = proposal.ask.clone();
         let back = if asked.modern { held::came_back(&self.gate, &proposal) } else { CameBack::No };
+        // It is not what runs, but its headers may go on.
+        let clean = || facts::scan(&proposal, self.gate.ports.scanner()).is_clean();
+        let back = if matches!(back, CameBack::For(_)) && !clean() { CameBack::Wrongly } else { back };
         let answer = match back {
             CameBack::For(id) => {
                 let patience = self.settings.held_wait.max(held::PATIENCE_MIN);
@@ -134,6 +138,8 @@ impl<P: Ports> Link<P> {
         let stands = held::waited(&self.gate, id, worker, patience, upstream).await;
         match refusal {
             Some(refusal) if stands == Stands::Pending => Answer::Refused(refusal),
+            // Nobody has decided, or its worker does not wait any more: nothing runs for it.
+            None if stands == Stands::Pending => pipeline::ack::collect(&self.gate, id, worker, None::<&Nowhere>).await,
             _ => pipeline::ack::collect(&self.gate, id, worker, Some(upstream)).await,
         }
     }

@@ -70,7 +70,21 @@ const HIDDEN: &str = "read";
 impl Query {
     /// Whether its values are such as there are. The error names the one that is not.
     pub fn check(&self) -> Result<(), String> {
-        let kinds = ["decision", "outcome", "policy", "operator", "state", "read", "retention", "hold", "key"];
+        let kinds = [
+            "decision",
+            "outcome",
+            "policy",
+            "operator",
+            "state",
+            "read",
+            "retention",
+            "hold",
+            "key",
+            "budget",
+            "task",
+            "ack",
+            "inbox",
+        ];
         let all: [(&str, &Option<String>, &[&str]); 3] = [
             ("verdict", &self.verdict, &["allow", "escalate", "deny"]),
             ("enforced", &self.enforced, &["gateway", "caller", "shadow"]),

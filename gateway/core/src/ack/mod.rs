@@ -169,7 +169,7 @@ pub struct AckChange {
     /// Of `granted` and `void`: what decided then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digests: Option<Arc<Digests>>,
-    /// Of `scoped` and `revoked`: what is acknowledged from here on, or not any more.
+    /// Of `granted` and `revoked`: what else is acknowledged from here on, or not any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
 }
@@ -190,8 +190,6 @@ pub enum AckEvent {
     Ran,
     /// Its worker was given the result.
     Collected,
-    /// An operator acknowledged a scope.
-    Scoped,
     /// An operator took a scope back.
     Revoked,
 }
@@ -243,9 +241,10 @@ impl Acks {
         self.parked.insert(id, parked);
     }
 
-    /// Takes in a step.
-    pub fn apply(&mut self, change: &AckChange) {
+    /// Takes in a step that was recorded at `at`.
+    pub fn apply(&mut self, at: Timestamp, change: &AckChange) {
         let id = change.decision.as_ref();
+        self.scopes.retain(|_, scope| scope.until > at);
         match change.event {
             AckEvent::Told => {}
             AckEvent::Granted => {
@@ -257,6 +256,7 @@ impl Acks {
                     operator: change.operator.clone().unwrap_or_default(),
                     runs: change.runs.unwrap_or(Runs::OnRepeat),
                 };
+                self.scopes.extend(change.scope.clone().map(|scope| (scope.id.clone(), scope)));
             }
             AckEvent::Refused => self.end(id, Ending::Refused),
             AckEvent::Void => self.end(id, Ending::Void),
@@ -274,9 +274,6 @@ impl Acks {
                         Ended { worker: kept.worker, tag: kept.tag, expires: kept.expires, ending: Ending::Done },
                     );
                 }
-            }
-            AckEvent::Scoped => {
-                self.scopes.extend(change.scope.clone().map(|scope| (scope.id.clone(), scope)));
             }
             AckEvent::Revoked => {
                 if let Some(scope) = &change.scope {
@@ -375,10 +372,12 @@ impl Acks {
     }
 
     fn remember(&mut self, id: DecisionId, ended: Ended) {
-        self.ended.insert(id, ended);
-        // Ids sort by time.
-        while self.ended.len() > ENDED_MAX {
-            self.ended.pop_first();
+        self.ended.insert(id.clone(), ended);
+        if self.ended.len() > ENDED_MAX {
+            // Whatever would have expired first, but for the one that has just ended.
+            let others = self.ended.iter().filter(|(other, _)| **other != id);
+            let first = others.min_by_key(|(_, ended)| ended.expires).map(|(other, _)| other.clone());
+            first.map(|first| self.ended.remove(&first));
         }
     }
 }

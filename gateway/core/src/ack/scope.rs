@@ -35,6 +35,11 @@ pub struct Scope {
     /// Only within this connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<String>,
+    /// The hash of the tool's definition then: another definition is another tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<String>,
+    /// The charter of then.
+    pub charter: String,
     /// The held proposal that it was made from.
     pub of: DecisionId,
     /// Who acknowledged it.
@@ -53,7 +58,7 @@ pub struct Wanted {
     pub session: bool,
     /// Arguments that must be as in the held proposal. All that policy sees, when neither this nor `when` says anything.
     pub same: Vec<String>,
-    /// A condition in Cedar, in place of that: over `context.input`.
+    /// A condition in Cedar, in place of `same`: over `context.input`.
     pub when: Option<String>,
 }
 
@@ -69,6 +74,11 @@ pub enum NotScoped {
     /// What policy cannot see cannot be compared.
     #[error("policy cannot see all its arguments, so only this one proposal can be acknowledged")]
     Unseen,
+    /// What is held is out of the ordinary in a way that a person has to look at each time.
+    #[error(
+        "it has `..` in a path, something that looks like a secret, answers to a server's questions, or a tool that has changed: only this one proposal can be acknowledged"
+    )]
+    OneByOne,
     /// An argument that is not there, or that cannot be written as a condition.
     #[error("argument `{0}`: it is not there, or too long or too deep to be compared; say it in Cedar with `when`")]
     Argument(String),
@@ -89,6 +99,9 @@ pub fn permit(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts, wanted: &Want
     if !(1..=LONGEST_S).contains(&wanted.for_s) {
         return Err(NotScoped::Time);
     }
+    if wanted.when.is_some() && !wanted.same.is_empty() {
+        return Err(NotScoped::Condition("give either `same` or `when`".into()));
+    }
     if wanted.times == Some(0) {
         return Err(NotScoped::Times);
     }
@@ -99,7 +112,19 @@ pub fn permit(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts, wanted: &Want
     if !listed {
         return Err(NotScoped::NotATool);
     }
-    let mut conditions = vec!["context.unseen.isEmpty()".to_owned()];
+    let effect = case.resource_record.value().get("effect").and_then(Value::as_str).unwrap_or_default();
+    let changed = case.resource_record.value().get("changed") == Some(&Value::Bool(true));
+    if facts.dot_segments || !facts.suspicions.is_empty() || changed {
+        return Err(NotScoped::OneByOne);
+    }
+    // What a person has to look at each time is in no scope, and neither is a tool that is classified otherwise by then.
+    let mut conditions = vec![
+        "context.unseen.isEmpty()".to_owned(),
+        "!context.dot_segments".to_owned(),
+        "context.secret_suspicions == 0".to_owned(),
+        "!resource.changed".to_owned(),
+        format!("resource.effect == Effect::{}", quoted(effect)),
+    ];
     match &wanted.when {
         Some(_) => {}
         None => conditions.extend(same_arguments(&facts.input.record, &wanted.same)?),
@@ -183,11 +208,20 @@ fn checked(snapshot: &Snapshot, text: &str) -> Result<PolicySet, NotScoped> {
     }
 }
 
+/// Whether a call says more than its arguments: answers to questions of its server, or a task to run it in.
+pub fn says_more(proposal: &Proposal) -> bool {
+    let params = proposal.envelope.get("params");
+    ["inputResponses", "requestState", "task"]
+        .iter()
+        .any(|name| params.is_some_and(|params| params.get(name).is_some()))
+}
+
 impl Scope {
     /// Whether it may still be used for `proposal` at `now`, its condition aside.
     pub fn is_live(&self, proposal: &Proposal, now: Timestamp) -> bool {
         let Correlation { session, .. } = &proposal.correlation;
-        self.worker == proposal.worker
+        !says_more(proposal)
+            && self.worker == proposal.worker
             && self.until > now
             && self.uses_left != Some(0)
             && self.session.as_ref().is_none_or(|named| session.as_ref() == Some(named))

@@ -356,7 +356,8 @@ impl<'s> Redecider<'s> {
 
 /// Whether a reason code is one that policies lead to, or the snapshot's layers.
 fn by_policy(reason: &str) -> bool {
-    const BEFORE: [&str; 28] = [
+    const BEFORE: [&str; 29] = [
+        "held_with_others",
         "acknowledgement_refused",
         "acknowledgement_void",
         "acknowledgement_over",

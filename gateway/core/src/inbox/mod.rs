@@ -85,7 +85,8 @@ impl Came {
 pub struct Acted {
     /// The action.
     pub kind: String,
-    /// `done`, `would_run`, `held`, `left_for_human`, `refused`, `skipped`, `failed`, `unknown` or `not_tried`.
+    /// `done`, `held`, `left_for_human`, `refused`, `skipped`, `failed`, `unknown` or `not_tried`; of a dry run `would_run`,
+    /// `would_be_refused` (held or denied) or `would_be_left_for_human`.
     pub outcome: String,
     /// The reason code, where it did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,6 +123,9 @@ pub struct Summary {
     pub came: BTreeMap<String, u64>,
     /// Calls of engines.
     pub engine_calls: u64,
+    /// Messages for which the brain had no plan at all: its engine did not answer, or said something else.
+    #[serde(default)]
+    pub unplanned: u64,
     /// Why the run ended before its last message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -140,9 +144,10 @@ impl Summary {
     }
 
     /// Whether it shows that a schedule may be switched on: messages were looked at, and nothing went wrong. What guardrails have escalated
-    /// is no error.
+    /// is no error; a brain that has no plan is.
     pub fn is_clean(&self) -> bool {
-        self.messages > 0 && self.of(Came::Failed) == 0 && self.error.is_none()
+        let looked_at = self.messages - self.of(Came::Skipped).min(self.messages);
+        looked_at > 0 && self.of(Came::Failed) == 0 && self.unplanned == 0 && self.error.is_none()
     }
 }
 
@@ -248,6 +253,12 @@ pub struct Seen {
     pub basis: Basis,
     /// What it came to.
     pub came: Came,
+    /// Whether it was answered: it is not answered again.
+    #[serde(default)]
+    pub answered: bool,
+    /// The answer to it that is held for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<DecisionId>,
 }
 
 /// A clean dry run.
@@ -293,7 +304,24 @@ impl Inboxes {
                     return;
                 }
                 let (Some(message), Some(basis)) = (&change.message, &change.basis) else { return };
-                let seen = Seen { at, tag: message.tag.clone(), basis: basis.clone(), came: message.came };
+                // Nothing was looked at, so what was seen before still holds.
+                if message.came == Came::Skipped {
+                    return;
+                }
+                let is_answer = |acted: &&Acted| matches!(acted.kind.as_str(), "route_answer" | "reply");
+                let seen = Seen {
+                    at,
+                    tag: message.tag.clone(),
+                    basis: basis.clone(),
+                    came: message.came,
+                    answered: message.actions.iter().filter(is_answer).any(|acted| acted.outcome == "done"),
+                    held: message
+                        .actions
+                        .iter()
+                        .filter(is_answer)
+                        .find(|acted| acted.outcome == "held")
+                        .and_then(|acted| acted.decision.clone()),
+                };
                 inbox.seen.insert(message.id.clone(), seen);
                 if inbox.seen.len() > SEEN_MAX {
                     let oldest = inbox.seen.iter().min_by_key(|(_, seen)| seen.at).map(|(id, _)| id.clone());

@@ -145,7 +145,7 @@ pub struct OperatorAct {
     pub operator: String,
     /// What: `token_issue`, `token_revoke`, `operator_add`, `operator_revoke`, `policy_apply`, `policy_promote`, `policy_demote`, `tools_classify`,
     /// `tools_pin`, `tools_approve`,
-    /// `worker_erase`, `secret_register`, `secret_forget`, `secret_allow`, `secret_disallow`.
+    /// `worker_erase`, `secret_register`, `secret_forget`, `secret_allow`, `secret_disallow`, `brief_accept`.
     pub act: String,
     /// To what.
     pub object: String,
@@ -165,7 +165,7 @@ pub struct StateMark {
 pub struct Read {
     /// Who.
     pub operator: String,
-    /// How: `query`, `show`, `timeline`, `stats`, `stream`.
+    /// How: `query`, `show`, `timeline`, `stats`, `stream`, `export`, `ack_show`.
     pub how: String,
     /// What was asked for.
     pub query: Value,

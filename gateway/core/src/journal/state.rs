@@ -192,7 +192,7 @@ impl State {
                 self.open.remove(&outcome.decision);
                 self.acks.over(&outcome.decision, outcome.happened);
             }
-            Body::Ack(change) => self.acks.apply(change),
+            Body::Ack(change) => self.acks.apply(record.ts, change),
             Body::Inbox(change) => self.inbox.apply(record.ts, change),
             Body::Policy(change) => self.digests = change.digests.clone(),
             Body::Retention(dropped) => self.first_seq = dropped.next_seq,

@@ -63,6 +63,12 @@ impl Drop for Claim<'_> {
     }
 }
 
+impl<P: Ports> Gate<P> {
+    fn tag(&self, proposal: &Proposal) -> String {
+        self.ports.scanner().key().whole(proposal.sameness().as_bytes())
+    }
+}
+
 impl<P> Gate<P> {
     /// A look at, or a change of, how held proposals stand. Nothing may await meanwhile.
     pub fn acks<T>(&self, look: impl FnOnce(&mut Live) -> T) -> T {
@@ -135,47 +141,59 @@ pub(super) async fn escalated<P: Ports>(
     weighed: Weighed<'_, P>,
     now: Timestamp,
 ) -> Decided {
-    let weighed = match in_scope(gate, &proposal, weighed, now) {
+    // Who may acknowledge is no question for another acknowledgement.
+    if matches!(proposal.ask, Ask::Acknowledge(_)) {
+        let evaluation = Evaluation { verdict: Verdict::Deny, ..weighed.evaluation };
+        return Decided::of(conclude(gate, proposal, Weighed { evaluation, ..weighed }, How::Plain, now).await);
+    }
+    let tag = gate.tag(&proposal);
+    let Known { same, kept, refused, full } = gate.acks(|live| live.known(&proposal.worker, &tag, now));
+    if let Some(id) = kept {
+        drop(weighed);
+        return deliver(gate, &id, now).await;
+    }
+    let claimed = match &same {
+        None => None,
+        Some((id, Some(Stage::Granted { runs: Runs::OnRepeat, .. }))) => {
+            drop(weighed);
+            return match gate.claim(id) {
+                Some(claim) => Decided::of(run(gate, &claim, Some(proposal), now).await),
+                // Its twin came first, or an operator is at it: it may be asked again.
+                None => Decided::Refused(still_held(id)),
+            };
+        }
+        // What is acknowledged in advance covers what waits; nobody else may be at it.
+        Some((id, Some(Stage::Waiting))) => gate.claim(id),
+        Some((id, _)) => return Decided::of(conclude(gate, proposal, weighed, How::Again(id.clone()), now).await),
+    };
+    if refused {
+        let weighed = denied("acknowledgement_refused", weighed);
+        return Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await);
+    }
+    let weighed = match (&same, &claimed) {
+        (Some(_), None) => Err(weighed),
+        _ => in_scope(gate, &proposal, weighed, now),
+    };
+    let weighed = match weighed {
         Ok((weighed, used)) => {
-            let how =
-                How::By(Acknowledged { operator: used.operator.clone(), held: None, scope: Some(used.id.clone()) });
+            let held = claimed.as_ref().map(|claim| claim.id.clone());
+            let how = How::By(Acknowledged {
+                operator: used.operator.clone(),
+                held: held.clone(),
+                scope: Some(used.id.clone()),
+            });
             let concluded = conclude(gate, proposal, weighed, how, now).await;
             if concluded.is_ok() {
                 used.keep();
+                // It runs from memory, and cannot run again.
+                let _ = held.map(|held| gate.ports.destroy(&held));
             }
             return Decided::of(concluded);
         }
         Err(weighed) => weighed,
     };
-    let tag = gate.ports.scanner().key().whole(proposal.sameness().as_bytes());
-    let worker = proposal.worker.as_str();
-    let (same, kept, refused, full) = gate.acks(|live| {
-        let acks = &live.acks;
-        let same = acks.same(worker, &tag).map(|(id, parked)| (id.clone(), parked.stage.clone()));
-        let kept = acks.kept.iter().find(|(_, kept)| kept.worker == worker && kept.tag == tag);
-        let refused = acks.ended.values().any(|ended: &Ended| {
-            ended.ending == Ending::Refused && ended.worker == worker && ended.tag == tag && ended.expires > now
-        });
-        (same, kept.map(|(id, _)| id.clone()), refused, acks.held_of(worker) >= HELD_MAX)
-    });
-    if let Some(id) = kept {
-        drop(weighed);
-        return deliver(gate, &id, now).await;
-    }
     match same {
-        Some((id, Stage::Granted { runs: Runs::OnRepeat, .. })) => {
-            drop(weighed);
-            match gate.claim(&id) {
-                Some(claim) => Decided::of(run(gate, &claim, Some(proposal), now).await),
-                // Its twin came first, or an operator is at it: it may be asked again.
-                None => Decided::Refused(still_held(gate, &id)),
-            }
-        }
         Some((id, _)) => Decided::of(conclude(gate, proposal, weighed, How::Again(id), now).await),
-        None if refused => {
-            let weighed = denied("acknowledgement_refused", weighed);
-            Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await)
-        }
         None if full => {
             let weighed = denied("too_many_held", weighed);
             Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await)
@@ -184,6 +202,48 @@ pub(super) async fn escalated<P: Ports>(
             let held = Held { expires: later(now, gate.held_for), tag, pin: pin(&weighed.snapshot, &proposal) };
             Decided::of(conclude(gate, proposal, weighed, How::Park(held), now).await)
         }
+    }
+}
+
+/// The result of what was held, when a proposal that may run now asks for it: it is not run a second time.
+pub(super) fn waits_for<P: Ports>(gate: &Gate<P>, proposal: &Proposal, now: Timestamp) -> Option<DecisionId> {
+    let any = gate.acks(|live| live.acks.kept.values().any(|kept| kept.worker == proposal.worker));
+    any.then(|| gate.tag(proposal)).and_then(|tag| gate.acks(|live| live.known(&proposal.worker, &tag, now)).kept)
+}
+
+/// What is known of a proposal that is made again.
+struct Known {
+    /// It is held; without a stage, it has just run, and what came of it is being kept.
+    same: Option<(DecisionId, Option<Stage>)>,
+    /// Its result waits.
+    kept: Option<DecisionId>,
+    /// A person has refused it.
+    refused: bool,
+    /// Too many of this worker's are held.
+    full: bool,
+}
+
+impl Live {
+    fn known(&self, worker: &str, tag: &str, now: Timestamp) -> Known {
+        let acks = &self.acks;
+        let ours = |ended: &Ended| ended.worker == worker && ended.tag == tag;
+        let same = acks.same(worker, tag).map(|(id, parked)| (id.clone(), Some(parked.stage.clone())));
+        let just_ran = || {
+            let found = acks.ended.iter().find(|(id, ended)| ours(ended) && self.busy.contains(*id));
+            found.map(|(id, _)| (id.clone(), None))
+        };
+        let kept = acks.kept.iter().find(|(_, kept)| kept.worker == worker && kept.tag == tag);
+        Known {
+            same: same.or_else(just_ran),
+            kept: kept.map(|(id, _)| id.clone()),
+            refused: acks.ended.values().any(|e| e.ending == Ending::Refused && ours(e) && e.expires > now),
+            full: acks.held_of(worker) >= HELD_MAX,
+        }
+    }
+
+    /// Whether somebody is just changing how it stands.
+    pub fn is_busy(&self, id: &DecisionId) -> bool {
+        self.busy.contains(id)
     }
 }
 
@@ -197,7 +257,7 @@ fn later(now: Timestamp, by: jiff::SignedDuration) -> Timestamp {
 }
 
 /// What a worker is told that asks about what is held.
-fn still_held<P: Ports>(_gate: &Gate<P>, id: &DecisionId) -> Refusal {
+fn still_held(id: &DecisionId) -> Refusal {
     let reason = "acknowledgement_required";
     let advice = crate::reason::advice(reason).map(str::to_owned);
     Refusal { id: id.clone(), verdict: Verdict::Escalate, reason: reason.to_owned(), advice, exceeded: None }
@@ -242,7 +302,11 @@ fn in_scope<'g, P: Ports>(
         return Err(weighed);
     }
     let snapshot = Arc::clone(&weighed.snapshot);
+    let pinned = pin(&snapshot, proposal);
     let held = |scope: &&Scope| {
+        if scope.pin != pinned || scope.charter != snapshot.digests.charter {
+            return false;
+        }
         let case = snapshot.case(&proposal.worker, &proposal.server, &proposal.ask).ok();
         let facts = case.as_ref().and_then(|case| gather(gate, case, proposal));
         case.zip(facts).is_some_and(|(case, facts)| scope.holds(&snapshot, &case, &facts))
@@ -297,7 +361,7 @@ async fn run<P: Ports>(
         Stage::Granted { operator, .. } => Some((parked, operator)),
         Stage::Waiting | Stage::Running { .. } => None,
     }) else {
-        return Err(still_held(gate, id));
+        return Err(still_held(id));
     };
     let stored = match present.filter(|_| !parked.sealed) {
         Some(present) => present,
@@ -360,9 +424,9 @@ async fn void<P: Ports>(gate: &Gate<P>, id: &DecisionId, operator: &str, why: &s
 
 /// Records a step, and takes it in.
 async fn step<P: Ports>(gate: &Gate<P>, change: AckChange) -> Result<(), JournalError> {
-    let record = Record::new(gate.ports.now(), Body::Ack(change.clone()));
-    gate.ports.append(record, Room::Reserved).await?;
-    gate.acks(|live| live.acks.apply(&change));
+    let now = gate.ports.now();
+    gate.ports.append(Record::new(now, Body::Ack(change.clone())), Room::Reserved).await?;
+    gate.acks(|live| live.acks.apply(now, &change));
     Ok(())
 }
 
@@ -370,12 +434,12 @@ async fn step<P: Ports>(gate: &Gate<P>, change: AckChange) -> Result<(), Journal
 pub async fn run_now<P: Ports, U: Upstream>(gate: &Gate<P>, id: &DecisionId, upstream: &U) -> Answer {
     let _active = gate.enter();
     let since = gate.ports.now();
-    let Some(claim) = gate.claim(id) else { return Answer::Refused(still_held(gate, id)) };
+    let Some(claim) = gate.claim(id) else { return Answer::Refused(still_held(id)) };
     let is_now = gate.acks(|live| {
         live.acks.parked.get(id).is_some_and(|parked| matches!(parked.stage, Stage::Granted { runs: Runs::Now, .. }))
     });
     if !is_now {
-        return Answer::Refused(still_held(gate, id));
+        return Answer::Refused(still_held(id));
     }
     let answer = match run(gate, &claim, None, since).await {
         Ok(permit) => send(gate, permit, upstream, since).await,
@@ -406,9 +470,9 @@ struct RanTo {
 }
 
 /// Gives a kept result to its worker, once.
-async fn deliver<P: Ports>(gate: &Gate<P>, id: &DecisionId, now: Timestamp) -> Decided {
+pub(super) async fn deliver<P: Ports>(gate: &Gate<P>, id: &DecisionId, now: Timestamp) -> Decided {
     let lost = || Decided::Refused(Refusal::of(id.clone(), "acknowledgement_over"));
-    let Some(_claim) = gate.claim(id) else { return Decided::Refused(still_held(gate, id)) };
+    let Some(_claim) = gate.claim(id) else { return Decided::Refused(still_held(id)) };
     let kept: Option<Kept> = gate.acks(|live| live.acks.kept.get(id).cloned()).filter(|kept| kept.expires > now);
     let Some(kept) = kept else { return lost() };
     let read = || -> Option<RanTo> { serde_json::from_slice(&gate.ports.kept(id).ok()?).ok() };
@@ -425,6 +489,14 @@ async fn deliver<P: Ports>(gate: &Gate<P>, id: &DecisionId, now: Timestamp) -> D
         _ => body,
     };
     Decided::Kept(Answer::Answered { id: kept.decision, payload: Payload(raw), body, is_error, stored: true })
+}
+
+/// A look at a result that waits for its worker; it goes on waiting.
+pub fn peek<P: Ports>(gate: &Gate<P>, id: &DecisionId, worker: &str) -> Option<Json> {
+    gate.acks(|live| live.acks.kept.get(id).filter(|kept| kept.worker == worker).map(drop))?;
+    let ran: RanTo = serde_json::from_slice(&gate.ports.kept(id).ok()?).ok()?;
+    let whole = json::parse(ran.raw.as_bytes(), STORED).ok()?;
+    whole.get("result").cloned()
 }
 
 /// What a worker gets that asks for a held proposal by its id: what it came to, or that it is still held. What waits for its worker's
@@ -445,15 +517,17 @@ pub async fn collect<P: Ports, U: Upstream>(
         if acks.kept.get(id).is_some_and(|kept| kept.worker == worker) {
             return Some(Stands::Kept);
         }
-        acks.ended.get(id).filter(|ended| ended.worker == worker).map(|ended| Stands::Ended(ended.ending))
+        let ended = acks.ended.get(id).filter(|ended| ended.worker == worker);
+        // What has just ended may still be given a result to keep.
+        ended.map(|ended| if live.is_busy(id) { Stands::Held(Stage::Waiting) } else { Stands::Ended(ended.ending) })
     });
     let decided = match (stands, upstream) {
         (Some(Stands::Kept), _) => deliver(gate, id, now).await,
         (Some(Stands::Held(Stage::Granted { runs: Runs::OnRepeat, .. })), Some(_)) => match gate.claim(id) {
             Some(claim) => Decided::of(run(gate, &claim, None, now).await),
-            None => Decided::Refused(still_held(gate, id)),
+            None => Decided::Refused(still_held(id)),
         },
-        (Some(Stands::Held(_)), _) => Decided::Refused(still_held(gate, id)),
+        (Some(Stands::Held(_)), _) => Decided::Refused(still_held(id)),
         (Some(Stands::Ended(ending)), _) => Decided::Refused(Refusal::of(id.clone(), over(ending))),
         (None, _) => Decided::Refused(Refusal::of(id.clone(), "acknowledgement_over")),
     };
@@ -515,7 +589,7 @@ pub struct Granted {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NotGranted {
     /// There is no such proposal, or nothing is known of it any more.
-    #[error("nothing is held under this id")]
+    #[error("nothing is held, or acknowledged in advance, under this id")]
     Unknown,
     /// Somebody else is at it.
     #[error("somebody else is deciding on it, or it is just being run")]
@@ -671,11 +745,10 @@ impl<P: Ports, R: Fn(&Proposal) -> Runs + Send + Sync> Granting<'_, P, R> {
             reason: Some(asked.reason.trim().to_owned()),
             ..AckChange::of(event, asked.id)
         };
-        if let Some(scope) = &scope {
-            step(gate, AckChange { scope: Some(scope.clone()), ..by(AckEvent::Scoped) }).await?;
-        }
         let digests = Some(Arc::clone(&snapshot.digests));
-        step(gate, AckChange { runs: Some(runs), until: Some(until), digests, ..by(AckEvent::Granted) }).await?;
+        let granted =
+            AckChange { runs: Some(runs), until: Some(until), digests, scope: scope.clone(), ..by(AckEvent::Granted) };
+        step(gate, granted).await?;
         Ok(Granted {
             runs,
             until,
@@ -693,6 +766,9 @@ impl<P: Ports, R: Fn(&Proposal) -> Runs + Send + Sync> Granting<'_, P, R> {
         wanted: &Wanted,
         now: Timestamp,
     ) -> Result<Scope, NotScoped> {
+        if scope::says_more(stored) {
+            return Err(NotScoped::OneByOne);
+        }
         let case = snapshot.case(&stored.worker, &stored.server, &stored.ask).map_err(|_| NotScoped::NotATool)?;
         let facts = gather(self.gate, &case, stored).ok_or(NotScoped::Unseen)?;
         let policy = scope::permit(snapshot, &case, &facts, wanted)?;
@@ -707,6 +783,8 @@ impl<P: Ports, R: Fn(&Proposal) -> Runs + Send + Sync> Granting<'_, P, R> {
             uses_left: wanted.times,
             connection: (wanted.session && session.is_none()).then(|| stored.connection.clone()),
             session,
+            pin: pin(snapshot, stored),
+            charter: snapshot.digests.charter.clone(),
             of: self.asked.id.clone(),
             operator: self.asked.operator.to_owned(),
         })
@@ -786,7 +864,11 @@ pub async fn expire<P: Ports>(gate: &Gate<P>) -> Result<(), Unexpired> {
         live.acks.expired(now, gate.held_for)
     });
     // What was granted meanwhile has a later end.
-    let_go_of(gate, over, |acks, id| acks.expired(now, gate.held_for).contains(id)).await
+    match let_go_of(gate, over, |acks, id| acks.expired(now, gate.held_for).contains(id)).await {
+        // It is looked at again with the next sweep.
+        Err(Unexpired::Busy(_)) => Ok(()),
+        other => other,
+    }
 }
 
 /// Lets go of what is held, and of results that wait: keys first, so that nothing can be read that is said to be gone.
@@ -803,9 +885,12 @@ async fn let_go_of<P: Ports>(
     ids: Vec<DecisionId>,
     goes: impl Fn(&Acks, &DecisionId) -> bool,
 ) -> Result<(), Unexpired> {
+    let mut busy = Ok(());
     for id in ids {
-        // Somebody is at it: it is looked at again later.
-        let Some(_claim) = gate.claim(&id) else { continue };
+        let Some(_claim) = gate.claim(&id) else {
+            busy = Err(Unexpired::Busy(id));
+            continue;
+        };
         if !gate.acks(|live| goes(&live.acks, &id)) {
             continue;
         }
@@ -815,7 +900,7 @@ async fn let_go_of<P: Ports>(
         gate.ports.append(Record::new(gate.ports.now(), Body::Outcome(outcome)), Room::Reserved).await?;
         gate.acks(|live| live.acks.over(&id, Happened::Expired));
     }
-    Ok(())
+    busy
 }
 
 /// Why something that has expired is still there.
@@ -824,6 +909,9 @@ pub enum Unexpired {
     /// Its key.
     #[error("the key of `{0}` could not be destroyed: {1}")]
     Key(DecisionId, SealFailed),
+    /// Somebody is at it.
+    #[error("`{0}` is just being decided on or run: try again")]
+    Busy(DecisionId),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),

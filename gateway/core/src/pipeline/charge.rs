@@ -6,7 +6,7 @@ use crate::budget::ledger::{Basis, Reservation};
 use crate::budget::{BudgetFacts, Exceeded};
 use crate::decision::Enforced;
 use crate::invariant::{self, Invariant};
-use crate::outcome::{Metered, Reply, Settled};
+use crate::outcome::{Happened, Metered, Reply, Settled};
 use crate::proposal::{Ask, Correlation, DecisionId, Proposal, Verb};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,6 +60,8 @@ impl<P> Drop for OnItsWay<'_, P> {
             let mut counted = self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner);
             let at_most = counted.ledger.reservation(&self.id).map(|reservation| reservation.amount);
             counted.ended(&self.id, at_most);
+            drop(counted);
+            self.gate.acks(|live| live.acks.over(&self.id, Happened::Unknown));
         }
     }
 }

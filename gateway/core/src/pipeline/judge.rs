@@ -1,5 +1,6 @@
 //! From a proposal to its verdict, and to what is written down of both.
 
+use super::{Gate, Ports};
 use crate::budget::{BudgetFacts, Exceeded};
 use crate::decision::{Context, Decision, Enforced, presentable, short};
 use crate::facts::{self, Facts};
@@ -74,7 +75,12 @@ pub(super) fn judge(
                 |_| evaluate(snapshot, &case, &facts),
             ) {
                 refused if budget.is_err() => refused,
-                refused if shadow && refused.verdict != Verdict::Allow => let_through(snapshot, &case, &facts, refused),
+                // Who may acknowledge is the operators' own affair, and no worker is kept from working by it.
+                refused
+                    if shadow && refused.verdict != Verdict::Allow && !matches!(proposal.ask, Ask::Acknowledge(_)) =>
+                {
+                    let_through(snapshot, &case, &facts, refused)
+                }
                 evaluation => evaluation,
             };
             let seen = Seen {
@@ -123,6 +129,14 @@ fn let_through(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts, refused: Eva
 pub fn preview(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner) -> Evaluation {
     let given = Given { shadow: false, acknowledged: false, budget: Ok(None) };
     judge(snapshot, proposal, scanner, &Tails::default(), given).0
+}
+
+impl<P: Ports> Gate<P> {
+    /// The verdict that a proposal would get now, recorded nowhere: also where the site is in shadow.
+    pub fn foresee(&self, proposal: &Proposal) -> Evaluation {
+        let given = Given { shadow: self.is_in_shadow(), acknowledged: false, budget: Ok(None) };
+        judge(&self.snapshot(), proposal, self.ports.scanner(), &Tails::default(), given).0
+    }
 }
 
 impl NoCase {

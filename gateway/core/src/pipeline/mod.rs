@@ -355,7 +355,14 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
     let weighed = weigh(gate, &proposal, false, now);
     match weighed.evaluation.verdict {
         Verdict::Escalate => ack::escalated(gate, proposal, weighed, now).await,
-        Verdict::Allow | Verdict::Deny => Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await),
+        Verdict::Allow => match ack::waits_for(gate, &proposal, now) {
+            None => Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await),
+            Some(id) => {
+                drop(weighed);
+                ack::deliver(gate, &id, now).await
+            }
+        },
+        Verdict::Deny => Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await),
     }
 }
 
@@ -432,17 +439,25 @@ async fn conclude<P: Ports>(
                     }
                     Refusal { id: told, verdict, reason, advice, exceeded: None }
                 }
-                Err(error) => gate.deny_unrecorded(decision, error, now).await,
+                Err(error) => {
+                    // What was sealed for nothing is nobody's.
+                    if decision.sealed.is_some() {
+                        let _ = gate.ports.destroy(&id);
+                    }
+                    gate.deny_unrecorded(decision, error, now).await
+                }
             })
         }
         Verdict::Allow => {
             if let How::By(by) = how {
                 decision.acknowledged = Some(by);
             }
+            // Operators' acts have room on a full disk.
+            let room = if decision.action == Verb::Acknowledge.action() { Room::Reserved } else { Room::Ordinary };
             let stored = decision.acknowledged.as_ref().is_some_and(|by| by.held.is_some());
             let decision = Arc::new(decision);
             let record = Record::new(now, Body::Decision(decision.clone()));
-            match gate.ports.append(record, Room::Ordinary).await {
+            match gate.ports.append(record, room).await {
                 Ok(receipt) => {
                     set_aside.kept = true;
                     if let Some(call) = Call::of(&decision) {
@@ -615,7 +630,13 @@ pub async fn settle_crashed<P: Ports>(gate: &Gate<P>, open: Vec<DecisionId>) -> 
         if used.is_some() {
             gate.counted(|counted| counted.ended(&decision, used));
         }
-        gate.acks(|live| live.acks.over(&decision, happened));
+        let held = gate.acks(|live| {
+            let held = live.acks.running.get(&decision).cloned();
+            live.acks.over(&decision, happened);
+            held
+        });
+        // It ran, and nobody knows what came of it: there is nothing to keep a key for.
+        let _ = held.map(|held| gate.ports.destroy(&held));
     }
     Ok(())
 }

@@ -104,12 +104,11 @@ pub(crate) async fn complete(
     let (head, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, llm.settings.server.bytes_max).await.map_err(|_| "failed".to_owned())?;
     let said: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    match (head.status.is_success(), said["content"].as_str()) {
-        (true, Some(content)) => Ok(content.to_owned()),
-        (true, None) => Ok(String::new()),
-        (false, _) => {
-            Err(said.pointer("/error/code").and_then(serde_json::Value::as_str).unwrap_or("failed").to_owned())
-        }
+    let refused = said.pointer("/error/code").and_then(serde_json::Value::as_str);
+    match (head.status.is_success(), refused, said["content"].as_str()) {
+        // One that is held is accepted, and not done.
+        (true, None, content) => Ok(content.unwrap_or_default().to_owned()),
+        (_, refused, _) => Err(refused.unwrap_or("failed").to_owned()),
     }
 }
 
