@@ -354,3 +354,6 @@ impl Inboxes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,7 +112,7 @@ pub fn validate(draft: &Draft, message: &Message, routing: &Routing) -> Plan {
     }
     // An answer marks its message as read by itself, and nothing marks it before.
     let answered = actions.iter().any(answers);
-    let marks = actions.iter().any(|action| *action == Action::MarkRead);
+    let marks = actions.contains(&Action::MarkRead);
     actions.retain(|action| *action != Action::MarkRead);
     if marks && !answered {
         actions.push(Action::MarkRead);

@@ -171,7 +171,7 @@ pub(super) async fn escalated<P: Ports>(
         return Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await);
     }
     let weighed = match (&same, &claimed) {
-        (Some(_), None) => Err(weighed),
+        (Some(_), None) => Err(Box::new(weighed)),
         _ => in_scope(gate, &proposal, weighed, now),
     };
     let weighed = match weighed {
@@ -190,7 +190,7 @@ pub(super) async fn escalated<P: Ports>(
             }
             return Decided::of(concluded);
         }
-        Err(weighed) => weighed,
+        Err(weighed) => *weighed,
     };
     match same {
         Some((id, _)) => Decided::of(conclude(gate, proposal, weighed, How::Again(id), now).await),
@@ -294,12 +294,12 @@ fn in_scope<'g, P: Ports>(
     proposal: &Proposal,
     weighed: Weighed<'g, P>,
     now: Timestamp,
-) -> Result<(Weighed<'g, P>, Used<'g>), Weighed<'g, P>> {
+) -> Result<(Weighed<'g, P>, Used<'g>), Box<Weighed<'g, P>>> {
     let live: Vec<Scope> =
         gate.acks(|live| live.acks.scopes.values().filter(|scope| scope.is_live(proposal, now)).cloned().collect());
     // A tool that its server lists otherwise since a moment is in no scope.
     if live.is_empty() || gate.holds(proposal) {
-        return Err(weighed);
+        return Err(Box::new(weighed));
     }
     let snapshot = Arc::clone(&weighed.snapshot);
     let pinned = pin(&snapshot, proposal);
@@ -311,7 +311,7 @@ fn in_scope<'g, P: Ports>(
         let facts = case.as_ref().and_then(|case| gather(gate, case, proposal));
         case.zip(facts).is_some_and(|(case, facts)| scope.holds(&snapshot, &case, &facts))
     };
-    let Some(scope) = live.iter().find(held) else { return Err(weighed) };
+    let Some(scope) = live.iter().find(held) else { return Err(Box::new(weighed)) };
     let taken = gate.acks(|live| {
         let there = live.acks.scopes.get(&scope.id).is_some_and(|scope| scope.is_live(proposal, now));
         if there {
@@ -320,13 +320,13 @@ fn in_scope<'g, P: Ports>(
         there
     });
     if !taken {
-        return Err(weighed);
+        return Err(Box::new(weighed));
     }
     let used = Used { live: &gate.acks, id: scope.id.clone(), operator: scope.operator.clone(), kept: false };
     let mut weighed = weighed;
     weighed.set_aside.give_back();
     let again = weigh(gate, proposal, true, now);
-    if again.evaluation.verdict == Verdict::Allow { Ok((again, used)) } else { Err(weighed) }
+    if again.evaluation.verdict == Verdict::Allow { Ok((again, used)) } else { Err(Box::new(weighed)) }
 }
 
 fn gather<P: Ports>(
