@@ -475,11 +475,12 @@ impl Config {
 
     /// Checks a configuration.
     pub fn build(
-        raw: RawConfig,
+        mut raw: RawConfig,
         base: &Path,
         data_dir: Option<&Path>,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
+        inbox::engine_of_environment(&mut raw, &env)?;
         let expand = |key: &str, text: &str| expand(text, &env).map_err(|e| format!("{key}: {e}"));
         let address = |key: &str, text: &str| -> Result<SocketAddr, String> {
             let text = expand(key, text)?;
@@ -837,6 +838,22 @@ mod tests {
             let error = build(yaml).unwrap_err();
             assert!(error.contains(key), "{yaml}: {error}");
         }
+    }
+
+    #[test]
+    fn s1_13_the_environment_may_name_the_engine_of_an_inbox() {
+        let build = |yaml: &str, url: &str| {
+            let raw: RawConfig = serde_saphyr::from_str(yaml).unwrap();
+            let env = |name: &str| (name == "LLM_CONNECT_URL").then(|| url.to_owned());
+            Config::build(raw, Path::new("/etc/warden"), None, env)
+        };
+        let inbox = "workers: { ops: {} }\ninbox: { worker: ops }";
+        let config = build(inbox, "http://127.0.0.1:8900/").unwrap();
+        assert_eq!(config.inbox.unwrap().setup.engine.as_deref(), Some("llm-connect"));
+        assert!(config.engines.get("llm-connect").is_some());
+        assert!(build(inbox, "nowhere").unwrap_err().contains("llm-connect"));
+        // Without an inbox nobody uses it.
+        assert!(build("workers: { ops: {} }", "nowhere").is_ok());
     }
 
     #[test]

@@ -216,9 +216,10 @@ fn place(snapshot: &Snapshot, id: &str) -> String {
 
 fn stay(as_json: bool, gateway: &Gateway, prepared: &Prepared, dir: &Path) {
     let text = format!(
-        "Warden stays up. Connect an MCP client to http://{}/mcp/{SERVER} with the header\n  Authorization: Bearer $(cat {})\nRead its log:\n  warden --data-dir {} audit tail\nStop it with Ctrl-C.",
+        "Warden stays up. Connect an MCP client to http://{}/mcp/{SERVER} with the header\n  Authorization: Bearer $(cat {})\nRead its log:\n  warden --data-dir {} audit tail\nSay yes to what is held:\n  warden --data-dir {} ack list\nStop it with Ctrl-C.",
         gateway.address,
         prepared.token_file.display(),
+        dir.display(),
         dir.display()
     );
     if as_json { super::tell(format_args!("{text}")) } else { say(text) }

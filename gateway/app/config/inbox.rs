@@ -29,7 +29,7 @@ pub struct RawAcknowledgements {
 
 impl Default for RawAcknowledgements {
     fn default() -> Self {
-        Self { wait_s: 20, webhook: None, headers: BTreeMap::new(), command: Vec::new() }
+        Self { wait_s: 10, webhook: None, headers: BTreeMap::new(), command: Vec::new() }
     }
 }
 
@@ -102,6 +102,21 @@ pub struct Inbox {
     pub setup: Setup,
     /// The hub at a URL, if it is not the one in the data folder.
     pub hub: Option<Arc<HttpServer>>,
+}
+
+/// `LLM_CONNECT_URL` names an engine for the inbox, where the configuration names none.
+pub(super) fn engine_of_environment(raw: &mut RawConfig, env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+    const NAME: &str = "llm-connect";
+    let Some(url) = env("LLM_CONNECT_URL").filter(|url| !url.trim().is_empty()) else { return Ok(()) };
+    let Some(inbox) = raw.inbox.as_mut().filter(|inbox| inbox.engine.is_none()) else { return Ok(()) };
+    inbox.engine = Some(NAME.to_owned());
+    if raw.engines.contains_key(NAME) {
+        return Ok(());
+    }
+    let text = serde_json::json!({ "kind": NAME, "url": url.trim().trim_end_matches('/') }).to_string();
+    let engine = serde_saphyr::from_str(&text).map_err(|e| format!("LLM_CONNECT_URL: {e}"))?;
+    raw.engines.insert(NAME.to_owned(), engine);
+    Ok(())
 }
 
 type Expand<'e> = &'e dyn Fn(&str, &str) -> Result<String, String>;

@@ -49,6 +49,11 @@ pub(super) fn record(global: &Global, record: &Value) {
         "hold" if record["keeps"].is_null() => format!("{} released {}", text("/operator"), text("/name")),
         "hold" => format!("{} placed {}", text("/operator"), text("/name")),
         "key" => text("/verifier"),
+        "ack" => format!("{} {} {} {}", text("/event"), text("/decision"), text("/operator"), text("/reason")),
+        "inbox" => {
+            let came = format!("{} {}", text("/message/came"), text("/message/reason"));
+            format!("{} {} {} {came}", text("/event"), text("/inbox"), text("/reason")).trim_end().to_owned()
+        }
         _ => String::new(),
     };
     say(format!("{seq:>8} {ts} {kind:9} {rest}"));
