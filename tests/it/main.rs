@@ -23,6 +23,7 @@ mod evidence;
 mod faults;
 mod fuzz_corpus;
 mod generated;
+mod hub_port;
 mod inbox;
 mod inbox_rig;
 mod journal;

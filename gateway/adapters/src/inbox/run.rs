@@ -451,7 +451,9 @@ impl Run<'_> {
                 let reason = one.handled.reason.as_str();
                 summary.unplanned += u64::from(reason.starts_with("brain_") && reason != "brain_escalated");
                 let change = InboxChange { message: Some(one.handled.clone()), ..of_run(InboxEvent::Message) };
-                if let Err(e) = self.runner.record(change).await {
+                // What waits for a person is counted, and not told again with every run.
+                let is_news = one.handled.came != Came::Skipped;
+                if is_news && let Err(e) = self.runner.record(change).await {
                     summary.error = Some(e.to_string());
                     told.push(one);
                     break 'pages;
