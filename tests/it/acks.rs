@@ -366,6 +366,33 @@ async fn a_worker_that_waits_hears_of_it_and_gets_its_answer_in_the_same_request
     running.stop();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_its_worker_takes_back_while_it_waits_does_not_run() {
+    let site = held_site();
+    configure(&site, false, &json!({ "acknowledgements": { "wait_s": 30 } }));
+    let running = site.serve_classified();
+    let worker = site.worker().await;
+    let body = json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": { "name": "mark",
+        "arguments": { "marker": "gone" } } });
+    let asked = worker.send(body.to_string().into_bytes());
+    let (answer, id) = tokio::join!(asked, async {
+        let mut held = None;
+        while held.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            held = json_of(&site, &["ack", "list"])["held"][0]["decision"].as_str().map(str::to_owned);
+        }
+        let gone = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 9 } });
+        worker.send(gone.to_string().into_bytes()).await.unwrap();
+        held.unwrap()
+    });
+    // It is told at once that it is held, and a yes waits for the next time.
+    assert!(answer.unwrap().text().await.unwrap().contains("held"));
+    site.ok(&["ack", "grant", &id, "--reason", "r"]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(site.effects(), Vec::<String>::new());
+    running.stop();
+}
+
 /// A request of the modern generation.
 async fn modern(site: &Site, id: u64, marker: &str, state: Option<&str>) -> Value {
     let mut params = json!({ "name": "mark", "arguments": { "marker": marker }, "_meta": {

@@ -7,6 +7,7 @@ use crate::govern::Governor;
 use crate::identity::{Identities, Role, Token};
 use crate::mcp::connection::Connection;
 use crate::mcp::headers::{self, SESSION, VERSION};
+use crate::mcp::held::Waiting;
 use crate::mcp::link::{Link, Listed, Nowhere, Opens};
 use crate::mcp::refusal::{Asked, Told};
 use crate::mcp::remote::{Remote, json as told};
@@ -425,6 +426,7 @@ impl WorkerPlane {
             metrics: self.gate.ports.metrics.clone(),
             listed: self.listed(),
             tasks,
+            waiting: Waiting::default(),
         };
         match &server.reach {
             Reach::Url(http) => {

@@ -299,8 +299,11 @@ impl<P: Ports + 'static> Connection<P> {
         match self.link.passage.clear(From::Worker, message) {
             Cleared::Pass(payload) => {
                 self.link.metrics.chatter.inc();
-                if let Some(open) = cancels.and_then(|id| lock(&self.of_worker).get(&id).map(|o| o.cancelled.clone())) {
-                    open.notify_one();
+                if let Some(id) = cancels {
+                    self.link.waiting.take_back(&id);
+                    if let Some(open) = lock(&self.of_worker).get(&id).map(|open| open.cancelled.clone()) {
+                        open.notify_one();
+                    }
                 }
                 self.child.send(payload).await;
             }
@@ -742,15 +745,16 @@ impl<P: Ports + 'static> Waits for ToServer<'_, P> {
     }
 
     async fn left(&self) {
-        // A legacy worker may come back for the answer.
-        match self.call.modern || self.call.stream.is_none() {
-            true => {
-                self.call.left.notified().await;
-                // Whoever comes after this sees it as well.
-                self.call.left.notify_one();
+        let gone = async {
+            // A legacy worker may come back for the answer.
+            if !self.call.modern && self.call.stream.is_some() {
+                std::future::pending::<()>().await;
             }
-            false => std::future::pending().await,
-        }
+            self.call.left.notified().await;
+            // Whoever comes after this sees it as well.
+            self.call.left.notify_one();
+        };
+        tokio::select! { () = gone => {}, () = self.connection.link.waiting.taken_back(&self.call.id) => {} }
     }
 }
 

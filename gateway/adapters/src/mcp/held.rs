@@ -1,7 +1,11 @@
 //! What is held, at this door: its worker waits for a while and is told so, a modern client is given a state to come back with, and
 //! what was held runs under the id that the worker uses by then.
 
+use super::lock;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use warden_core::ack::{Ending, Runs, Stage};
 use warden_core::json::{Json, replaced};
@@ -90,6 +94,38 @@ pub async fn waited<P: Ports>(
         stands = settled(gate, id, worker, patience) => stands,
         () = tells => Stands::Pending,
         () = upstream.left() => Stands::Pending,
+    }
+}
+
+/// Requests whose workers wait for a person, so that they can be taken back.
+#[derive(Debug, Default)]
+pub struct Waiting(Mutex<HashMap<Id, Arc<Notify>>>);
+
+impl Waiting {
+    /// Ends when the request with this id is taken back.
+    pub async fn taken_back(&self, id: &Id) {
+        let notify = Arc::new(Notify::new());
+        lock(&self.0).insert(id.clone(), Arc::clone(&notify));
+        let _until_dropped = Registered { waiting: self, id };
+        notify.notified().await;
+    }
+
+    /// Takes a request back.
+    pub fn take_back(&self, id: &Id) {
+        if let Some(notify) = lock(&self.0).get(id) {
+            notify.notify_one();
+        }
+    }
+}
+
+struct Registered<'w> {
+    waiting: &'w Waiting,
+    id: &'w Id,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        lock(&self.waiting.0).remove(self.id);
     }
 }
 

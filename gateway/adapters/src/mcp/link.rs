@@ -1,7 +1,7 @@
 //! What a worker's connection to a server has, whatever carries it: a passage for its chatter, the gate for everything else,
 //! and what an answer must go through before the worker sees it.
 
-use super::held::{self, CameBack, Stands, Waits};
+use super::held::{self, CameBack, Stands, Waiting, Waits};
 use super::refusal::{Asked, Told};
 use super::tasks::Tasks;
 use super::{Settings, headers, list};
@@ -36,6 +36,8 @@ pub struct Link<P> {
     pub listed: Listed,
     /// Whose tasks are whose; none when the server serves this worker alone.
     pub tasks: Option<Arc<Tasks>>,
+    /// Requests that wait for a person.
+    pub waiting: Waiting,
 }
 
 impl<P: Ports> Link<P> {

@@ -223,8 +223,11 @@ impl<P: Ports + 'static> Remote<P> {
             Cleared::Pass(payload) => {
                 self.link.metrics.chatter.inc();
                 if notification {
-                    if let Some(open) = cancels.and_then(|id| lock(&self.open).get(&id).map(|o| o.cancelled.clone())) {
-                        open.notify_one();
+                    if let Some(id) = cancels {
+                        self.link.waiting.take_back(&id);
+                        if let Some(open) = lock(&self.open).get(&id).map(|open| open.cancelled.clone()) {
+                            open.notify_one();
+                        }
                     }
                     return self.notify(&headers, payload).await;
                 }
@@ -514,7 +517,8 @@ impl<P: Ports + 'static> Waits for ToServer<'_, P> {
     }
 
     async fn left(&self) {
-        self.call.exchange.left().await;
+        let taken_back = self.remote.link.waiting.taken_back(self.call.id);
+        tokio::select! { () = self.call.exchange.left() => {}, () = taken_back => {} }
     }
 }
 
