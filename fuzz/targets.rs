@@ -4,6 +4,10 @@
 #![allow(dead_code, reason = "each target uses one of them")]
 
 use std::sync::{Arc, LazyLock};
+use warden_core::inbox::answer;
+use warden_core::inbox::message::Message as Mail;
+use warden_core::inbox::plan::{Plan, validate};
+use warden_core::inbox::routing::Routing;
 use warden_core::journal::frame::{self, Damage};
 use warden_core::journal::record::Record;
 use warden_core::json::Limits;
@@ -130,4 +134,15 @@ fn streamed(pieces: &[String]) -> (Scan, String) {
     }
     take(stream.finish());
     (stream.scan().clone(), read)
+}
+
+/// What a model said: whether a plan is found in it. Guardrails only ever take away from that.
+pub fn plan(data: &[u8]) -> bool {
+    let said = String::from_utf8_lossy(data);
+    let Some(draft) = answer::extract(&said) else { return false };
+    let drafted = draft.actions.len();
+    if let Plan::Act(actions) = validate(&draft, &Mail::default(), &Routing::default()) {
+        assert!(!draft.escalate && actions.len() <= drafted);
+    }
+    true
 }

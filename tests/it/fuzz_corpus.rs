@@ -23,6 +23,11 @@ fn envelope() {
 }
 
 #[test]
+fn plan() {
+    run("plan", targets::plan);
+}
+
+#[test]
 fn policy_loader() {
     run("policy_loader", targets::policy_loader);
 }

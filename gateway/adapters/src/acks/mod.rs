@@ -8,8 +8,9 @@ use crate::mcp::client::{Client, Failed};
 use crate::mcp::server::Server;
 use crate::mcp::{Settings, reply};
 use crate::world::World;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use warden_core::ack::{Runs, Stage};
 use warden_core::json::replaced;
 use warden_core::mcp::{META_VERSION, is_modern, meta};
@@ -27,7 +28,14 @@ pub struct Acker {
     governor: Arc<Governor>,
     settings: Settings,
     inbox: Option<(Arc<Executor>, Arc<Runner>)>,
+    /// What had no room when it was to run: how often, and when it is tried next.
+    again: Mutex<HashMap<DecisionId, (u32, Instant)>>,
 }
+
+/// The first pause before something is tried again; it doubles.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How often the pause doubles.
+const DOUBLES_MAX: u32 = 7;
 
 impl Acker {
     /// For what `governor` knows of servers; `inbox` acts at the hub.
@@ -37,7 +45,7 @@ impl Acker {
         settings: Settings,
         inbox: Option<(Arc<Executor>, Arc<Runner>)>,
     ) -> Self {
-        Self { gate, governor, settings, inbox }
+        Self { gate, governor, settings, inbox, again: Mutex::default() }
     }
 
     /// Where a proposal runs once it is acknowledged. A legacy session is its worker's, and what it acts on may be; an operator knows
@@ -82,7 +90,17 @@ impl Acker {
                 .map(|(id, _)| id.clone())
                 .collect()
         });
-        granted.into_iter().for_each(|id| self.start(id));
+        let now = Instant::now();
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        again.retain(|id, _| granted.contains(id));
+        let due = granted.into_iter().filter(|id| again.get(id).is_none_or(|(_, at)| *at <= now));
+        let due: Vec<DecisionId> = due.collect();
+        for id in due {
+            let (tries, at) = again.entry(id.clone()).or_insert((0, now));
+            *at = now + PAUSE * 2u32.pow(*tries);
+            *tries = (*tries + 1).min(DOUBLES_MAX);
+            self.start(id);
+        }
     }
 
     async fn call(&self, name: &str, server: &Server, payload: &Payload) -> Reply {

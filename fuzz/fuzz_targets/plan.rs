@@ -1,0 +1,10 @@
+//! `cargo fuzz run -s none plan`
+
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    targets::plan(data);
+});
