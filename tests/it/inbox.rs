@@ -249,14 +249,8 @@ fn s1_09_w09_of_two_runs_at_once_one_runs_and_a_kill_leaves_no_lock() {
     running.stop();
 }
 
-#[test]
-fn s1_37_a_crash_between_reply_and_mark_read_answers_nothing_twice() {
-    let broken = Arc::new(AtomicBool::new(true));
-    let breaks = broken.clone();
-    let hub = hub(vec![message("m1", "Access", "Who handles SSH certificates?")], move |asked| {
-        (asked.path.ends_with("/read") && breaks.load(Ordering::SeqCst)).then_some(Says::Late(Duration::from_secs(30)))
-    });
-    let site = site(Some(&hub), None, &json!({}));
+/// A run that answers, and is killed while the hub takes its time to mark the message as read.
+fn killed_before_the_mark(site: &Site, hub: &Fake) {
     let running = site.serve();
     std::thread::scope(|scope| {
         scope.spawn(|| site.run(&["worker", "run", "--once", "--execute"]));
@@ -265,6 +259,17 @@ fn s1_37_a_crash_between_reply_and_mark_read_answers_nothing_twice() {
         }
         running.kill();
     });
+}
+
+#[test]
+fn s1_37_a_crash_between_reply_and_mark_read_answers_nothing_twice() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let breaks = broken.clone();
+    let hub = hub(vec![message("m1", "Access", "Who handles SSH certificates?")], move |asked| {
+        (asked.path.ends_with("/read") && breaks.load(Ordering::SeqCst)).then_some(Says::Late(Duration::from_secs(30)))
+    });
+    let site = site(Some(&hub), None, &json!({}));
+    killed_before_the_mark(&site, &hub);
     broken.store(false, Ordering::SeqCst);
     let running = site.serve();
     let report = run(&site, &["--execute"]);
@@ -363,14 +368,7 @@ fn s1_37_a_model_that_would_say_something_else_the_second_time_answers_nothing_t
         (*known != asked.body).then(|| Says::Json(409, json!({})))
     });
     let site = site(Some(&hub), Some(&model), &json!({ "brain": "llm" }));
-    let running = site.serve();
-    std::thread::scope(|scope| {
-        scope.spawn(|| site.run(&["worker", "run", "--once", "--execute"]));
-        while hub.count("POST", "/read") == 0 {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        running.kill();
-    });
+    killed_before_the_mark(&site, &hub);
     broken.store(false, Ordering::SeqCst);
     let running = site.serve();
     assert_eq!(came(&run(&site, &["--execute"]), "m1").0, "executed");

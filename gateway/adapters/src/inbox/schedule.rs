@@ -1,7 +1,6 @@
 //! When runs start by themselves. The schedule is off until an operator switches it on, after a clean dry run on what decides now; any
 //! change of that switches it off again.
 
-use super::brain::Kind;
 use super::run::{Asked, NotRun, Runner};
 use croner::Cron;
 use jiff::Zoned;
@@ -63,9 +62,4 @@ pub fn start(runner: Arc<Runner>, mut stopped: watch::Receiver<bool>) {
             }
         }
     });
-}
-
-/// The brain of a name.
-pub fn brain(name: &str) -> Option<Kind> {
-    [Kind::Rule, Kind::Llm].into_iter().find(|kind| kind.name() == name)
 }

@@ -63,10 +63,6 @@ pub enum Came {
 }
 
 impl Came {
-    /// All of them, in the order of a summary.
-    pub const ALL: [Came; 6] =
-        [Came::Executed, Came::Planned, Came::Escalated, Came::LeftForHuman, Came::Skipped, Came::Failed];
-
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {

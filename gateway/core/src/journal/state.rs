@@ -242,7 +242,7 @@ pub fn parked(seq: u64, since: Timestamp, decision: &Decision) -> Parked {
 }
 
 /// Whether Warden itself forwards what is allowed, so that an outcome is expected: also where it did not enforce the site's policies.
-pub fn is_forwarded(decision: &Decision) -> bool {
+fn is_forwarded(decision: &Decision) -> bool {
     match decision.enforced {
         Enforced::Gateway => true,
         Enforced::Shadow => decision.door != Door::Authzen,
