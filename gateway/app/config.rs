@@ -1,8 +1,10 @@
 //! `warden.yaml`: read strictly ([`RawConfig`]), then made into checked values once ([`Config`]).
 
+mod apps;
 mod inbox;
 mod llm;
 
+pub use apps::{Declared, RawCompositions};
 pub use inbox::{Inbox, RawAcknowledgements, RawBrain, RawHub, RawInbox};
 pub use llm::{RawBudget, RawEngine, RawLimit, RawPrice, RawPrices, RawZone};
 
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use warden_adapters::acks::notify::Notify;
+use warden_adapters::compositions::{self as registry, Compositions};
 use warden_adapters::engines::Engines;
 use warden_adapters::govern::Setup;
 use warden_adapters::http::llm::Given;
@@ -32,6 +35,7 @@ use warden_core::journal::note::VerifierKey;
 use warden_core::json::Limits;
 use warden_core::policy::level::{ByAction, Inbound, Level, Levels};
 use warden_core::policy::snapshot::{Engine, Worker};
+use warden_core::session::raw::RawApp;
 
 /// The configuration file. Unknown keys are refused. In values, `${NAME}` stands for an environment variable.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -107,6 +111,12 @@ pub struct RawConfig {
     /// An inbox that a worker handles.
     #[serde(default)]
     pub inbox: Option<RawInbox>,
+    /// The apps whose sessions workers run, by name. Further ones stand in files beside this one: `apps/NAME.yaml`.
+    #[serde(default)]
+    pub apps: BTreeMap<String, RawApp>,
+    /// Compositions: trees of agents that workers are bound to.
+    #[serde(default)]
+    pub compositions: RawCompositions,
     /// Hours after which a held proposal that nobody acknowledged expires.
     #[serde(default = "default_held_for_h")]
     pub held_for_h: u32,
@@ -131,6 +141,9 @@ pub struct RawWorker {
     /// The operator whose worker it is: nobody acknowledges what a worker of their own asks for.
     #[serde(default)]
     pub owner: Option<String>,
+    /// The registered composition whose root it acts as: `SLUG@VERSION`. One that is not registered lets it do nothing.
+    #[serde(default)]
+    pub composition: Option<String>,
     /// The zone whose engines it may use. Without one it may use all.
     #[serde(default)]
     pub zone: Option<String>,
@@ -436,6 +449,8 @@ pub struct Config {
     pub given: BTreeMap<String, Given>,
     /// Where traces go.
     pub traces: Option<Arc<HttpServer>>,
+    /// All declared apps.
+    pub apps: Declared,
 }
 
 /// How the log is signed.
@@ -521,10 +536,13 @@ impl Config {
                     bad.escape_debug()
                 ));
             }
+            if let Some(composition) = worker.composition.as_ref().filter(|name| name.split_once('@').is_none_or(|(slug, version)| slug.is_empty() || version.is_empty())) {
+                return Err(format!("workers.{name}.composition: `{}` is no `SLUG@VERSION`", composition.escape_debug()));
+            }
             workers.push(Worker {
                 name: name.clone(),
                 groups: worker.groups.clone(),
-                composition: None,
+                composition: worker.composition.clone(),
                 owner: worker.owner.clone(),
             });
         }
@@ -608,6 +626,8 @@ impl Config {
             let url = expand("traces.url", &traces.url)?;
             HttpServer::new(&url, &headers, None).map(Arc::new).map_err(|e| format!("traces.{e}"))
         });
+        let apps = apps::declared(&raw, base)?;
+        let model_classes = apps::model_classes(&raw)?;
         let inbox = inbox::inbox(&raw, base, &expand)?;
         let (notify, held_wait) = inbox::acknowledgements(&raw.acknowledgements, &expand)?;
         Ok(Self {
@@ -629,6 +649,8 @@ impl Config {
                 workers,
                 servers,
                 engines: spoken_of,
+                apps: apps.shapes.clone(),
+                model_classes,
                 inboxes: inbox.iter().map(|inbox| inbox.setup.agent.clone()).collect(),
                 reserved_keys: raw.tasks.reserved_keys.clone(),
                 settings: Settings {
@@ -662,8 +684,14 @@ impl Config {
             },
             notify,
             inbox,
+            apps,
             held_for: jiff::SignedDuration::from_hours(i64::from(raw.held_for_h)),
         })
+    }
+
+    /// The registered compositions of the data folder.
+    pub fn compositions(&self) -> std::io::Result<Compositions> {
+        registry::load(&self.setup.data_dir, &self.setup.classes())
     }
 
     /// Workers that share Warden's user id although `same_uid` is not set.

@@ -30,6 +30,7 @@ use warden_adapters::journal::{Anchor, Journal, Retain};
 use warden_adapters::keys::Keys;
 use warden_adapters::metrics::Metrics;
 use warden_adapters::secrets;
+use warden_adapters::sessions::SessionBook;
 use warden_adapters::tasks::TaskBook;
 use warden_adapters::traces::Tracer;
 use warden_adapters::view::{Shelf, View};
@@ -39,6 +40,7 @@ use warden_core::journal::record::{Body, KeyChange, PolicyChange, PolicyEvent, R
 use warden_core::pipeline::{self, Gate};
 use warden_core::port::{Journal as _, Room};
 use warden_core::secrets::Scanner;
+use warden_core::session::app::Apps;
 use warden_core::task::state::Reserved;
 
 /// How long in-flight proposals may take at a shutdown.
@@ -125,6 +127,7 @@ impl Gateway {
         let gate = Gate::new(world, snapshot)
             .in_shadow(shadow)
             .counting(config.budgets.clone(), state.counted)
+            .serving(Apps::new(config.apps.apps.clone()))
             .holding(state.acks, config.held_for);
         let gate = Arc::new(gate);
         if !open.is_empty() {
@@ -140,7 +143,7 @@ impl Gateway {
             Ok(gone) => tracing::info!(gone, "keys of what is not held any more are destroyed"),
             Err(e) => tracing::error!(error = %e, "keys of what is not held any more are still there"),
         }
-        let governor = Arc::new(Governor::new(gate.clone(), config.setup.clone(), source));
+        let governor = Arc::new(Governor::new(gate.clone(), config.setup.clone(), source, config.compositions()?));
         governor.started().await.map_err(Failure::failed)?;
         if !added.is_empty() {
             let digests = (*gate.snapshot().digests).clone();
@@ -163,6 +166,7 @@ impl Gateway {
         let (stop, stopped) = watch::channel(false);
         let reserved = Reserved::with(config.setup.reserved_keys.clone());
         let tasks = Arc::new(TaskBook::new(gate.clone(), data_dir.path().join("tasks"), reserved));
+        tasks.take_up();
         if let Err(e) = tasks.tidy() {
             tracing::warn!(error = %e, "state documents of tasks that are over stay on the disk");
         }
@@ -176,6 +180,9 @@ impl Gateway {
         let Handled { hub, runner, executor } = handled(config, &gate, &llm, data_dir.path())?;
         let acker =
             Arc::new(Acker::new(gate.clone(), governor.clone(), config.setup.settings, executor.zip(runner.clone())));
+        let reserved = Reserved::with(config.setup.reserved_keys.clone());
+        let schemas = config.apps.schemas.clone();
+        let sessions = Arc::new(SessionBook::new(gate.clone(), acker.clone(), schemas, reserved));
         let operators = Arc::new(OperatorPlane {
             gate: gate.clone(),
             governor: governor.clone(),
@@ -191,6 +198,7 @@ impl Gateway {
             secrets: config.secrets.clone(),
             engines: config.engines.clone(),
             acker: acker.clone(),
+            sessions: sessions.clone(),
             runner: runner.clone(),
             hub,
         });
@@ -215,6 +223,7 @@ impl Gateway {
             config.allowed_hosts.clone(),
             config.public_url.clone(),
             llm,
+            sessions.clone(),
         ));
         config.notify.clone().start(gate.clone(), stopped.clone());
         if let Some(runner) = runner {
@@ -236,14 +245,14 @@ impl Gateway {
             stop,
             data_dir,
         };
-        gateway.look_after(watch_policies, acker);
+        gateway.look_after(watch_policies, acker, sessions);
         gateway.keep_to(config.retain, operators);
         Ok(gateway)
     }
 
     /// What happens by itself: denials are counted out, idle connections closed, held proposals expire, and with
     /// `--watch` a changed policy folder decides.
-    fn look_after(&self, watch_policies: bool, acker: Arc<Acker>) {
+    fn look_after(&self, watch_policies: bool, acker: Arc<Acker>, sessions: Arc<SessionBook>) {
         let (gate, workers, governor) = (self.gate.clone(), self.workers.clone(), self.governor.clone());
         let mut stopped = self.stop.subscribe();
         tokio::spawn(async move {
@@ -256,6 +265,7 @@ impl Gateway {
                 }
                 workers.sweep();
                 workers.llm.tasks.sweep().await;
+                sessions.sweep().await;
                 gate.ports.scanner.tick(now());
                 gate.sweep(false).await;
                 // What could not run when it was granted: a budget or a disk was full.

@@ -77,6 +77,7 @@ fn measure(size: usize) -> Row {
                     dot_segments: false,
                     budget: None,
                     task: None,
+                    session: None,
                     input,
                 },
             )

@@ -11,11 +11,13 @@
 
 mod acks;
 mod acks_model;
+mod apps;
 mod architecture;
 mod authored;
 mod authoring;
 mod authzen;
 mod cli;
+mod compositions;
 mod conformance;
 mod crash;
 mod door;
@@ -38,6 +40,7 @@ mod peers;
 mod review;
 mod schemas;
 mod secrets;
+mod sessions;
 mod shadow;
 mod support;
 mod support_policy;

@@ -50,6 +50,7 @@ pub fn source(site: &str, composition: Option<&str>) -> Source {
         levels: Levels::default(),
         results: ByAction::default(),
         standings: BTreeMap::new(),
+        ..Source::default()
     }
 }
 
@@ -72,6 +73,7 @@ pub fn facts(findings: usize, dot_segments: bool, unseen: &[&str], input: Input)
         dot_segments,
         budget: None,
         task: None,
+        session: None,
         input,
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
+use warden_core::composition::delegate::Delegate;
 
 /// What a token may do besides acting as its own worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,20 @@ pub struct Token {
     /// When it was issued, RFC 3339.
     pub issued: String,
     hash: String,
+    /// What a delegate's token is bound to. Nothing of it is said by whoever shows the token.
+    #[serde(skip)]
+    pub bound: Option<Bound>,
+}
+
+/// What a delegate is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The session of all it does.
+    pub session: Option<String>,
+    /// The task.
+    pub task: Option<String>,
+    /// The run.
+    pub run: Option<String>,
 }
 
 /// An operator, as stored.
@@ -66,6 +81,21 @@ pub struct Identities {
     pub tokens: Vec<Token>,
     /// Operators.
     pub operators: Vec<Operator>,
+}
+
+impl Token {
+    /// The token of a delegate.
+    pub fn of_delegate(id: &str, delegate: &Delegate) -> Self {
+        let Delegate { session, task, run, .. } = delegate.clone();
+        Self {
+            id: id.to_owned(),
+            worker: delegate.node.clone(),
+            role: Role::Worker,
+            issued: String::new(),
+            hash: String::new(),
+            bound: Some(Bound { session, task, run }),
+        }
+    }
 }
 
 impl Identities {
@@ -94,6 +124,7 @@ impl Identities {
             role,
             issued: now.into(),
             hash: hash(&secret),
+            bound: None,
         };
         self.tokens.push(token.clone());
         Ok((secret, token))
@@ -130,6 +161,11 @@ impl Identities {
         self.tokens.iter().find(|token| token.hash == hash)
     }
 
+    /// Whether a worker's own token is still good.
+    pub fn has_token(&self, id: &str) -> bool {
+        self.tokens.iter().any(|token| token.id == id)
+    }
+
     /// The operator whose token `secret` is.
     pub fn operator(&self, secret: &str) -> Option<&Operator> {
         let hash = hash(secret);
@@ -151,6 +187,7 @@ fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("identities.json")
 }
 
-fn hash(secret: &str) -> String {
+/// What is kept of a token.
+pub fn hash(secret: &str) -> String {
     hex(&Sha256::digest(secret.as_bytes()))
 }

@@ -4,6 +4,7 @@
 
 pub mod acks;
 pub mod archive;
+pub mod compositions;
 pub mod engines;
 pub mod export;
 pub mod files;
@@ -21,6 +22,7 @@ pub mod policy_folder;
 pub mod replay;
 pub mod review;
 pub mod secrets;
+pub mod sessions;
 pub mod solver;
 pub mod tasks;
 pub mod traces;

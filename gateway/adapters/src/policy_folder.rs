@@ -6,7 +6,27 @@ use std::io;
 use std::path::Path;
 use warden_core::policy::layer::{SourceFile, Stood};
 
-/// Reads `*.cedar` of a folder and its subfolders but `charter` and `cases`, sorted by name.
+/// Refuses a folder whose `apps` holds policies: those are examples, and a rule that stands there and is not read would guard nothing.
+pub fn examples_apart(dir: &Path) -> io::Result<()> {
+    let mut examples = Vec::new();
+    let apps = dir.join("apps");
+    if apps.is_dir() {
+        collect(&apps, "apps/", ".cedar", &mut examples)?;
+    }
+    match examples.first() {
+        None => Ok(()),
+        Some(file) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "`{}` is not read as a policy, since `apps` is for examples: move it into `{}` itself, or elsewhere",
+                dir.join(&file.name).display(),
+                dir.display()
+            ),
+        )),
+    }
+}
+
+/// Reads `*.cedar` of a folder and its subfolders but `charter`, `cases` and `apps`, sorted by name. See [`examples_apart`] for the last.
 pub fn read(dir: &Path) -> io::Result<Vec<SourceFile>> {
     let mut files = Vec::new();
     collect(dir, "", ".cedar", &mut files)?;
@@ -47,7 +67,7 @@ fn collect(dir: &Path, prefix: &str, ending: &str, files: &mut Vec<SourceFile>) 
         }
         let full = format!("{prefix}{name}");
         let kind = entry.file_type().map_err(|e| at(e, &path))?;
-        if kind.is_dir() && !(prefix.is_empty() && ["charter", "cases"].contains(&name.as_str())) {
+        if kind.is_dir() && !(prefix.is_empty() && ["charter", "cases", "apps"].contains(&name.as_str())) {
             collect(&path, &format!("{full}/"), ending, files)?;
         } else if !kind.is_dir() && name.ends_with(ending) && path.is_file() {
             let text = std::fs::read_to_string(&path).map_err(|e| at(e, &path))?;

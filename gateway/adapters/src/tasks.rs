@@ -13,6 +13,7 @@ use warden_core::pipeline::Gate;
 use warden_core::port::{Journal, JournalError, Room};
 use warden_core::proposal::TaskId;
 use warden_core::task::convention::{ENGINE_FACTORY_KEY, EngineLease, KIND};
+use warden_core::task::scope::Scope;
 use warden_core::task::state::Reserved;
 use warden_core::task::{OPEN_MAX, Task, TaskChange, TaskEvent, is_lease, lease};
 
@@ -72,18 +73,26 @@ impl TaskBook {
     }
 
     /// Opens a task: recorded, then in force.
-    pub async fn open(&self, task: Task) -> Result<(TaskId, Task), Refused> {
+    pub async fn open(&self, task: Task, scope: Option<Scope>) -> Result<(TaskId, Task), Refused> {
         let _one_at_a_time = self.changing.lock().await;
-        self.open_here(task).await
+        self.open_here(task, scope).await
     }
 
-    async fn open_here(&self, task: Task) -> Result<(TaskId, Task), Refused> {
+    async fn open_here(&self, task: Task, scope: Option<Scope>) -> Result<(TaskId, Task), Refused> {
         if !task.ambient && self.gate.counted(|counted| counted.tasks.count(&task.worker)) >= OPEN_MAX {
             return Err("too_many_tasks");
         }
         let id = TaskId::new(uuid::Uuid::now_v7().to_string());
+        if let Some(scope) = &scope {
+            // It is the tenant's own text, so it stands beside the state of the task and in no record.
+            self.keep_scope(&id, scope).map_err(|e| {
+                tracing::error!(error = %e, task = %id, "the scope of a task cannot be written");
+                "journal_failed"
+            })?;
+        }
         let change = TaskChange { task: id.clone(), event: TaskEvent::Opened(task.clone()) };
         self.record(change, Room::Ordinary).await.map_err(JournalError::reason)?;
+        self.gate.scope(&id, scope.map(Arc::new));
         Ok((id, task))
     }
 
@@ -124,11 +133,12 @@ impl TaskBook {
                     zone: None,
                     llm: false,
                     ambient: true,
+                    scoped: false,
                     by: None,
                     opened,
                     expires,
                 };
-                self.open_here(task).await?
+                self.open_here(task, None).await?
             }
         };
         lock(&self.ambient).insert(key, id.clone());
@@ -138,7 +148,7 @@ impl TaskBook {
     /// An open task of a worker; with `lease`, only if that is its own. A task of somebody else is as unknown as none.
     pub fn of(&self, id: &TaskId, worker: Option<&str>) -> Result<Task, Refused> {
         let task = self.gate.counted(|counted| counted.tasks.get(id, now()).map(|work| work.task.clone()));
-        let ours = task.filter(|task| worker.is_none_or(|worker| task.worker == worker));
+        let ours = task.filter(|task| worker.is_none_or(|worker| task.is_of(worker)));
         ours.ok_or("no_enclosing_task")
     }
 
@@ -178,11 +188,14 @@ impl TaskBook {
             metrics.bypasses.inc();
             tracing::warn!(task = %id, worker = ended.worker, "a task that said it needs an engine called none: was it gone around?");
         }
+        self.gate.scope(id, None);
         let _nobody_writes = self.writing.lock().await;
-        if let Err(e) = std::fs::remove_file(self.file(id))
-            && e.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(error = %e, task = %id, "the state of a task that is over stays on the disk");
+        for file in [self.file(id), self.scope_file(id)] {
+            if let Err(e) = std::fs::remove_file(file)
+                && e.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(error = %e, task = %id, "the state of a task that is over stays on the disk");
+            }
         }
         Ok(Some(ended))
     }
@@ -218,6 +231,33 @@ impl TaskBook {
         }
         let time = now();
         lock(&self.ambient).retain(|_, id| self.gate.counted(|counted| counted.tasks.get(id, time).is_some()));
+    }
+
+    fn keep_scope(&self, id: &TaskId, scope: &Scope) -> io::Result<()> {
+        files::create_private_dir(&self.dir)?;
+        files::write_private(&self.scope_file(id), &serde_json::to_vec(scope.source())?)
+    }
+
+    /// Takes up what hosts have declared of tasks that are still open. A task whose scope cannot be read has none: nothing is in it.
+    pub fn take_up(&self) {
+        let scoped: Vec<TaskId> = self.gate.counted(|counted| {
+            let open = counted.tasks.all_open().filter(|(_, work)| work.task.scoped);
+            open.map(|(id, _)| id.clone()).collect()
+        });
+        for id in scoped {
+            let read = || -> io::Result<Scope> {
+                let source = serde_json::from_slice(&std::fs::read(self.scope_file(&id))?)?;
+                Scope::new(source).map_err(io::Error::other)
+            };
+            match read() {
+                Ok(scope) => self.gate.scope(&id, Some(Arc::new(scope))),
+                Err(e) => tracing::error!(error = %e, task = %id, "the scope of a task cannot be read: nothing is in it"),
+            }
+        }
+    }
+
+    fn scope_file(&self, id: &TaskId) -> PathBuf {
+        self.dir.join(format!("{id}.scope"))
     }
 
     fn file(&self, id: &TaskId) -> PathBuf {

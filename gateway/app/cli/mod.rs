@@ -1,9 +1,11 @@
 //! The command line.
 
 mod people;
+mod work;
 mod policy;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use work::{Apps, Composition, Session, SessionResume};
 pub use people::{Ack, AckGrant, BrainName, Hub, Schedule, Worker, WorkerRun};
 pub use policy::{
     Desk, ErrorFormat, NewRule, Policy, PolicyDiff, PolicyExplain, PolicyMode, PolicyNew, PolicyProve, PolicyReplay,
@@ -128,6 +130,15 @@ pub enum Command {
     /// The hub in the data folder: send messages, and look into inboxes
     #[command(subcommand)]
     Hub(Hub),
+    /// Declared apps: check them, list them
+    #[command(subcommand)]
+    Apps(Apps),
+    /// Sessions: look, let them go on, end them
+    #[command(subcommand)]
+    Session(Session),
+    /// Compositions: trees of agents that can only narrow
+    #[command(subcommand)]
+    Composition(Composition),
     /// Budgets: what was spent, what is left, more of it, a stop to it
     #[command(subcommand)]
     Budget(Budget),
@@ -228,6 +239,13 @@ pub enum Tools {
         /// An argument that is a path, beside path, paths, source, destination, uri and file
         #[arg(long = "path", value_name = "ARGUMENT")]
         paths: Vec<String>,
+        /// A group it is in, for compositions: `bash` for what runs commands; `none` takes it out
+        #[arg(long = "group", value_name = "GROUP", value_parser = ["bash", "none"])]
+        groups: Vec<String>,
+        /// An argument that carries authority, in place of those that its schema suggests: whom something is sent to, what is acted on;
+        /// `none` for no argument, `suggested` for the suggestion
+        #[arg(long = "authority", value_name = "ARGUMENT")]
+        authority: Vec<String>,
     },
     /// Take in a new tool, or the new definition of a changed one, after looking at it
     ///

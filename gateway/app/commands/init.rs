@@ -9,7 +9,7 @@ use warden_adapters::keys::Keys;
 use warden_adapters::world::now;
 
 /// The starter policies, compiled in.
-pub const STARTER: [(&str, &str); 9] = [
+pub const STARTER: [(&str, &str); 10] = [
     ("acknowledge.cedar", include_str!("../../../policies/site/acknowledge.cedar")),
     ("attended.cedar", include_str!("../../../policies/site/attended.cedar")),
     ("connect.cedar", include_str!("../../../policies/site/connect.cedar")),
@@ -18,6 +18,7 @@ pub const STARTER: [(&str, &str); 9] = [
     ("read.cedar", include_str!("../../../policies/site/read.cedar")),
     ("secrets.cedar", include_str!("../../../policies/site/secrets.cedar")),
     ("server_requests.cedar", include_str!("../../../policies/site/server_requests.cedar")),
+    ("sessions.cedar", include_str!("../../../policies/site/sessions.cedar")),
     ("write.cedar", include_str!("../../../policies/site/write.cedar")),
 ];
 

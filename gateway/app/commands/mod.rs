@@ -1,8 +1,10 @@
 //! One file a command.
 
 pub mod ack;
+pub mod apps;
 pub mod audit;
 pub mod budget;
+pub mod composition;
 pub mod decide;
 pub mod demo;
 pub mod doctor;
@@ -14,6 +16,7 @@ pub mod operator;
 pub mod policy;
 pub mod secrets;
 pub mod serve;
+pub mod session;
 pub mod token;
 pub mod tools;
 pub mod validate;

@@ -4,13 +4,17 @@ use crate::ack::{Acknowledged, Held};
 use crate::budget::BudgetFacts;
 use crate::budget::ledger::Reservation;
 use crate::facts::Mode;
+pub use crate::mac::Sealed;
 use crate::policy::level::Level;
 use crate::policy::snapshot::Digests;
 use crate::proposal::{DecisionId, Door, TaskFacts};
 use crate::secrets::{Finding, Scanner};
+use crate::session::SessionFacts;
+use crate::session::history::Step;
 use crate::verdict::{Verdict, WouldBe};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Longer strings are cut in the record, and a keyed tag of the whole stands beside the head.
@@ -60,28 +64,14 @@ pub struct Context {
     /// What a call that costs something needed at most, and what its budgets had left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetFacts>,
-    /// The task of what has to do with an engine.
+    /// The task that encloses it. In records of version 6 and before only of what has to do with an engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskFacts>,
+    /// The session it belongs to, or would start. Absent in records of version 6 and before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionFacts>,
     /// `context.input` with long strings cut and secrets masked; null when there was none.
     pub input: Value,
-}
-
-/// Something encrypted, see `keys/`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sealed {
-    /// The key's id. A destroyed key makes this unreadable for good.
-    pub kid: String,
-    /// Hex.
-    pub nonce: String,
-    /// Hex.
-    pub ct: String,
-}
-
-impl std::fmt::Debug for Sealed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Sealed({}, {} hex digits)", self.kid, self.ct.len())
-    }
 }
 
 /// See the module.
@@ -100,7 +90,7 @@ pub struct Decision {
     pub caller: Option<String>,
     /// The connection.
     pub connection: String,
-    /// The session that a host says it belongs to.
+    /// The session that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     /// The task.
@@ -109,6 +99,9 @@ pub struct Decision {
     /// The run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// The delegate that asks: the id of its token. Absent in records of version 6 and before, as is `history`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<String>,
     /// The server, empty where there is none.
     pub server: String,
     /// The protocol's name of what was asked.
@@ -122,6 +115,9 @@ pub struct Decision {
     /// What is set aside for it, until its outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<Reservation>,
+    /// What it counts as in its session, by fact, from an allow on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub history: BTreeMap<String, Step>,
     /// The principal entity: type, id, parents.
     pub principal: Arc<Value>,
     /// The action's id.

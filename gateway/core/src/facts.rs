@@ -8,6 +8,7 @@ use crate::json::Json;
 pub use crate::proposal::Mode;
 use crate::proposal::{Ask, Proposal, TaskFacts};
 use crate::secrets::{Finding, Scan, Scanner};
+use crate::session::SessionFacts;
 use std::borrow::Cow;
 
 /// The facts of one proposal: the base fields of `context`, and its input.
@@ -25,8 +26,10 @@ pub struct Facts {
     pub dot_segments: bool,
     /// The budgets of a call that costs something.
     pub budget: Option<BudgetFacts>,
-    /// The task of a call of an engine.
+    /// The task that encloses it.
     pub task: Option<TaskFacts>,
+    /// The session that it belongs to, or would start.
+    pub session: Option<SessionFacts>,
     /// The arguments.
     pub input: Input,
 }
@@ -62,6 +65,7 @@ pub fn gather(proposal: &Proposal, ty: &Ty, paths: &[String], scan: Scan) -> Res
                 Ask::Engine(ask) => Some(ask.facts.clone()),
                 _ => None,
             },
+            session: None,
             input,
         }),
     }

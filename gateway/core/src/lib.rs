@@ -17,6 +17,7 @@
 pub mod invariant;
 pub mod reason;
 pub mod json;
+pub mod glob;
 pub mod rpc;
 pub mod sse;
 pub mod catalogue;
@@ -26,7 +27,9 @@ pub mod proposal;
 pub mod mcp;
 pub mod secrets;
 pub mod task;
+pub mod session;
 pub mod budget;
+pub mod composition;
 pub mod llm;
 pub mod facts;
 pub mod policy;

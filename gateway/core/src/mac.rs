@@ -1,8 +1,26 @@
-//! Keyed tags: a reviewer can see that two values are the same without seeing either.
+//! Keyed tags: a reviewer can see that two values are the same without seeing either. And what is encrypted, as it is written down.
 
 use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use zeroize::Zeroizing;
+
+/// Something encrypted, see `keys/`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The key's id. A destroyed key makes this unreadable for good.
+    pub kid: String,
+    /// Hex.
+    pub nonce: String,
+    /// Hex.
+    pub ct: String,
+}
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sealed({}, {} hex digits)", self.kid, self.ct.len())
+    }
+}
 
 /// An HMAC-SHA-256 key with its id.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ use crate::budget::ledger::Basis;
 use crate::json::Json;
 use crate::proposal::{DecisionId, TaskId};
 use crate::secrets::{Finding, Scan};
+use crate::session::Ran;
 use serde::{Deserialize, Serialize};
 
 /// What a peer answered, or why it did not.
@@ -135,6 +136,9 @@ pub struct Outcome {
     /// Of a call of an engine. Absent in records of version 4 and before, as is `settled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineEvent>,
+    /// What it tells the session it belongs to. Absent in records of version 6 and before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<Ran>,
     /// What was taken for it, of what had been set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Settled>,
@@ -158,6 +162,7 @@ impl Outcome {
             secret_suspicions: 0,
             engine: None,
             settled: None,
+            ran: None,
         };
         let suspicions = found.suspicions.len() as u64;
         match reply {

@@ -3,7 +3,7 @@
 use crate::amount::Amount;
 use crate::json::Json;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::fmt;
 
 /// The way a proposal came in.
@@ -24,6 +24,8 @@ pub enum Door {
     State,
     /// A run of the inbox worker.
     Inbox,
+    /// A worker begins something: a session, or a delegate.
+    WorkerPlane,
 }
 
 /// How a worker runs.
@@ -100,6 +102,10 @@ pub enum Verb {
     ProposeCatalogDiff,
     /// An operator acknowledges a held proposal.
     Acknowledge,
+    /// Starts a session of an app.
+    StartSession,
+    /// Starts a delegate: a node of the worker's own composition, below it.
+    StartDelegate,
 }
 
 /// What a verb is done to.
@@ -117,11 +123,15 @@ pub enum DoneTo {
     Inbox,
     /// Whatever a held proposal is done to.
     Held,
+    /// An app.
+    App,
+    /// A node of a worker's composition.
+    Node,
 }
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Verb; 23] = [
+    pub const ALL: [Verb; 25] = [
         Verb::Connect,
         Verb::ListTools,
         Verb::ListResources,
@@ -145,6 +155,8 @@ impl Verb {
         Verb::MarkRead,
         Verb::ProposeCatalogDiff,
         Verb::Acknowledge,
+        Verb::StartSession,
+        Verb::StartDelegate,
     ];
 
     /// What can be done to an inbox.
@@ -177,6 +189,8 @@ impl Verb {
             Verb::MarkRead => "mark_read",
             Verb::ProposeCatalogDiff => "propose_catalog_diff",
             Verb::Acknowledge => "acknowledge",
+            Verb::StartSession => "start_session",
+            Verb::StartDelegate => "start_delegate",
         }
     }
 
@@ -190,6 +204,8 @@ impl Verb {
                 DoneTo::Inbox
             }
             Verb::Acknowledge => DoneTo::Held,
+            Verb::StartSession => DoneTo::App,
+            Verb::StartDelegate => DoneTo::Node,
             _ => DoneTo::Server,
         }
     }
@@ -224,6 +240,18 @@ pub enum Ask {
         inbox: String,
         /// One of [`Verb::OF_INBOX`].
         verb: Verb,
+    },
+    /// The start of a session.
+    Session {
+        /// The app.
+        app: String,
+        /// What it is started with, as the app's schema has it.
+        overrides: Map<String, Value>,
+    },
+    /// The start of a delegate.
+    Delegate {
+        /// The node's whole name: `WORKER/SLUG/…`.
+        node: String,
     },
     /// An operator's yes to a held proposal.
     Acknowledge(Box<AcknowledgeAsk>),
@@ -270,6 +298,26 @@ pub struct TaskFacts {
     /// The zone whose engines it may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// What its scope says of this call.
+    #[serde(flatten)]
+    pub scope: ScopeFacts,
+}
+
+/// What the scope of a task says of a call of a tool. A worker's own task has none, and nothing is in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScopeFacts {
+    /// Whether its host has declared the tool.
+    pub in_scope: bool,
+    /// Arguments whose values stand in the user's prompt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub input_from_prompt: Vec<String>,
+    /// Arguments whose values stand in the tenant's directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub input_from_directory: Vec<String>,
+    /// Arguments that carry authority, and whose values stand in neither.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unvouched: Vec<String>,
 }
 
 /// A question about things that the site's own schema declares.
@@ -292,7 +340,8 @@ pub struct EntityName {
     pub id: String,
 }
 
-/// What a host says a proposal belongs to. Recorded, so that a reviewer finds what goes together; decides nothing.
+/// What a proposal belongs to: as a host says it, as a worker says it of its own, or as a delegate's token has it. A session that Warden knows
+/// is a fact for policy; any other name is only recorded, so that a reviewer finds what goes together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Correlation {
@@ -302,6 +351,9 @@ pub struct Correlation {
     pub task: Option<String>,
     /// `x-warden-run`.
     pub run: Option<String>,
+    /// The delegate that asks: the id of its token, which says who started it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<String>,
 }
 
 /// One proposal. Written and read again, it is the same: that is how one is held.

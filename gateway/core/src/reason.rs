@@ -155,6 +155,24 @@ reasons! {
         "ask an operator for a token", "Add the worker to `warden.yaml`.";
     "task_of_another": "The task was not started by this worker through this gateway, or before its last start.",
         "ask about tasks that you started yourself", "Nothing to do. After a restart, workers start their tasks again.";
+    "not_in_composition": "The site permits it, and the composition that the worker is bound to, or a node above it, does not.",
+        "use a tool of your own node, or let the agent above you do it", "`warden composition show NAME` shows the nodes; what may be done is the least of all maps that have a say.";
+    "unknown_session": "The session is not one of this worker's, or there is none of that name.",
+        "name a session of your own, or start one with `POST /v1/sessions`", "`warden session list --worker NAME`.";
+    "unknown_app": "No such app is declared, or not any more.",
+        "ask an operator which apps there are", "`warden apps check`; apps stand in `apps/` beside `warden.yaml`.";
+    "unknown_node": "The composition of the worker has no such node below it.",
+        "name a node below your own: `GET /v1/tokens` lists them", "`warden composition show NAME` shows the nodes.";
+    "server_of_an_app": "The server is for sessions of an app that declares it. The call belongs to no session, or to one of another app.",
+        "start a session of the app with `POST /v1/sessions` and send its id as `x-warden-session`", "Take the server out of the app's `servers` if it is for everybody.";
+    "uncountable_argument": "A fact of the app adds up an argument that is no whole number, or a negative one.",
+        "send a whole number that is not negative", "Let the fact sum another argument, or make the tool's schema say `integer` with `minimum: 0`.";
+    "history_full": "So many calls or values of one session are counted that another could not be.",
+        "end the session and start another", "Give the fact a shorter window, or count something that has fewer values.";
+    "session_busy": "Somebody is changing the session, or a call of it is on its way.",
+        "try again in a second", "Nothing to do.";
+    "too_many_sessions": "As many sessions of the app are open as it lets be.",
+        "end a session first", "Raise `max_sessions` of the app, or set `max_open_s`.";
     "result_withheld": "The call ran, and its result holds a secret value, so nobody was given it.",
         "the call ran, and its result is withheld: do not repeat it", "The outcome record names the format and the place. Keep the secret out of what the server returns.";
     "budget_exceeded": "A budget has less left than the call needs at most, or the call used more than the budget had. Nothing was sent in the first case.",

@@ -98,11 +98,31 @@ impl Evaluation {
 enum Answer {
     Yes(Vec<PolicyId>),
     No(Vec<PolicyId>),
+    /// The site would, and the composition does not.
+    Outside,
     Error(Vec<String>),
 }
 
-/// Decides a case. Total: a fault is one more reason to refuse.
+/// Decides a case. Total: a fault is one more reason to refuse. A node of a composition is asked about together with everything above it:
+/// the least of their verdicts is its own.
 pub fn evaluate(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluation {
+    let mut least = of_one(snapshot, case, facts);
+    for above in snapshot.above(case) {
+        if least.verdict == Verdict::Deny {
+            break;
+        }
+        let other = match above {
+            Some(above) => of_one(snapshot, &above, facts),
+            None => Evaluation::deny("composition_unresolved", None),
+        };
+        if other.verdict.rank() < least.verdict.rank() {
+            least = other;
+        }
+    }
+    least
+}
+
+fn of_one(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluation {
     let Some(slice) = &case.slice else {
         return Evaluation::deny("composition_unresolved", None);
     };
@@ -155,7 +175,11 @@ pub(crate) fn decide(snapshot: &Snapshot, slice: &Slice, request: &Request, in_c
             unenforced: false,
         },
         Answer::Error(errors) => Evaluation { errors, ..Evaluation::deny("policy_error", None) },
-        Answer::No(forbids) => {
+        answer @ (Answer::No(_) | Answer::Outside) => {
+            let (forbids, outside) = match answer {
+                Answer::No(forbids) => (forbids, false),
+                _ => (Vec::new(), true),
+            };
             let hard: Vec<PolicyId> = forbids.iter().filter(|id| !slice.liftable.contains(id)).cloned().collect();
             if !hard.is_empty() {
                 return refusal(snapshot, Verdict::Deny, "forbidden", hard);
@@ -170,7 +194,8 @@ pub(crate) fn decide(snapshot: &Snapshot, slice: &Slice, request: &Request, in_c
                 }
                 Some(Answer::Error(errors)) => Evaluation { errors, ..Evaluation::deny("policy_error", None) },
                 Some(Answer::No(still)) => refusal(snapshot, Verdict::Deny, "not_on_allowlist", still),
-                None => refusal(snapshot, Verdict::Deny, "not_on_allowlist", Vec::new()),
+                None if !outside => refusal(snapshot, Verdict::Deny, "not_on_allowlist", Vec::new()),
+                Some(Answer::Outside) | None => refusal(snapshot, Verdict::Deny, "not_in_composition", Vec::new()),
             }
         }
     }
@@ -199,6 +224,7 @@ fn ask(set: &PolicySet, request: &Request, entities: &Entities, in_composition: 
         {
             Answer::Yes(reason)
         }
+        CedarDecision::Allow if permitted(LayerName::Site) => Answer::Outside,
         CedarDecision::Allow => Answer::No(Vec::new()),
     }
 }

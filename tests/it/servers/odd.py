@@ -25,6 +25,11 @@ if len(sys.argv) > 2 and sys.argv[2] == "changed":
     TOOLS.append(tool("late"))
 
 
+if len(sys.argv) > 2 and sys.argv[2] == "notes":
+    patch = {"type": "object", "properties": {"confidence": {"type": "number"}, "signal": text}, "additionalProperties": False}
+    TOOLS.append(tool("note", patch=patch))
+
+
 def send(message):
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()

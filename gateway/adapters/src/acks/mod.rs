@@ -15,7 +15,7 @@ use warden_core::ack::{Runs, Stage};
 use warden_core::json::replaced;
 use warden_core::mcp::{META_VERSION, is_modern, meta};
 use warden_core::outcome::{Lost, Reply};
-use warden_core::pipeline::{Answer, Gate, Payload, Permit, Upstream, ack};
+use warden_core::pipeline::{self, Answer, Gate, Payload, Permit, Upstream, ack};
 use warden_core::proposal::{Ask, DecisionId, Door, Proposal};
 use warden_core::rpc::{Id, Kind, Message};
 
@@ -60,6 +60,11 @@ impl Acker {
             _ => false,
         };
         if now { Runs::Now } else { Runs::OnRepeat }
+    }
+
+    /// Takes a proposal of Warden's own through the pipeline, in a session of its own at the server.
+    pub async fn handle(&self, proposal: Proposal) -> Answer {
+        pipeline::handle(&self.gate, proposal, &OwnSession { acker: self }).await
     }
 
     /// Runs what was granted to run at once.

@@ -90,6 +90,8 @@ impl<'r> Shown<'r> {
                 reason: some(&change.reason),
                 ..Self::default()
             },
+            Body::Session(change) => Self { session: &change.session, ..Self::default() },
+            Body::Delegate(change) => Self { id: &change.delegate, ..Self::default() },
             Body::State(_) => Self::default(),
         }
     }

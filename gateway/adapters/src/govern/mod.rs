@@ -1,19 +1,22 @@
 //! What decides, and how it changes: the applied policies, the tool catalogue, the snapshot made of them. Every change is
 //! recorded before it takes effect, and one is made at a time.
 
+mod compositions;
 mod modes;
 mod tools;
 
 use crate::archive;
+use crate::compositions::{self as registry, Compositions};
 use crate::files::write_private;
 use crate::mcp::Settings;
 use crate::mcp::server::Server;
 use crate::policy_folder;
 use crate::world::{World, now};
 use modes::standings_after;
+pub use compositions::NotRegistered;
 pub use modes::standings_with;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +29,7 @@ use warden_core::pipeline::Gate;
 use warden_core::policy::Problems;
 use warden_core::policy::layer::{LayerName, SourceFile, Standing, Stood, digest};
 use warden_core::policy::level::{ByAction, Inbound, Levels};
+use warden_core::policy::shape::AppShape;
 use warden_core::policy::snapshot::{Engine, Snapshot, Source, Worker};
 use warden_core::port::{Journal, JournalError, Room};
 
@@ -48,6 +52,10 @@ pub struct Setup {
     pub engines: Vec<Engine>,
     /// All inboxes.
     pub inboxes: Vec<String>,
+    /// All apps, as policies speak of them.
+    pub apps: Vec<AppShape>,
+    /// What each model class stands for, as `ENGINE/MODEL`.
+    pub model_classes: BTreeMap<String, Vec<String>>,
     /// Members of state documents that are the host's, beside the convention's.
     pub reserved_keys: Vec<String>,
     /// Bounds.
@@ -59,8 +67,14 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// The model classes that stand for something.
+    pub fn classes(&self) -> BTreeSet<String> {
+        self.model_classes.iter().filter(|(_, models)| !models.is_empty()).map(|(class, _)| class.clone()).collect()
+    }
+
     /// The operators' files with the policies of `dir`: schema fragments and entities are where they always are.
     pub fn site_with(&self, dir: &Path) -> io::Result<Vec<SourceFile>> {
+        policy_folder::examples_apart(dir)?;
         let mut files = policy_folder::read(dir)?;
         files.extend(policy_folder::read_schemas(&self.schema_dir)?);
         files.extend(policy_folder::read_entities(&self.entities_file)?);
@@ -81,6 +95,7 @@ struct State {
     site: Vec<SourceFile>,
     catalogue: Catalogue,
     standings: BTreeMap<String, Stood>,
+    compositions: Compositions,
 }
 
 /// Why a change was not made.
@@ -183,7 +198,9 @@ pub fn save_catalogue(data_dir: &Path, catalogue: &Catalogue) -> io::Result<()> 
 
 /// Everything a snapshot is built from, with the catalogue and the standings of the data folder.
 pub fn source_at_rest(setup: &Setup, site: &[SourceFile]) -> io::Result<Source> {
-    Ok(source(setup, site, &load_catalogue(&setup.data_dir)?, &policy_folder::standings(&setup.data_dir)?))
+    let compositions = registry::load(&setup.data_dir, &setup.classes())?;
+    let standings = policy_folder::standings(&setup.data_dir)?;
+    Ok(source(setup, site, &load_catalogue(&setup.data_dir)?, &standings, &compositions))
 }
 
 /// Everything a snapshot is built from.
@@ -192,10 +209,15 @@ pub fn source(
     site: &[SourceFile],
     catalogue: &Catalogue,
     standings: &BTreeMap<String, Stood>,
+    compositions: &Compositions,
 ) -> Source {
+    let trees = compositions.iter().map(|(name, registered)| (name.clone(), registered.checked.clone()));
     Source {
         site: site.to_vec(),
+        trees: trees.collect(),
         compositions: BTreeMap::new(),
+        model_classes: setup.model_classes.clone(),
+        apps: setup.apps.clone(),
         workers: setup.workers.clone(),
         servers: setup.servers.keys().cloned().collect(),
         engines: setup.engines.clone(),
@@ -210,8 +232,9 @@ pub fn source(
 
 impl Governor {
     /// Of a gate that serves what `source` made.
-    pub fn new(gate: Arc<Gate<World>>, setup: Setup, source: Source) -> Self {
-        let state = Mutex::new(State { site: source.site, catalogue: source.catalogue, standings: source.standings });
+    pub fn new(gate: Arc<Gate<World>>, setup: Setup, source: Source, compositions: Compositions) -> Self {
+        let Source { site, catalogue, standings, .. } = source;
+        let state = Mutex::new(State { site, catalogue, standings, compositions });
         Self { gate, setup, state, asked: Mutex::default() }
     }
 
@@ -300,7 +323,7 @@ impl Governor {
     }
 
     async fn build(&self, state: &State) -> Result<Snapshot, Error> {
-        let source = source(&self.setup, &state.site, &state.catalogue, &state.standings);
+        let source = source(&self.setup, &state.site, &state.catalogue, &state.standings, &state.compositions);
         // Validation takes milliseconds a policy at times; proposals go on meanwhile.
         let built = tokio::task::spawn_blocking(move || Snapshot::build(source)).await;
         Ok(built.map_err(io::Error::other)??)
@@ -359,13 +382,18 @@ impl Governor {
         if next.site != state.site {
             policy_folder::keep_applied(dir, &next.site)?;
         }
+        for (name, registered) in &next.compositions {
+            if !state.compositions.contains_key(name) {
+                registry::keep(dir, name, registered)?;
+            }
+        }
         Ok(())
     }
 
     /// Kept, recorded, written, in force: in this order.
     async fn put(&self, state: &mut State, next: State, snapshot: Snapshot, change: PolicyChange) -> Result<(), Error> {
         let event = change.event;
-        let source = source(&self.setup, &next.site, &next.catalogue, &next.standings);
+        let source = source(&self.setup, &next.site, &next.catalogue, &next.standings, &next.compositions);
         archive::keep(&self.setup.data_dir, &snapshot, &source)?;
         self.record(Body::Policy(change)).await?;
         if let Err(e) = self.write(state, &next) {

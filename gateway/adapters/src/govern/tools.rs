@@ -26,6 +26,12 @@ pub struct Classify {
     pub open_world: Option<bool>,
     /// Further names of path arguments.
     pub paths: Option<Vec<String>>,
+    /// Groups they are in, for compositions; `none` for none.
+    #[serde(default)]
+    pub groups: Option<Vec<String>>,
+    /// Arguments that carry authority; `none` for none, `suggested` for those that the schema suggests.
+    #[serde(default)]
+    pub authority: Option<Vec<String>>,
 }
 
 /// Asks servers that were never listed for their tools. What goes wrong is told and does not keep Warden from starting:
@@ -181,6 +187,15 @@ impl Governor {
                 tool.open_world = says.open_world.or(tool.open_world);
                 if let Some(paths) = &says.paths {
                     tool.paths.clone_from(paths);
+                }
+                let is = |all: &[String], word: &str| all.iter().any(|one| one == word);
+                if let Some(groups) = &says.groups {
+                    tool.groups = groups.iter().filter(|group| *group != "none").cloned().collect();
+                }
+                match &says.authority {
+                    Some(names) if is(names, "suggested") => tool.authority = None,
+                    Some(names) => tool.authority = Some(names.iter().filter(|name| *name != "none").cloned().collect()),
+                    None => {}
                 }
                 changed.push(full);
             }

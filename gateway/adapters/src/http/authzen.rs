@@ -149,8 +149,10 @@ struct Caller {
 
 async fn read(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<(Caller, Json), Refused> {
     let token = plane.token(headers)?;
-    let trusted = token.role != Role::Worker;
-    let correlation = if trusted { correlation(headers) } else { Correlation::default() };
+    let correlation = match token.role {
+        Role::Pep => correlation(headers),
+        Role::Host | Role::Worker => plane.belongs(&token, headers),
+    };
     if !is_json(headers) {
         return Err(Box::new(
             (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send `Content-Type: application/json`\n").into_response(),

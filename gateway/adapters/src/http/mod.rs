@@ -5,6 +5,8 @@ mod acks;
 mod audit;
 pub mod authzen;
 mod budgets;
+pub mod compositions;
+mod delegates;
 mod hub;
 mod inbox;
 pub mod listener;
@@ -12,6 +14,7 @@ pub mod llm;
 pub mod operator;
 mod proposals;
 mod secrets;
+mod sessions;
 mod tasks;
 pub mod worker;
 

@@ -12,6 +12,7 @@ use crate::journal::checkpoint::Notary;
 use crate::journal::witness::Witnesses;
 use crate::journal::{Health, Retain};
 use crate::secrets::Sources;
+use crate::sessions::SessionBook;
 use crate::view::Shelf;
 use crate::world::{World, now};
 use axum::extract::connect_info::Connected;
@@ -66,6 +67,8 @@ pub struct OperatorPlane {
     pub engines: Arc<Engines>,
     /// What runs once it is acknowledged.
     pub acker: Arc<Acker>,
+    /// Sessions.
+    pub sessions: Arc<SessionBook>,
     /// The inbox worker, where one is configured.
     pub runner: Option<Arc<Runner>>,
     /// The hub in the data folder, where no other is configured.
@@ -128,6 +131,8 @@ impl OperatorPlane {
             .merge(super::acks::routes())
             .merge(super::hub::routes())
             .merge(super::inbox::routes())
+            .merge(super::sessions::operator::routes())
+            .merge(super::compositions::routes())
             .route("/v1/policies", get(policies))
             .route("/v1/policies/apply", post(apply))
             .route("/v1/policies/mode", post(mode))

@@ -4,7 +4,6 @@ use super::error;
 use super::llm::Llm;
 use super::worker::WorkerPlane;
 use crate::identity::{Role, Token};
-use crate::mcp::headers::correlation;
 use crate::tasks::TaskBook;
 use crate::world::now;
 use axum::body::Body;
@@ -23,6 +22,7 @@ use warden_core::outcome::Reply;
 use warden_core::pipeline::{self, Answer, Permit, Upstream};
 use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal, TaskId};
 use warden_core::task::Task;
+use warden_core::task::scope::{Scope, Source};
 use warden_core::task::state::{How, Written, write};
 use warden_core::verdict::Verdict;
 
@@ -62,6 +62,10 @@ struct Open {
     session: Option<String>,
     run: Option<String>,
     zone: Option<String>,
+    /// What the task is for: the tools that it needs, the prompt it was given in, and the people, accounts and hosts that its tenant knows.
+    tools: Option<Vec<String>>,
+    prompt: Option<String>,
+    directory: Option<Vec<String>>,
 }
 
 fn refused(status: StatusCode, code: &str, message: &str) -> Refused {
@@ -105,13 +109,25 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
         false => serde_json::from_slice(&bytes)
             .map_err(|e| refused(StatusCode::BAD_REQUEST, "malformed_request", &describe(&e)))?,
     };
-    let belongs = correlation(headers);
+    let belongs = plane.belongs(&token, headers);
     let is_host = token.role == Role::Host;
     let hosts = [("worker", &said.worker), ("session", &said.session), ("run", &said.run), ("zone", &said.zone)];
     if let Some((name, _)) = hosts.into_iter().find(|(_, value)| !is_host && value.is_some()) {
         let message = format!("`{name}` is a host's to say: `warden token issue WORKER --role host`");
         return Err(refused(StatusCode::FORBIDDEN, "hosts_only", &message));
     }
+    let scoped = [("tools", said.tools.is_some()), ("prompt", said.prompt.is_some()), ("directory", said.directory.is_some())];
+    if let Some((name, _)) = scoped.into_iter().find(|(_, said)| *said && !is_host) {
+        let message = format!("`{name}` is a host's to say: `warden token issue WORKER --role host`");
+        return Err(refused(StatusCode::FORBIDDEN, "hosts_only", &message));
+    }
+    let is_scoped = scoped.iter().any(|(_, said)| *said);
+    let scope = is_scoped.then(|| Scope::new(Source {
+        tools: said.tools.clone().unwrap_or_default(),
+        prompt: said.prompt.clone().unwrap_or_default(),
+        directory: said.directory.clone().unwrap_or_default(),
+    }));
+    let scope = scope.transpose().map_err(|e| refused(StatusCode::BAD_REQUEST, "malformed_request", &e.to_string()))?;
     let fine = |text: &str| !text.is_empty() && text.len() <= NAME_MAX && text.bytes().all(|b| b.is_ascii_graphic());
     let unfit = |(_, value): &(&str, &Option<String>)| value.as_deref().is_some_and(|value| !fine(value));
     let named = hosts.into_iter().chain([("engine", &said.engine)]).find(unfit).map(|(name, _)| name);
@@ -151,18 +167,19 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
     let opened = now();
     let length = SignedDuration::from_secs(i64::try_from(ttl).unwrap_or(i64::MAX));
     let task = Task {
-        session: masked(said.session.or(belongs.session.filter(|_| is_host))),
-        run: masked(said.run.or(belongs.run.filter(|_| is_host))),
+        session: masked(said.session.or(belongs.session)),
+        run: masked(said.run.or(belongs.run)),
         engine: said.engine.or_else(|| llm.given(&worker).engine),
         zone,
         llm: said.llm,
         ambient: false,
+        scoped: scope.is_some(),
         by: (worker != token.worker).then(|| token.worker.clone()),
         worker,
         opened,
         expires: opened.checked_add(length).unwrap_or(opened),
     };
-    let (id, task) = llm.tasks.open(task).await.map_err(because)?;
+    let (id, task) = llm.tasks.open(task, scope).await.map_err(because)?;
     let body = json!({ "task": id, "expires": task.expires, "worker_engine_factory": llm.tasks.lease(&id, &task) });
     let mut response = (StatusCode::CREATED, Json(body)).into_response();
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
@@ -337,6 +354,7 @@ async fn written(
                 session: task.session.clone(),
                 task: Some(id.to_string()),
                 run: task.run.clone(),
+                delegate: token.bound.as_ref().map(|_| token.id.clone()),
             },
             mode: Mode::default(),
             barred: None,
@@ -344,13 +362,12 @@ async fn written(
     }
     // One that is refused is refused alone, before the others are said to be done.
     let allowed = |proposal: &Proposal| {
-        let (snapshot, scanner) = (plane.gate.snapshot(), &plane.gate.ports.scanner);
-        plane.gate.is_in_shadow() || pipeline::preview(&snapshot, proposal, scanner).verdict == Verdict::Allow
+        plane.gate.is_in_shadow() || plane.gate.foresee(proposal).verdict == Verdict::Allow
     };
     if let Some(at) = proposals.iter().position(|proposal| !allowed(proposal)) {
         let others = proposals.len() > 1;
         let mut first = proposals.swap_remove(at);
-        let verdict = pipeline::preview(&plane.gate.snapshot(), &first, &plane.gate.ports.scanner).verdict;
+        let verdict = plane.gate.foresee(&first).verdict;
         // Once somebody acknowledged the one member, the others would be written with it, which nobody was asked about.
         if others && verdict == Verdict::Escalate {
             first.barred = Some("held_with_others");

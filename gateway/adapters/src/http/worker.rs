@@ -2,9 +2,9 @@
 //! the decision door (see [`super::authzen`]), and `/healthz`.
 
 use super::llm::Llm;
-use super::{authzen, bearer, error, guard, llm, proposals, tasks};
+use super::{authzen, bearer, delegates, error, guard, llm, proposals, sessions, tasks};
 use crate::govern::Governor;
-use crate::identity::{Identities, Role, Token};
+use crate::identity::{Bound, Identities, Role, Token};
 use crate::mcp::connection::Connection;
 use crate::mcp::headers::{self, SESSION, VERSION};
 use crate::mcp::held::Waiting;
@@ -14,7 +14,8 @@ use crate::mcp::remote::{Remote, json as told};
 use crate::mcp::server::{Reach, Server};
 use crate::mcp::tasks::Tasks;
 use crate::mcp::{Settings, connection_proposal};
-use crate::world::World;
+use crate::sessions::SessionBook;
+use crate::world::{World, now};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -28,7 +29,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, oneshot};
 use warden_core::mcp::{self, LEGACY};
 use warden_core::pipeline::{self, Answer, Gate, Passage};
-use warden_core::proposal::Proposal;
+use warden_core::proposal::{Correlation, Proposal, TaskId};
 use warden_core::rpc::{Id, Kind, Message};
 use warden_core::verdict::Verdict;
 
@@ -165,6 +166,8 @@ pub struct WorkerPlane {
     pub public_url: Option<String>,
     /// Engines, tasks, and who is given what of them.
     pub llm: Arc<Llm>,
+    /// Sessions.
+    pub sessions: Arc<SessionBook>,
     // A std mutex: nothing awaits while it is held.
     connections: Mutex<Connections>,
     tasks: Arc<Tasks>,
@@ -187,6 +190,7 @@ type Refused = Box<Response>;
 
 impl WorkerPlane {
     /// With no connection yet.
+    #[expect(clippy::too_many_arguments, reason = "each is one part of what the plane works with")]
     pub fn new(
         gate: Arc<Gate<World>>,
         governor: Arc<Governor>,
@@ -195,9 +199,11 @@ impl WorkerPlane {
         allowed_hosts: Vec<String>,
         public_url: Option<String>,
         llm: Arc<Llm>,
+        sessions: Arc<SessionBook>,
     ) -> Self {
         Self {
             llm,
+            sessions,
             gate,
             governor,
             identities,
@@ -213,7 +219,7 @@ impl WorkerPlane {
 
     /// The routes.
     pub fn router(self: Arc<Self>) -> Router {
-        let own = tasks::routes().layer(axum::middleware::from_fn(super::to_its_end));
+        let own = tasks::routes().merge(sessions::routes()).merge(delegates::routes()).layer(axum::middleware::from_fn(super::to_its_end));
         let decisions = authzen::routes().layer(axum::middleware::from_fn(super::to_its_end));
         Router::new()
             .route("/healthz", get(async || "ok\n"))
@@ -267,8 +273,7 @@ impl WorkerPlane {
     /// The token of a request, whose `Host` and `Origin` are checked first.
     pub(super) fn token(&self, headers: &HeaderMap) -> Result<Token, Refused> {
         guard(headers, &self.allowed_hosts)?;
-        let identities = self.identities.read().unwrap_or_else(PoisonError::into_inner);
-        let token = bearer(headers).and_then(|secret| identities.worker(secret)).cloned();
+        let token = bearer(headers).and_then(|secret| self.token_of(secret));
         token.ok_or_else(|| {
             let message = "a worker's bearer token is needed: `warden token issue WORKER`";
             let mut response = error(StatusCode::UNAUTHORIZED, "unauthorized", message);
@@ -285,10 +290,59 @@ impl WorkerPlane {
     /// The same wherever a provider's SDK puts its key; else the status of the refusal.
     pub(super) fn token_of_any(&self, headers: &HeaderMap) -> Result<Token, u16> {
         guard(headers, &self.allowed_hosts).map_err(|refused| refused.status().as_u16())?;
-        let identities = self.identities.read().unwrap_or_else(PoisonError::into_inner);
         let key = |name: &str| headers.get(name)?.to_str().ok();
         let keys = [bearer(headers), key("x-api-key"), key("x-goog-api-key"), key("api-key")];
-        keys.into_iter().flatten().find_map(|secret| identities.worker(secret)).cloned().ok_or(401)
+        keys.into_iter().flatten().find_map(|secret| self.token_of(secret)).ok_or(401)
+    }
+
+    /// The token that a secret is: a worker's own, or a delegate's that is live and whose node is still there.
+    fn token_of(&self, secret: &str) -> Option<Token> {
+        let identities = self.identities.read().unwrap_or_else(PoisonError::into_inner);
+        if !secret.starts_with(delegates::PREFIX) {
+            return identities.worker(secret).cloned();
+        }
+        let hash = crate::identity::hash(secret);
+        let found = self.gate.counted(|counted| {
+            let found = counted.delegates.find(&hash, now(), |id| identities.has_token(id));
+            found.map(|(id, delegate)| Token::of_delegate(id, delegate))
+        });
+        found.filter(|token| self.gate.snapshot().is_known(&token.worker))
+    }
+
+    /// What a request belongs to: what a delegate's token says, what a host says, or what a worker says of its own. Whatever else a worker
+    /// says is nobody's business.
+    pub(super) fn belongs(&self, token: &Token, headers: &HeaderMap) -> Correlation {
+        let said = headers::correlation(headers);
+        if let Some(bound) = &token.bound {
+            let Bound { session, task, run } = bound.clone();
+            return Correlation { session, task, run, delegate: Some(token.id.clone()) };
+        }
+        if token.role == Role::Host {
+            return said;
+        }
+        self.own(&token.worker, said)
+    }
+
+    /// Of what a worker says, what it may say: sessions of apps, which the gate holds against their owner, and its own open tasks.
+    fn own(&self, worker: &str, said: Correlation) -> Correlation {
+        let session = said.session.filter(|session| self.gate.apps().knows(session));
+        let is_own = |task: &String| self.llm.tasks.of(&TaskId::new(task.clone()), Some(worker)).is_ok();
+        Correlation { session, task: said.task.filter(is_own), run: None, delegate: None }
+    }
+
+    /// What a message says of it by itself, in `_meta`, where no header does (`warden/session`, `warden/task`, `warden/run`).
+    fn in_meta(&self, token: &Token, message: &Message) -> Correlation {
+        let Kind::Request { params, .. } = &message.kind else { return Correlation::default() };
+        let text = |name: &str| mcp::meta(params, name).and_then(|value| value.as_str()).map(str::to_owned);
+        let fine = |text: &String| !text.is_empty() && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic());
+        let of = |name: &str| text(name).filter(fine);
+        let said = Correlation {
+            session: of("warden/session"),
+            task: of("warden/task"),
+            run: of("warden/run"),
+            delegate: None,
+        };
+        if token.role == Role::Host { said } else { self.own(&token.worker, said) }
     }
 
     /// A request's body, within its bounds of size and time.
@@ -462,8 +516,9 @@ impl WorkerPlane {
         let id = headers::id_of(&message);
         let asked = Asked { id: &id, method: "initialize", modern: false };
         let connection = uuid::Uuid::new_v4().to_string();
-        let proposal = mcp::propose(mcp::From::Worker, message.clone(), &token.worker, &connection, server)
+        let mut proposal = mcp::propose(mcp::From::Worker, message.clone(), &token.worker, &connection, server)
             .map_err(|e| Box::new(protocol(StatusCode::BAD_REQUEST, &e.to_string())))?;
+        proposal.correlation = headers::correlated(&headers);
         let conn = self.open(proposal, false).await.map_err(|e| match e {
             NotOpened::Busy(refused) => refused,
             NotOpened::Refused(answer) => Box::new(not_opened(asked, &answer)),
@@ -547,9 +602,7 @@ async fn take_checked(
     body: Body,
 ) -> Result<Response, Refused> {
     let token = plane.token(&headers)?;
-    if token.role != Role::Host {
-        headers::forget_correlation(&mut headers);
-    }
+    let mut belongs = plane.belongs(&token, &headers);
     if !headers::is_json(&headers) || headers::is_ambiguous(&headers) {
         return Err(Box::new(protocol(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -562,6 +615,13 @@ async fn take_checked(
         let asked = Asked { id: &Id::null(), method: "", modern: false };
         Box::new(told(StatusCode::BAD_REQUEST, HeaderMap::new(), asked.malformed(e.code(), &e.to_string())))
     })?;
+    if token.bound.is_none() {
+        let meta = plane.in_meta(&token, &message);
+        belongs.session = belongs.session.or(meta.session);
+        belongs.task = belongs.task.or(meta.task);
+        belongs.run = belongs.run.or(meta.run);
+    }
+    headers::correlate(&mut headers, &belongs);
     let modern = headers::is_modern(&headers, &message);
     let (id, method) = (headers::id_of(&message), method_of(&message).to_owned());
     let asked = Asked { id: &id, method: &method, modern };

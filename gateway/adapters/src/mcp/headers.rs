@@ -49,13 +49,29 @@ pub fn correlation(headers: &HeaderMap) -> Correlation {
         let text = headers.get(name)?.to_str().ok()?;
         (!text.is_empty() && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic())).then(|| text.to_owned())
     });
-    Correlation { session, task, run }
+    Correlation { session, task, run, delegate: None }
 }
 
-/// Takes those headers away: not everybody's word counts.
-pub fn forget_correlation(headers: &mut HeaderMap) {
-    CORRELATION.iter().for_each(|name| drop(headers.remove(name)));
+/// Puts in their place what counts: not everybody's word does.
+pub fn correlate(headers: &mut HeaderMap, belongs: &Correlation) {
+    let Correlation { session, task, run, delegate } = belongs;
+    let names = CORRELATION.into_iter().chain([DELEGATE]);
+    for (name, value) in names.zip([session, task, run, delegate]) {
+        headers.remove(&name);
+        if let Some(value) = value.as_ref().and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
 }
+
+/// What [`correlate`] has put there.
+pub fn correlated(headers: &HeaderMap) -> Correlation {
+    let delegate = headers.get(DELEGATE).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    Correlation { delegate, ..correlation(headers) }
+}
+
+/// The delegate that asks. Warden's own word: whatever a request brings under this name is taken away.
+const DELEGATE: HeaderName = HeaderName::from_static("x-warden-delegate");
 
 /// Headers that go on in both generations: none of them says what is to be done.
 const PLAIN: [HeaderName; 6] = [

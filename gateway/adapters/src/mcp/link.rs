@@ -49,7 +49,7 @@ impl<P: Ports> Link<P> {
         headers: &HeaderMap,
     ) -> Result<Proposal, mcp::Malformed> {
         let mut proposal = self.propose(From::Worker, message)?;
-        proposal.correlation = headers::correlation(headers);
+        proposal.correlation = headers::correlated(headers);
         if modern && mcp::is_legacy_only(&proposal.method) {
             proposal.barred = Some("unknown_method");
         }

@@ -159,6 +159,7 @@ fn values(record: &Record) -> Vec<(Column, &str)> {
             let found = fingerprints(&record.body).map(|fingerprint| (Column::Fingerprint, fingerprint));
             std::iter::once((Column::Decision, outcome.decision.as_str())).chain(found).collect()
         }
+        Body::Session(change) => vec![(Column::Session, change.session.as_str())],
         _ => Vec::new(),
     }
 }

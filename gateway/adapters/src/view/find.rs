@@ -271,7 +271,14 @@ fn belongs_to(record: &Record, is: impl Fn(&str) -> bool) -> bool {
 /// The newest decisions that match, with what came of each, oldest first.
 pub fn timeline(view: &View, reader: &mut Reader, query: &Query) -> io::Result<Vec<Found>> {
     let decisions = run(view, reader, &Query { kind: Some("decision".into()), ..query.clone() })?;
-    let Some((first, _)) = decisions.last() else { return Ok(Vec::new()) };
+    // A page that is not full goes back to the beginning.
+    let is_full = query.limit.is_some_and(|limit| decisions.len() >= limit);
+    let first = decisions.last().map(|(seq, _)| *seq).filter(|_| is_full || query.session.is_none());
+    let first = &match (first, &query.session) {
+        (Some(first), _) => first,
+        (None, Some(_)) => 0,
+        (None, None) => return Ok(Vec::new()),
+    };
     let ids: HashSet<&str> = decisions
         .iter()
         .filter_map(|(_, record)| match &record.body {
@@ -286,6 +293,16 @@ pub fn timeline(view: &View, reader: &mut Reader, query: &Query) -> io::Result<V
         if belongs_to(&record, |own| ids.contains(own)) {
             all.push((seq, record));
         }
+    }
+    if let Some(session) = &query.session {
+        for seq in view.in_column(Column::Session, &HashSet::from([block::hash(session)]), *first)? {
+            let Some(record) = reader.record(seq)? else { continue };
+            let before = query.before.is_none_or(|before| seq < before);
+            if before && matches!(&record.body, Body::Session(change) if change.session == *session) {
+                all.push((seq, record));
+            }
+        }
+        all.sort_by_key(|(seq, _)| *seq);
     }
     Ok(all)
 }

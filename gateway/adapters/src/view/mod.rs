@@ -35,7 +35,7 @@ const LOCK_AGAIN: Duration = Duration::from_millis(5);
 /// number, big endian. `m` + block is the latest time of that block and all before it.
 const NEXT: &[u8] = b"!next";
 const LAYOUT: &[u8] = b"!layout";
-const LAYOUT_NOW: &[u8] = b"5";
+const LAYOUT_NOW: &[u8] = b"6";
 
 /// See the module.
 pub struct View {

@@ -2,7 +2,7 @@
 
 pub(super) mod log;
 mod manage;
-mod print;
+pub(super) mod print;
 mod verify;
 
 use super::{data_dir, time};
@@ -66,6 +66,12 @@ pub async fn run(global: &Global, audit: Audit) -> Outcome {
         Audit::Erase { worker } => manage::erase(global, &dir, &worker).await,
         Audit::Verify { .. } => Ok(0),
     }
+}
+
+/// What the log says of a session, oldest first.
+pub(super) async fn timeline_of(dir: &Path, session: &str, limit: usize) -> Result<Vec<serde_json::Value>, Failure> {
+    let query = Query { session: Some(session.to_owned()), limit: Some(limit), ..Query::default() };
+    Log::open(dir).await?.timeline(&query).await
 }
 
 /// Prints what matches, oldest first where it goes on with what comes.

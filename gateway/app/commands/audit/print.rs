@@ -7,7 +7,7 @@ use warden_adapters::review::Shown;
 use warden_adapters::view::Stats;
 
 /// One record, on one line.
-pub(super) fn record(global: &Global, record: &Value) {
+pub(in crate::commands) fn record(global: &Global, record: &Value) {
     if global.json {
         say(record);
         return;
@@ -50,6 +50,15 @@ pub(super) fn record(global: &Global, record: &Value) {
         "hold" => format!("{} placed {}", text("/operator"), text("/name")),
         "key" => text("/verifier"),
         "ack" => format!("{} {} {} {}", text("/event"), text("/decision"), text("/operator"), text("/reason")),
+        "session" => {
+            let cause = ["tool", "operator", "act"].map(|name| text(&format!("/cause/{name}"))).join(" ");
+            let (event, why) = (text("/event"), text("/reason"));
+            match record["to"].is_string() {
+                true => format!("{} {} → {} {} {why}", text("/session"), text("/from"), text("/to"), cause.trim()),
+                false => format!("{} {event} {} {} {why}", text("/session"), text("/app"), text("/worker")),
+            }
+        }
+        "delegate" => format!("{} {} {} by {}", text("/event"), text("/delegate"), text("/node"), text("/by")),
         "inbox" => {
             let came = format!("{} {}", text("/message/came"), text("/message/reason"));
             format!("{} {} {} {came}", text("/event"), text("/inbox"), text("/reason")).trim_end().to_owned()
@@ -85,7 +94,7 @@ pub(super) fn shown(global: &Global, shown: &Shown) {
             .collect();
         rows.push((who, format!("{} ({}) {}", text("/would_be/verdict"), text("/would_be/reason"), by.join(", "))));
     }
-    for name in ["session", "task", "run", "advice"] {
+    for name in ["session", "task", "run", "delegate", "advice"] {
         let pointer = format!("/{name}");
         if !text(&pointer).is_empty() {
             rows.push((name, text(&pointer)));

@@ -57,7 +57,7 @@ impl Desk {
             Some(config) => {
                 let site = config.setup.site_with(&dir)?;
                 let standings = policy_folder::standings(&config.setup.data_dir)?;
-                govern::source(&config.setup, &site, &catalogue, &standings)
+                govern::source(&config.setup, &site, &catalogue, &standings, &config.compositions()?)
             }
             None => Source {
                 site: files(&dir)?,

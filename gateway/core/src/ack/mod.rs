@@ -82,6 +82,9 @@ pub struct Parked {
     pub seq: u64,
     /// The worker that asked.
     pub worker: String,
+    /// The session that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// When it was held.
     pub since: Timestamp,
     /// What it asks for, as policies call it.
@@ -99,6 +102,13 @@ pub struct Parked {
     /// How it stands.
     #[serde(default)]
     pub stage: Stage,
+}
+
+impl Parked {
+    /// Whether it keeps a session waiting for a person.
+    pub fn waits_in(&self, session: &str) -> bool {
+        self.stage == Stage::Waiting && self.session.as_deref() == Some(session)
+    }
 }
 
 /// A result that waits for its worker.

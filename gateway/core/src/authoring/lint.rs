@@ -50,6 +50,8 @@ fn speaks_of_wardens(snapshot: &Snapshot, rule: &Rule) -> bool {
             Some(DoneTo::Engine) => !snapshot.has_engines(),
             Some(DoneTo::Inbox) => !snapshot.has_inboxes(),
             Some(DoneTo::Held) => true,
+            Some(DoneTo::App) => !snapshot.has_apps(),
+            Some(DoneTo::Node) => !snapshot.has_nodes(),
             Some(DoneTo::Server | DoneTo::StateKey | DoneTo::Plane) => false,
             None => uid.id().unescaped() == "inbox" && !snapshot.has_inboxes(),
         }

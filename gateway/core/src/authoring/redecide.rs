@@ -14,6 +14,7 @@ use crate::policy::slice::Slice;
 use crate::policy::snapshot::{Case, Snapshot};
 use crate::proposal::{AcknowledgeAsk, Ask, DoneTo, EngineAsk, EntityName, SiteAsk, TaskFacts, TaskId, Verb};
 use crate::secrets::Finding;
+use crate::session::SessionFacts;
 use crate::verdict::{Evaluation, Verdict, evaluate};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -123,6 +124,9 @@ pub struct Seen {
     /// Its task.
     #[serde(default)]
     pub task: Option<TaskFacts>,
+    /// Its session.
+    #[serde(default)]
+    pub session: Option<SessionFacts>,
     /// The arguments, long texts cut.
     pub input: Value,
 }
@@ -257,6 +261,7 @@ impl<'s> Redecider<'s> {
             dot_segments: seen.dot_segments,
             budget: seen.budget,
             task: seen.task.clone(),
+            session: seen.session.clone(),
             input: Input { cedar: input, record: Value::Null, unseen: seen.unseen.clone() },
         };
         Ok((case, facts))
@@ -306,6 +311,8 @@ impl<'s> Redecider<'s> {
                 })),
                 DoneTo::StateKey => Ask::State { key: recorded.resource.id.clone() },
                 DoneTo::Inbox => Ask::Inbox { inbox: recorded.resource.id.clone(), verb },
+                DoneTo::App => Ask::Session { app: recorded.resource.id.clone(), overrides: serde_json::Map::new() },
+                DoneTo::Node => Ask::Delegate { node: recorded.resource.id.clone() },
                 DoneTo::Held => Ask::Acknowledge(Box::new(AcknowledgeAsk {
                     operator: recorded.principal.id.clone(),
                     resource: EntityName { ty: recorded.resource.ty.clone(), id: recorded.resource.id.clone() },
@@ -335,7 +342,7 @@ impl<'s> Redecider<'s> {
             NoCase::Worker => Cannot::Worker,
             NoCase::Server => Cannot::Server,
             NoCase::Engine => Cannot::Engine,
-            NoCase::Inbox => Cannot::Action,
+            NoCase::Inbox | NoCase::App | NoCase::Node => Cannot::Action,
             NoCase::Action | NoCase::Type => Cannot::Action,
         })?;
         // A tool that is gone would be decided as an unlisted one, which it was not.
@@ -356,7 +363,15 @@ impl<'s> Redecider<'s> {
 
 /// Whether a reason code is one that policies lead to, or the snapshot's layers.
 fn by_policy(reason: &str) -> bool {
-    const BEFORE: [&str; 29] = [
+    const BEFORE: [&str; 37] = [
+        "unknown_session",
+        "unknown_app",
+        "unknown_node",
+        "server_of_an_app",
+        "uncountable_argument",
+        "history_full",
+        "session_busy",
+        "too_many_sessions",
         "held_with_others",
         "acknowledgement_refused",
         "acknowledgement_void",

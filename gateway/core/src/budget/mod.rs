@@ -140,6 +140,8 @@ impl Budgets {
 
     /// Everything that a worker's call is charged to, the narrowest first. Nothing for a worker without a budget.
     pub fn chain(&self, worker: &str, belongs: &Correlation) -> Vec<String> {
+        // A delegate spends what the worker has that it comes from.
+        let worker = worker.split('/').next().unwrap_or(worker);
         let (mut chain, mut at) = (Vec::new(), self.workers.get(worker));
         while let Some((name, budget)) = at.and_then(|name| Some((name, self.all.get(name)?))) {
             for each in Each::ALL.into_iter().filter(|each| budget.each.contains_key(each)) {
@@ -199,7 +201,7 @@ impl Budgets {
 
     /// Whether a worker's calls are charged to anything.
     pub fn charges(&self, worker: &str) -> bool {
-        self.workers.contains_key(worker)
+        self.workers.contains_key(worker.split('/').next().unwrap_or(worker))
     }
 
     /// Whether an answer that went over this node's ceiling is kept back.
@@ -330,7 +332,7 @@ mod tests {
         let team = Budget { parent: Some("all".into()), each: shares, ..Budget::default() };
         let all = BTreeMap::from([("all".to_owned(), Budget::default()), ("team".to_owned(), team)]);
         let budgets = Budgets::new(all, BTreeMap::from([("w".into(), "team".into())]), BTreeMap::new()).unwrap();
-        let belongs = Correlation { session: Some("s".into()), task: Some("t".into()), run: None };
+        let belongs = Correlation { session: Some("s".into()), task: Some("t".into()), ..Correlation::default() };
         assert_eq!(budgets.chain("w", &belongs), ["team/task/t", "team/session/s", "team", "all"]);
         assert_eq!(budgets.chain("w", &Correlation::default())[1], "team/session/");
         assert_eq!(budgets.limits("team/session/with/slashes").len(), 1);

@@ -4,6 +4,7 @@
 //! effect, and a tool without one counts as `irreversible`.
 
 pub mod alike;
+pub mod authority;
 pub mod input;
 pub mod recorded;
 pub mod ty;
@@ -11,7 +12,7 @@ pub mod ty;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// How much a tool can do. Ordered from harmless to worst.
@@ -77,6 +78,12 @@ pub struct Tool {
     /// Arguments that are paths besides those with a usual name (see [`is_path_name`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// Groups it is in besides its server's: `bash` for what runs commands. Set by operators, for compositions.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
+    /// Arguments that carry authority: whom something is sent to, what is acted on. As its schema suggests when nobody has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Vec<String>>,
     /// A different definition that the server listed later; waits for an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed: Option<Value>,
@@ -89,7 +96,17 @@ impl Tool {
     /// A tool as listed, with nothing said about it.
     pub fn listed(definition: Value) -> Self {
         let hash = hash_of(&definition);
-        Self { definition, hash, effect: None, open_world: None, paths: Vec::new(), changed: None, dismissed: None }
+        Self {
+            definition,
+            hash,
+            effect: None,
+            open_world: None,
+            paths: Vec::new(),
+            groups: BTreeSet::new(),
+            authority: None,
+            changed: None,
+            dismissed: None,
+        }
     }
 
     /// What policy sees.
@@ -115,6 +132,16 @@ impl Tool {
         let schema = self.definition.get("inputSchema").unwrap_or(&Value::Null);
         collect_header_params(schema, &mut Vec::new(), &mut found);
         found
+    }
+
+    /// Its arguments that carry authority: as an operator said or, until one has, as its definition suggests.
+    pub fn marks(&self) -> authority::Marks {
+        if let Some(names) = &self.authority {
+            return authority::Marks::of_names(names);
+        }
+        let text = |name: &str| self.definition.get(name).and_then(Value::as_str);
+        let schema = self.definition.get("inputSchema").unwrap_or(&Value::Null);
+        authority::marks(text("name").unwrap_or_default(), schema, text("description"), self.effect)
     }
 
     /// The type of its arguments.

@@ -1,4 +1,5 @@
-//! Record format version 6: one JSON object a record. Version 5 lacked the kinds `ack` and `inbox`, and of a decision `held`, `again` and
+//! Record format version 7: one JSON object a record. Version 6 lacked the kinds `session` and `delegate`, of a decision `delegate`, `history`,
+//! `context.session` and the scope in `context.task`, and of an outcome `ran`. Version 5 lacked the kinds `ack` and `inbox`, and of a decision `held`, `again` and
 //! `acknowledged`. Version 4 lacked the kinds `budget` and `task`, and what has to do with engines
 //! and budgets: of a decision `engine`, `reserved`, `context.budget` and `context.task`, of an outcome `engine` and `settled`. Version 3 lacked what a decision would have been, and of a change of what decides
 //! the shadow and the modes of rules. Version 2 lacked the suspicions of a decision and their number in an
@@ -7,12 +8,14 @@
 
 use crate::ack::AckChange;
 use crate::amount::Amount;
+use crate::composition::delegate::DelegateChange;
 use crate::decision::Decision;
 use crate::inbox::InboxChange;
 use crate::outcome::Outcome;
 use crate::policy::layer::Standing;
 use crate::policy::snapshot::Digests;
 use crate::secrets::Scanner;
+use crate::session::SessionChange;
 use crate::task::TaskChange;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,7 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The version that is written. Readers accept this and every older one.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 
 /// One record. Its sequence number is its frame's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +68,10 @@ pub enum Body {
     Ack(AckChange),
     /// What a run of the inbox worker came to, and its schedule.
     Inbox(Box<InboxChange>),
+    /// A change of a session, before it takes effect.
+    Session(Box<SessionChange>),
+    /// A delegate that may speak, or may not any more.
+    Delegate(DelegateChange),
 }
 
 /// A change of a budget.
@@ -136,6 +143,8 @@ pub enum PolicyEvent {
     Kept,
     /// An operator promoted or demoted a rule.
     Moded,
+    /// An operator registered a composition.
+    Composed,
 }
 
 /// What an operator did.
@@ -268,6 +277,8 @@ impl Body {
             Body::Task(_) => "task",
             Body::Ack(_) => "ack",
             Body::Inbox(_) => "inbox",
+            Body::Session(_) => "session",
+            Body::Delegate(_) => "delegate",
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::ack::{Acks, Parked, Stage};
 use crate::amount::Amount;
 use crate::budget::ledger::Ledger;
+use crate::composition::delegate::Delegates;
 use crate::decision::{Decision, Enforced};
 use crate::inbox::Inboxes;
 use crate::invariant::{self, Invariant};
@@ -10,6 +11,7 @@ use crate::journal::record::{Body, BudgetChange, Hold, Record};
 use crate::outcome::Happened;
 use crate::policy::snapshot::Digests;
 use crate::proposal::{DecisionId, Door, TaskId, Verb};
+use crate::session::{CountedCall, Sessions};
 use crate::task::{TaskChange, TaskEvent, Tasks};
 use crate::verdict::Verdict;
 use jiff::Timestamp;
@@ -56,6 +58,12 @@ pub struct Counted {
     /// What was spent, by worker and by engine.
     #[serde(default)]
     pub spend: Spend,
+    /// Sessions.
+    #[serde(default)]
+    pub sessions: Sessions,
+    /// Delegates.
+    #[serde(default)]
+    pub delegates: Delegates,
     /// Calls on their way: who makes them, where, and in which task.
     #[serde(default)]
     pub calls: BTreeMap<DecisionId, Call>,
@@ -106,6 +114,16 @@ impl Counted {
         self.calls.insert(id.clone(), call);
     }
 
+    /// A decision that allows has been recorded: what was set aside for it is kept.
+    pub fn allowed(&mut self, decision: &Decision) {
+        if let Some(call) = Call::of(decision) {
+            self.began(&decision.id, call);
+        }
+        if let Some(session) = decision.session.as_deref().filter(|_| decision.tool.is_some() && is_forwarded(decision)) {
+            self.sessions.began(&decision.id, session);
+        }
+    }
+
     /// A call is over. What was set aside for it is given back, and `used` is taken in its place.
     pub fn ended(&mut self, id: &DecisionId, used: Option<Amount>) {
         self.ledger.settle(id, used);
@@ -154,19 +172,36 @@ impl Counted {
                 if let Some(reserved) = &decision.reserved {
                     self.ledger.set_aside(decision.id.clone(), reserved.clone());
                 }
-                if let Some(call) = Call::of(decision) {
-                    self.began(&decision.id, call);
+                if let Some(call) = CountedCall::of(decision) {
+                    // It was counted when it was allowed, so there is room for it.
+                    let _ = self.sessions.count(&decision.id, &call, record.ts);
                 }
+                self.allowed(decision);
             }
             Body::Outcome(outcome) => {
+                if let Some(ran) = &outcome.ran {
+                    self.sessions.tell(&outcome.decision, ran);
+                }
+                self.sessions.over(&outcome.decision);
                 self.ended(&outcome.decision, outcome.settled.as_ref().map(|settled| settled.amount));
             }
             Body::Budget(change) => {
                 self.changed(change);
             }
             Body::Task(change) => self.task(change),
+            Body::Session(change) => self.sessions.apply(record.ts, change),
+            Body::Delegate(change) => self.delegates.apply(record.ts, change),
             _ => {}
         }
+    }
+}
+
+impl CountedCall {
+    /// What an allowing decision of a tool was counted as in its session.
+    pub fn of(decision: &Decision) -> Option<Self> {
+        let session = decision.session.clone()?;
+        let tool = decision.tool.as_ref()?;
+        Some(Self { session, tool: format!("{}/{tool}", decision.server), steps: decision.history.clone() })
     }
 }
 
@@ -202,6 +237,7 @@ impl State {
             },
             Body::Key(change) => self.verifier = Some(change.verifier.clone()),
             Body::Operator(_) | Body::State(_) | Body::Read(_) | Body::Budget(_) | Body::Task(_) => {}
+            Body::Session(_) | Body::Delegate(_) => {}
         }
     }
 
@@ -232,6 +268,7 @@ pub fn parked(seq: u64, since: Timestamp, decision: &Decision) -> Parked {
     Parked {
         seq,
         worker: decision.worker.clone(),
+        session: decision.session.clone(),
         since,
         action: decision.action.clone(),
         held: decision.held.clone(),

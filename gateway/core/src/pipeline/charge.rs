@@ -8,6 +8,7 @@ use crate::decision::Enforced;
 use crate::invariant::{self, Invariant};
 use crate::outcome::{Happened, Metered, Reply, Settled};
 use crate::proposal::{Ask, Correlation, DecisionId, Proposal, Verb};
+use crate::session::CountedCall;
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,17 +27,22 @@ impl Meter {
     }
 }
 
-/// What is set aside for a proposal: given back unless it is kept.
+/// What is set aside for a proposal, and what it was counted as: given back unless it is kept.
 pub(super) struct SetAside<'g, P> {
     pub(super) gate: &'g Gate<P>,
     pub(super) id: DecisionId,
     pub(super) kept: bool,
+    pub(super) call: Option<CountedCall>,
 }
 
 impl<P> SetAside<'_, P> {
     pub(super) fn give_back(&mut self) {
         if !std::mem::replace(&mut self.kept, true) {
-            self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner).ledger.settle(&self.id, None);
+            let mut counted = self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            counted.ledger.settle(&self.id, None);
+            if let Some(call) = &self.call {
+                counted.sessions.give_back(&self.id, call);
+            }
         }
     }
 }
@@ -60,6 +66,7 @@ impl<P> Drop for OnItsWay<'_, P> {
             let mut counted = self.gate.counted.lock().unwrap_or_else(PoisonError::into_inner);
             let at_most = counted.ledger.reservation(&self.id).map(|reservation| reservation.amount);
             counted.ended(&self.id, at_most);
+            counted.sessions.over(&self.id);
             drop(counted);
             self.gate.acks(|live| live.acks.over(&self.id, Happened::Unknown));
         }
@@ -89,8 +96,8 @@ impl<P: Ports> Gate<P> {
         // By the names that records have.
         let scanner = self.ports.scanner();
         let masked = |name: &Option<String>| name.as_ref().map(|name| scanner.mask(name).into_owned());
-        let Correlation { session, task, run } = &proposal.correlation;
-        let belongs = Correlation { session: masked(session), task: masked(task), run: masked(run) };
+        let Correlation { session, task, run, .. } = &proposal.correlation;
+        let belongs = Correlation { session: masked(session), task: masked(task), run: masked(run), delegate: None };
         let chain = self.budgets.chain(&proposal.worker, &belongs);
         if chain.is_empty() {
             return Ok(None);

@@ -6,11 +6,13 @@ use crate::decision::{Context, Decision, Enforced, presentable, short};
 use crate::facts::{self, Facts};
 use crate::policy::level::{Inbound, Level};
 use crate::policy::snapshot::{Case, NoCase, Snapshot};
-use crate::proposal::{Ask, DecisionId, Door, Proposal, Verb};
+use crate::proposal::{Ask, DecisionId, Door, Proposal, ScopeFacts, TaskFacts, Verb};
 use crate::secrets::tail::Tails;
 use crate::secrets::{Scan, Scanner};
+use crate::session::SessionFacts;
 use crate::verdict::{Evaluation, Verdict, evaluate, under_charter};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What was seen of a proposal, for the record.
@@ -20,6 +22,8 @@ pub(super) struct Seen {
     pub(super) unseen: Vec<String>,
     pub(super) dot_segments: bool,
     pub(super) budget: Option<BudgetFacts>,
+    pub(super) task: Option<TaskFacts>,
+    pub(super) session: Option<SessionFacts>,
     pub(super) input: Value,
     pub(super) acknowledged: bool,
 }
@@ -32,6 +36,17 @@ pub(super) struct Given<'e> {
     pub(super) acknowledged: bool,
     /// What its budgets have left, or which of them has not enough.
     pub(super) budget: Result<Option<BudgetFacts>, &'e Exceeded>,
+    /// The session that it belongs to, or why it cannot belong to one: a reason code.
+    pub(super) session: Result<Option<SessionFacts>, &'static str>,
+    /// The task that encloses it.
+    pub(super) task: Option<TaskFacts>,
+}
+
+impl Given<'_> {
+    /// Nothing but the proposal itself.
+    fn nothing(shadow: bool) -> Self {
+        Self { shadow, acknowledged: false, budget: Ok(None), session: Ok(None), task: None }
+    }
 }
 
 pub(super) fn judge(
@@ -39,7 +54,7 @@ pub(super) fn judge(
     proposal: &Proposal,
     scanner: &Scanner,
     tails: &Tails,
-    Given { shadow, acknowledged, budget }: Given<'_>,
+    Given { shadow, acknowledged, budget, session, task }: Given<'_>,
 ) -> (Evaluation, Seen) {
     let scan = facts::scan(proposal, scanner).and(tails.scan(proposal, scanner));
     let blind = |evaluation, scan| {
@@ -50,12 +65,14 @@ pub(super) fn judge(
             unseen: Vec::new(),
             dot_segments: false,
             budget: None,
+            task: None,
+            session: None,
             input: Value::Null,
             acknowledged,
         };
         (evaluation, seen)
     };
-    if let Some(reason) = proposal.barred {
+    if let Some(reason) = proposal.barred.or(session.as_ref().err().copied()) {
         return blind(Evaluation::deny(reason, None), scan);
     }
     let case = match snapshot.case(&proposal.worker, &proposal.server, &proposal.ask) {
@@ -69,6 +86,8 @@ pub(super) fn judge(
         }
         Ok(mut facts) => {
             facts.budget = budget.unwrap_or_default();
+            facts.session = session.unwrap_or_default();
+            facts.task = task.or(facts.task);
             facts.acknowledged = acknowledged;
             let evaluation = match budget.map_or_else(
                 |exceeded| Evaluation::deny(exceeded.reason(), Some(exceeded.to_string())),
@@ -89,6 +108,8 @@ pub(super) fn judge(
                 unseen: facts.input.unseen,
                 dot_segments: facts.dot_segments,
                 budget: facts.budget,
+                task: facts.task,
+                session: facts.session,
                 input: facts.input.record,
                 acknowledged,
             };
@@ -127,15 +148,17 @@ fn let_through(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts, refused: Eva
 
 /// A verdict on a proposal, recorded nowhere: what `warden decide` shows.
 pub fn preview(snapshot: &Snapshot, proposal: &Proposal, scanner: &Scanner) -> Evaluation {
-    let given = Given { shadow: false, acknowledged: false, budget: Ok(None) };
-    judge(snapshot, proposal, scanner, &Tails::default(), given).0
+    judge(snapshot, proposal, scanner, &Tails::default(), Given::nothing(false)).0
 }
 
 impl<P: Ports> Gate<P> {
     /// The verdict that a proposal would get now, recorded nowhere: also where the site is in shadow.
     pub fn foresee(&self, proposal: &Proposal) -> Evaluation {
-        let given = Given { shadow: self.is_in_shadow(), acknowledged: false, budget: Ok(None) };
-        judge(&self.snapshot(), proposal, self.ports.scanner(), &Tails::default(), given).0
+        let (snapshot, now) = (self.snapshot(), self.ports.now());
+        let session = self.stands_in(&snapshot, proposal, now);
+        let task = self.in_task(&snapshot, proposal, now);
+        let given = Given { session, task, ..Given::nothing(self.is_in_shadow()) };
+        judge(&snapshot, proposal, self.ports.scanner(), &Tails::default(), given).0
     }
 }
 
@@ -147,6 +170,8 @@ impl NoCase {
             NoCase::Server => "unknown_server",
             NoCase::Engine => "unknown_engine",
             NoCase::Inbox => "unknown_inbox",
+            NoCase::App => "unknown_app",
+            NoCase::Node => "unknown_node",
             NoCase::Action => "unknown_method",
             NoCase::Type => "unknown_type",
         }
@@ -182,6 +207,7 @@ pub(super) fn write_up(
         session: correlated(&proposal.correlation.session),
         task: correlated(&proposal.correlation.task),
         run: correlated(&proposal.correlation.run),
+        delegate: correlated(&proposal.correlation.delegate),
         level: case.as_ref().map_or_else(Level::default, |case| case.target.level),
         input_sealed: None,
         server: short(&proposal.server, scanner),
@@ -192,12 +218,15 @@ pub(super) fn write_up(
             _ => None,
         },
         reserved: None,
+        history: BTreeMap::new(),
         caller: proposal.caller.as_ref().map(|caller| short(caller, scanner)),
         action: case.as_ref().map_or_else(
             || match &proposal.ask {
                 Ask::Engine(ask) => ask.verb.action().to_owned(),
                 Ask::Inbox { verb, .. } => verb.action().to_owned(),
                 Ask::Acknowledge(_) => Verb::Acknowledge.action().to_owned(),
+                Ask::Session { .. } => Verb::StartSession.action().to_owned(),
+                Ask::Delegate { .. } => Verb::StartDelegate.action().to_owned(),
                 _ => short(&proposal.method, scanner),
             },
             action,
@@ -207,6 +236,8 @@ pub(super) fn write_up(
                 Ask::Site(ask) => named(&ask.resource.ty, &ask.resource.id),
                 Ask::Engine(ask) => named("Engine", &ask.engine),
                 Ask::Inbox { inbox, .. } => named("Inbox", inbox),
+                Ask::Session { app, .. } => named("App", app),
+                Ask::Delegate { node } => named("Worker", node),
                 Ask::Acknowledge(ask) => named(&ask.resource.ty, &ask.resource.id),
                 _ => named("Server", &proposal.server),
             },
@@ -229,10 +260,8 @@ pub(super) fn write_up(
             unseen: seen.unseen.iter().map(|pointer| short(&scanner.hide_pointer(pointer), scanner)).collect(),
             dot_segments: seen.dot_segments,
             budget: seen.budget,
-            task: match &proposal.ask {
-                Ask::Engine(ask) => Some(ask.facts.clone()),
-                _ => None,
-            },
+            task: seen.task.map(|task| shown_task(task, scanner)),
+            session: seen.session.map(|session| shown_session(session, scanner)),
             input: presentable(&seen.input, scanner),
         },
         verdict: evaluation.verdict,
@@ -260,9 +289,33 @@ fn shown(record: &crate::policy::snapshot::Record<'_>, scanner: &Scanner) -> Arc
     }
 }
 
+/// A task as it may be written down: the names of arguments may be anything.
+fn shown_task(task: TaskFacts, scanner: &Scanner) -> TaskFacts {
+    let names = |names: Vec<String>| names.iter().map(|name| short(&scanner.hide_pointer(name), scanner)).collect();
+    let ScopeFacts { in_scope, input_from_prompt, input_from_directory, unvouched } = task.scope;
+    let scope = ScopeFacts {
+        in_scope,
+        input_from_prompt: names(input_from_prompt),
+        input_from_directory: names(input_from_directory),
+        unvouched: names(unvouched),
+    };
+    TaskFacts { scope, ..task }
+}
+
+/// A session as it may be written down.
+fn shown_session(session: SessionFacts, scanner: &Scanner) -> SessionFacts {
+    let overrides = match presentable(&Value::Object(session.overrides), scanner) {
+        Value::Object(overrides) => overrides,
+        _ => serde_json::Map::new(),
+    };
+    SessionFacts { overrides, ..session }
+}
+
 pub(super) fn enforced_by(door: Door) -> Enforced {
     match door {
-        Door::Mcp | Door::Decide | Door::OperatorPlane | Door::Llm | Door::State | Door::Inbox => Enforced::Gateway,
+        Door::Mcp | Door::Decide | Door::OperatorPlane | Door::Llm | Door::State | Door::Inbox | Door::WorkerPlane => {
+            Enforced::Gateway
+        },
         Door::Authzen => Enforced::Caller,
     }
 }

@@ -8,6 +8,7 @@ pub mod ack;
 mod charge;
 mod judge;
 mod permit;
+mod session;
 
 pub use charge::Meter;
 pub use judge::preview;
@@ -19,7 +20,7 @@ use crate::decision::{Decision, Enforced};
 use crate::denials::{Admission, Denials};
 use crate::invariant::{self, Invariant};
 use crate::journal::record::{Body, Record};
-use crate::journal::state::{self, Call, Counted};
+use crate::journal::state::{self, Counted};
 use crate::json::Json;
 use crate::outcome::{EngineEvent, Happened, Lost, Metered, Outcome, Reply};
 use crate::policy::level::{Inbound, Level};
@@ -28,12 +29,15 @@ use crate::port::{Clock, Ids, Journal, JournalError, Room, SealFailed, Vault};
 use crate::proposal::{Ask, DecisionId, Door, Proposal, TaskId, Verb};
 use crate::secrets::tail::Tails;
 use crate::secrets::{Scan, redact};
+use crate::session::app::Apps;
+use crate::task::scope::Scope;
 use crate::verdict::{Evaluation, Verdict};
 use ack::Live;
 use charge::{OnItsWay, SetAside, settle};
 use jiff::{SignedDuration, Timestamp};
 use judge::{Given, Seen, enforced_by, held, judge, write_up};
-use std::collections::HashMap;
+use session::{InSession, Tells};
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -105,6 +109,9 @@ pub struct Gate<P> {
     held: RwLock<HashMap<String, String>>,
     any_held: AtomicBool,
     budgets: Budgets,
+    apps: Apps,
+    /// What hosts have declared of tasks. A std lock: nothing awaits while it is held.
+    scopes: RwLock<HashMap<TaskId, Arc<Scope>>>,
     /// Ahead of the journal's by what is on its way there. A std mutex: nothing awaits while it is held.
     counted: Mutex<Counted>,
     /// So are these.
@@ -137,6 +144,8 @@ impl<P: Ports> Gate<P> {
             held: RwLock::default(),
             any_held: AtomicBool::new(false),
             budgets: Budgets::default(),
+            apps: Apps::default(),
+            scopes: RwLock::default(),
             counted: Mutex::default(),
             acks: Mutex::default(),
             held_for: HELD_FOR,
@@ -153,6 +162,26 @@ impl<P: Ports> Gate<P> {
     #[must_use]
     pub fn counting(self, budgets: Budgets, counted: Counted) -> Self {
         Self { budgets, counted: Mutex::new(counted), ..self }
+    }
+
+    /// The same with these apps.
+    #[must_use]
+    pub fn serving(self, apps: Apps) -> Self {
+        Self { apps, ..self }
+    }
+
+    /// All apps.
+    pub fn apps(&self) -> &Apps {
+        &self.apps
+    }
+
+    /// What a host has declared of a task; nothing any more without it.
+    pub fn scope(&self, task: &TaskId, scope: Option<Arc<Scope>>) {
+        let mut scopes = self.scopes.write().unwrap_or_else(PoisonError::into_inner);
+        match scope {
+            Some(scope) => drop(scopes.insert(task.clone(), scope)),
+            None => drop(scopes.remove(task)),
+        }
     }
 
     /// All budgets.
@@ -275,6 +304,7 @@ impl<P: Ports> Gate<P> {
             again: None,
             acknowledged: None,
             reserved: None,
+            history: BTreeMap::new(),
             // A denial is enforced, also where the site is in shadow.
             enforced: enforced_by(decision.door),
             would_be: None,
@@ -309,7 +339,7 @@ pub async fn advise<P: Ports>(gate: &Gate<P>, proposal: Proposal) -> Result<Deci
 
 /// Forwards a permit, and records what came of it.
 async fn send<P: Ports, U: Upstream>(gate: &Gate<P>, permit: Permit, upstream: &U, since: Timestamp) -> Answer {
-    let sent = Sent::of(&permit);
+    let sent = Sent::of(gate, &permit);
     let mut on_its_way = OnItsWay { gate, id: sent.id.clone(), ended: false };
     let reply = upstream.forward(permit).await;
     let answer = complete(gate, sent, reply, since).await;
@@ -340,9 +370,14 @@ fn weigh<'g, P: Ports>(gate: &'g Gate<P>, proposal: &Proposal, acknowledged: boo
     let id = gate.ports.decision(now);
     let snapshot = gate.snapshot();
     let reserved = gate.reserve(&id, proposal, now);
-    let set_aside = SetAside { gate, id: id.clone(), kept: !matches!(reserved, Ok(Some(_))) };
+    let mut set_aside = SetAside { gate, id: id.clone(), kept: false, call: None };
+    let session = gate.in_session(&id, &snapshot, proposal, now).map(|InSession { facts, call }| {
+        set_aside.call = call;
+        facts
+    });
     let budget = reserved.as_ref().map(|reserved| reserved.as_ref().map(|(_, facts)| *facts));
-    let given = Given { shadow: gate.shadow, acknowledged, budget };
+    let task = gate.in_task(&snapshot, proposal, now);
+    let given = Given { shadow: gate.shadow, acknowledged, budget, session, task };
     let (mut evaluation, seen) = judge(&snapshot, proposal, gate.ports.scanner(), &gate.tails, given);
     if evaluation.verdict == Verdict::Allow && gate.holds(proposal) {
         evaluation = held(evaluation);
@@ -403,6 +438,7 @@ async fn conclude<P: Ports>(
         set_aside.give_back();
     } else {
         decision.reserved = reserved.ok().flatten().map(|(reservation, _)| reservation);
+        decision.history = set_aside.call.as_ref().map(|call| call.steps.clone()).unwrap_or_default();
     }
     if let Err(e) = level(&mut decision, &gate.ports) {
         return Err(gate.deny(denied_unsealed(decision, &e), now).await);
@@ -460,9 +496,7 @@ async fn conclude<P: Ports>(
             match gate.ports.append(record, room).await {
                 Ok(receipt) => {
                     set_aside.kept = true;
-                    if let Some(call) = Call::of(&decision) {
-                        gate.counted(|counted| counted.began(&id, call));
-                    }
+                    gate.counted(|counted| counted.allowed(&decision));
                     if let Some(by) = decision.acknowledged.as_ref().filter(|_| stored) {
                         gate.acks(|live| live.acks.allowed(&id, by));
                     }
@@ -498,6 +532,7 @@ fn denied_unsealed(decision: Decision, error: &SealFailed) -> Decision {
         enforced: enforced_by(decision.door),
         would_be: None,
         reserved: None,
+        history: BTreeMap::new(),
         held: None,
         acknowledged: None,
         ..decision
@@ -521,10 +556,12 @@ struct Sent {
     engine: Option<(String, TaskId)>,
     meter: Meter,
     stored: bool,
+    /// What its session will be told, when it ran.
+    tells: Option<Tells>,
 }
 
 impl Sent {
-    fn of(permit: &Permit) -> Self {
+    fn of<P: Ports>(gate: &Gate<P>, permit: &Permit) -> Self {
         let engine = match &permit.proposal.ask {
             Ask::Engine(ask) if ask.verb == Verb::CallEngine => Some((ask.engine.clone(), ask.task.clone())),
             _ => None,
@@ -536,6 +573,7 @@ impl Sent {
             engine,
             meter: permit.meter(),
             stored: permit.stored,
+            tells: gate.tells(&permit.proposal),
         }
     }
 }
@@ -544,7 +582,7 @@ impl Sent {
 /// a power cut changes nothing of the answer. Lost, it reads as unknown.
 async fn complete<P: Ports>(
     gate: &Gate<P>,
-    Sent { id, inbound, door, engine, meter, stored }: Sent,
+    Sent { id, inbound, door, engine, meter, stored, tells }: Sent,
     reply: Reply,
     since: Timestamp,
 ) -> Answer {
@@ -589,6 +627,7 @@ async fn complete<P: Ports>(
         None => reply,
     };
     let happened = outcome.happened;
+    outcome.ran = tells.and_then(|tells| gate.ran(&id, tells, &reply, happened));
     let record = Record::new(now, Body::Outcome(outcome));
     if is_more {
         let _ = gate.ports.append(record, Room::Reserved).await;
@@ -596,9 +635,12 @@ async fn complete<P: Ports>(
         gate.ports.note(record).await;
     }
     // Whoever is given the room that is free now stands behind that record.
-    if used.is_some() {
-        gate.counted(|counted| counted.ended(&id, used));
-    }
+    gate.counted(|counted| {
+        counted.sessions.over(&id);
+        if used.is_some() {
+            counted.ended(&id, used);
+        }
+    });
     if stored {
         gate.acks(|live| live.acks.over(&id, happened));
     }
@@ -627,9 +669,12 @@ pub async fn settle_crashed<P: Ports>(gate: &Gate<P>, open: Vec<DecisionId>) -> 
         let outcome = Outcome { engine, settled, ..Outcome::of(decision.clone(), &reply, Scan::default(), 0) };
         let happened = outcome.happened;
         gate.ports.append(Record::new(now, Body::Outcome(outcome)), Room::Reserved).await?;
-        if used.is_some() {
-            gate.counted(|counted| counted.ended(&decision, used));
-        }
+        gate.counted(|counted| {
+            counted.sessions.over(&decision);
+            if used.is_some() {
+                counted.ended(&decision, used);
+            }
+        });
         let held = gate.acks(|live| {
             let held = live.acks.running.get(&decision).cloned();
             live.acks.over(&decision, happened);

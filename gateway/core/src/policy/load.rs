@@ -3,6 +3,7 @@
 use super::check::{Known, validate};
 use super::layer::{self, Layer, LayerName, SourceFile, Standing, Stood};
 use super::schema::{self, Builder, Footprint};
+use super::shape;
 use super::site::{self, SiteSchema};
 use super::snapshot::Source;
 use super::{Problem, Problems};
@@ -78,7 +79,8 @@ impl Loaded {
             let all: BTreeSet<&String> = source.workers.iter().flat_map(|w| &w.groups).collect();
             all.into_iter().cloned().collect()
         };
-        let builder = Builder::new(&source.catalogue, &source.servers, &groups, &site_schema)
+        shape::kinds_agree(&source.apps).map_err(general)?;
+        let builder = Builder::new(&source.catalogue, &source.servers, &groups, &site_schema, &source.apps)
             .map_err(|e| general(e.to_string()))?;
         let known = Known { workers: &source.workers, groups: &groups, source };
         for layer in [&charter, &site].into_iter().chain(compositions.values()) {

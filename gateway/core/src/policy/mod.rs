@@ -5,12 +5,15 @@
 //! need, [`snapshot`] holds it all together, and [`probe`] refuses a snapshot that allows what must never be allowed.
 
 pub mod check;
+mod compile;
+mod context;
 pub mod est;
 pub mod layer;
 pub mod level;
 pub mod load;
 pub mod probe;
 pub mod schema;
+pub mod shape;
 pub mod site;
 pub mod slice;
 pub mod snapshot;

@@ -77,6 +77,7 @@ pub(crate) fn facts(input: &Ty) -> Facts {
         dot_segments: false,
         budget: None,
         task: None,
+        session: None,
         input: Input { cedar: sample(input), record: serde_json::Value::Null, unseen },
     }
 }

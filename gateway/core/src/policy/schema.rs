@@ -3,6 +3,7 @@
 //! Built as JSON, not text, so that odd tool names cannot be mis-escaped. Cedar records do not extend, so each
 //! action's context repeats the fields of `Base`, taken from the parsed base so that the two cannot drift.
 
+use super::shape::{self, AppShape};
 use super::site::SiteSchema;
 use crate::catalogue::ty::{Extra, Field, Ty};
 use crate::catalogue::{Catalogue, server_name, tool_name};
@@ -54,12 +55,15 @@ impl<'a> Builder<'a> {
         servers: &'a [String],
         groups: &[String],
         site: &SiteSchema,
+        apps: &[AppShape],
     ) -> Result<Self, Error> {
         let mut base = base()?;
+        session_of(&mut base, apps)?;
+        let names: Vec<String> = apps.iter().map(|app| app.name.clone()).collect();
         for server in servers {
             server_name(server).map_err(Error)?;
         }
-        for (name, members) in [("Server", servers), ("Group", groups)] {
+        for (name, members) in [("Server", servers), ("Group", groups), ("App", &names)] {
             // An enumerated type has at least one member; without any, no literal of the type can match anyway.
             if !members.is_empty() {
                 base[""]["entityTypes"][name] = json!({ "enum": members });
@@ -142,6 +146,20 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// Fills in what the declared apps add to the type of a session: their overrides and their facts.
+fn session_of(base: &mut Value, apps: &[AppShape]) -> Result<(), Error> {
+    let overrides = shape::overrides(apps).map_err(Error)?;
+    let facts: Map<String, Value> = shape::facts(apps)
+        .into_iter()
+        .map(|(name, is_flag)| (name.to_owned(), json!({ "type": if is_flag { "Boolean" } else { "Long" } })))
+        .collect();
+    let at = "//commonTypes/Session/attributes";
+    let Some(session) = base.pointer_mut(at) else { return Err(Error("the base schema has no type `Session`".into())) };
+    session["facts"] = json!({ "type": "Record", "attributes": facts });
+    session["overrides"] = overrides.to_cedar().unwrap_or_else(|| json!({ "type": "Record", "attributes": {} }));
+    Ok(())
+}
+
 /// What policy sees of the parameters of a verb. Parameters that MCP does not know for it are refused, since some readers
 /// fold case and would take `URI` for `uri`; what a server asks of a worker is free in form.
 pub fn verb_input(verb: Verb) -> Ty {
@@ -186,6 +204,12 @@ pub fn verb_input(verb: Verb) -> Ty {
             let fields = [("worker", seen(true)), ("action", seen(true)), ("own", flag()), ("scope", flag())];
             let fields = fields.into_iter().map(|(name, field)| (name.to_owned(), field));
             return Ty::Record(fields.collect(), Extra::Refuse);
+        }
+        Verb::StartSession => (&[("app", seen(true))], Extra::Refuse),
+        Verb::StartDelegate => {
+            let ttl = Field { ty: Ty::Long, required: true, nullable: false };
+            let fields = [("node", seen(true)), ("ttl_s", ttl)].into_iter();
+            return Ty::Record(fields.map(|(name, field)| (name.to_owned(), field)).collect(), Extra::Refuse);
         }
         Verb::FollowTask => (&[("taskId", seen(false)), ("cursor", seen(false))], Extra::Refuse),
         Verb::Connect | Verb::Sample | Verb::Elicit | Verb::ListRoots | Verb::Operate => (&[], Extra::Unseen),

@@ -28,6 +28,7 @@ pub struct Slice {
     pub beside: Option<Arc<Slice>>,
 }
 
+#[derive(Clone)]
 struct Entry {
     plain: Policy,
     acknowledged: Option<Policy>,
@@ -88,6 +89,20 @@ impl Index {
             for rule in &layer.rules {
                 index.add(layer.name, rule)?;
             }
+        }
+        Ok(index)
+    }
+
+    /// The same with one layer more. What is prepared stays so.
+    pub fn with(&self, layer: &Layer) -> Result<Self, Unpreparable> {
+        let mut index = Self {
+            entries: self.entries.clone(),
+            by_scope: self.by_scope.clone(),
+            needs_composition: self.needs_composition || layer.name == LayerName::Composition,
+            made: Mutex::default(),
+        };
+        for rule in &layer.rules {
+            index.add(layer.name, rule)?;
         }
         Ok(index)
     }

@@ -1,20 +1,24 @@
 //! A policy snapshot: everything a verdict needs, prepared once. One snapshot serves a proposal from its first to its
 //! last evaluation.
 
+use super::compile;
+use super::context::Shape;
 use super::layer::{Layer, Rule, SourceFile, Standing, Stood};
 use super::level::{ByAction, Inbound, Level, Levels};
 use super::load::Loaded;
 use super::site::{self, SiteSchema};
+use super::shape::AppShape;
 use super::slice::{Index, Lineage, Slice};
 use super::targets::{Targets, targets};
 use super::{Problem, Problems, probe};
-use crate::budget::BudgetFacts;
+use crate::catalogue::authority::Marks;
 use crate::catalogue::ty::Ty;
-use crate::catalogue::{Catalogue, HeaderParam, sha256_hex};
-use crate::facts::{Facts, Mode};
-use crate::proposal::{AcknowledgeAsk, Ask, EntityName, SiteAsk, TaskFacts, Verb};
+use crate::catalogue::{Catalogue, HeaderParam, Tool, sha256_hex};
+use crate::composition::register::Checked;
+use crate::facts::Facts;
+use crate::proposal::{AcknowledgeAsk, Ask, EntityName, SiteAsk, Verb};
 use cedar_policy::{
-    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
+    Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
     RestrictedExpression as Expression, Schema,
 };
 use serde::{Deserialize, Serialize};
@@ -29,7 +33,7 @@ pub struct Worker {
     pub name: String,
     /// The groups it is in.
     pub groups: Vec<String>,
-    /// The composition it is bound to, if any.
+    /// The composition it is bound to, if any: `SLUG@VERSION`.
     pub composition: Option<String>,
     /// The person whose it is: nobody acknowledges for oneself.
     pub owner: Option<String>,
@@ -51,8 +55,14 @@ pub struct Engine {
 pub struct Source {
     /// The operators' files: policies, schema fragments, entities.
     pub site: Vec<SourceFile>,
-    /// The policies of each composition.
+    /// The registered compositions that workers are bound to, by `SLUG@VERSION`.
+    pub trees: BTreeMap<String, Arc<Checked>>,
+    /// The policies of compositions, by name. Those of [`Self::trees`] are made of these at each build.
     pub compositions: BTreeMap<String, Vec<SourceFile>>,
+    /// The engines and models of each class, as `ENGINE/MODEL` with `*` and `?`: what a composition's strategy may use.
+    pub model_classes: BTreeMap<String, Vec<String>>,
+    /// All declared apps.
+    pub apps: Vec<AppShape>,
     /// All workers.
     pub workers: Vec<Worker>,
     /// All servers.
@@ -120,13 +130,21 @@ pub struct Snapshot {
     state: HashMap<String, usize>,
     inboxes: HashMap<String, HashMap<Verb, usize>>,
     operate: usize,
+    /// By name.
+    apps: HashMap<String, usize>,
+    /// By whole name.
+    nodes: HashMap<String, usize>,
     acknowledge: Target,
     /// By worker.
     owners: HashMap<String, String>,
     site: Site,
     workers: HashMap<String, Bound>,
     rules: HashMap<PolicyId, Rule>,
-    modes: [(Mode, EntityUid); 3],
+    shape: Shape,
+    nodes_of: BTreeMap<String, Vec<String>>,
+    /// By server and tool.
+    marks: HashMap<String, HashMap<String, Marks>>,
+    no_marks: Marks,
     catalogue: Catalogue,
     schema_text: String,
     /// What it was made of.
@@ -187,6 +205,8 @@ pub struct Case<'s> {
     pub slice: Option<Arc<Slice>>,
     /// Whether a composition permit is needed as well.
     pub in_composition: bool,
+    /// The target's place among the snapshot's; none of a site's own action.
+    pub(super) number: Option<usize>,
 }
 
 /// An entity for the record.
@@ -219,6 +239,10 @@ pub enum NoCase {
     Engine,
     /// No such inbox.
     Inbox,
+    /// No such app.
+    App,
+    /// No such node, or none of the worker's own.
+    Node,
     /// No such action.
     Action,
     /// The action is not for entities of these types.
@@ -228,6 +252,7 @@ pub enum NoCase {
 impl Snapshot {
     /// Loads, validates and prepares everything, and refuses what allows a known-forbidden probe.
     pub fn build(source: Source) -> Result<Self, Problems> {
+        let source = compile::with_nodes(source);
         let loaded = Loaded::new(&source)?;
         let snapshot = Self::prepare(source, loaded)?;
         probe::run(&snapshot)?;
@@ -236,6 +261,7 @@ impl Snapshot {
 
     /// The same under another charter and without probes: to try things out, never to serve.
     pub fn on_trial(source: Source, charter: &[SourceFile]) -> Result<Self, Problems> {
+        let source = compile::with_nodes(source);
         let loaded = Loaded::with_charter(&source, charter)?;
         Self::prepare(source, loaded)
     }
@@ -243,7 +269,7 @@ impl Snapshot {
     fn prepare(source: Source, loaded: Loaded) -> Result<Self, Problems> {
         let general = |message: String| Problems(vec![Problem::general(message)]);
         let Loaded { charter, site, compositions, site_schema, schema, schema_text, schema_digest, standings } = loaded;
-        let Targets { mut targets, servers, engines, state, inboxes, operate, mut acknowledge } =
+        let Targets { mut targets, servers, engines, state, inboxes, operate, apps, nodes, mut acknowledge } =
             targets(&source).map_err(general)?;
         settings_known(&source, &targets, &site_schema)?;
         targets.iter_mut().for_each(|target| target.set(&source));
@@ -254,7 +280,7 @@ impl Snapshot {
         let plain = Index::new(&[&charter, &site]).map_err(unpreparable)?;
         let mut bound = BTreeMap::new();
         for (name, layer) in &compositions {
-            bound.insert(name.clone(), Index::new(&[&charter, &site, layer]).map_err(unpreparable)?);
+            bound.insert(name.clone(), plain.with(layer).map_err(unpreparable)?);
         }
         let mut workers = HashMap::new();
         for worker in &source.workers {
@@ -283,12 +309,8 @@ impl Snapshot {
         });
         let layers: Vec<Layer> = [charter, site].into_iter().chain(compositions.into_values()).collect();
         let rules = layers.iter().flat_map(|l| &l.rules).map(|r| (r.policy.id().clone(), r.clone())).collect();
-        let mode = |mode: Mode| uid("Mode", mode.name()).map(|uid| (mode, uid));
-        let modes = [
-            mode(Mode::DryRun).map_err(general)?,
-            mode(Mode::Execute).map_err(general)?,
-            mode(Mode::Scheduled).map_err(general)?,
-        ];
+        let shape = Shape::of(&source.apps).map_err(general)?;
+        let nodes_of = compile::nodes(&source);
         let snapshot = Self {
             schema,
             entities,
@@ -298,6 +320,8 @@ impl Snapshot {
             state,
             inboxes,
             operate,
+            apps,
+            nodes,
             acknowledge,
             owners: source.workers.iter().filter_map(|w| Some((w.name.clone(), w.owner.clone()?))).collect(),
             site: Site {
@@ -307,7 +331,10 @@ impl Snapshot {
             },
             workers,
             rules,
-            modes,
+            shape,
+            nodes_of,
+            marks: marks(&source.catalogue),
+            no_marks: Marks::default(),
             catalogue: source.catalogue,
             schema_text,
             digests,
@@ -337,6 +364,12 @@ impl Snapshot {
                 let verbs = self.inboxes.get(inbox).ok_or(NoCase::Inbox)?;
                 *verbs.get(verb).ok_or(NoCase::Action)?
             }
+            Ask::Session { app, .. } => *self.apps.get(app).ok_or(NoCase::App)?,
+            Ask::Delegate { node } => {
+                // Whose a node is stands in its name.
+                let below = node.strip_prefix(worker).is_some_and(|rest| rest.starts_with('/'));
+                *self.nodes.get(node).filter(|_| below).ok_or(NoCase::Node)?
+            }
             Ask::State { key } => *self.state.get(key).or_else(|| self.state.get("")).ok_or(NoCase::Action)?,
             ask => {
                 let server = self.servers.get(server).ok_or(NoCase::Server)?;
@@ -346,6 +379,8 @@ impl Snapshot {
                     Ask::Engine(_)
                     | Ask::State { .. }
                     | Ask::Inbox { .. }
+                    | Ask::Session { .. }
+                    | Ask::Delegate { .. }
                     | Ask::Acknowledge(_)
                     | Ask::Site(_)
                     | Ask::Unknown => return Err(NoCase::Action),
@@ -353,6 +388,19 @@ impl Snapshot {
             }
         };
         Ok(bound.case(&self.targets[number], number))
+    }
+
+    /// The same asked by everything above a node, the nearest first: a node never does what what it comes from may not. Nothing for a
+    /// worker that is no node.
+    pub fn above<'s>(&'s self, case: &Case<'s>) -> impl Iterator<Item = Option<Case<'s>>> {
+        let name = case.principal.id().unescaped();
+        let ends: Vec<usize> = match case.principal.type_name().basename() {
+            "Worker" => name.match_indices('/').map(|(at, _)| at).collect(),
+            _ => Vec::new(),
+        };
+        let above: Vec<Option<&Bound>> = ends.iter().rev().map(|end| self.workers.get(&name[..*end])).collect();
+        let (target, number) = (case.target, case.number);
+        above.into_iter().map(move |bound| bound.zip(number).map(|(bound, number)| bound.case(target, number)))
     }
 
     /// The question whether an operator may acknowledge something held. Compositions are for workers and say nothing of it.
@@ -373,6 +421,7 @@ impl Snapshot {
             resource: Cow::Owned(resource),
             slice: Some(slice),
             in_composition: false,
+            number: None,
         })
     }
 
@@ -419,6 +468,7 @@ impl Snapshot {
             resource: Cow::Owned(resource),
             slice,
             in_composition,
+            number: None,
         })
     }
 
@@ -457,6 +507,26 @@ impl Snapshot {
         !self.engines.is_empty()
     }
 
+    /// Whether any app is configured.
+    pub fn has_apps(&self) -> bool {
+        !self.apps.is_empty()
+    }
+
+    /// Whether any worker is bound to a composition with nodes.
+    pub fn has_nodes(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
+    /// Whether policies can speak of a worker, or of a node.
+    pub fn is_known(&self, worker: &str) -> bool {
+        self.workers.contains_key(worker)
+    }
+
+    /// The nodes below a worker, by whole name.
+    pub fn nodes_of(&self, worker: &str) -> &[String] {
+        self.nodes_of.get(worker).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether any inbox is configured.
     pub fn has_inboxes(&self) -> bool {
         !self.inboxes.is_empty()
@@ -464,31 +534,7 @@ impl Snapshot {
 
     /// The request that the facts make, validated against the schema. A failure means that facts and schema differ.
     pub fn request(&self, case: &Case<'_>, facts: &Facts) -> Result<Request, String> {
-        let mode = self.modes.iter().find(|(mode, _)| *mode == facts.mode).map(|(_, uid)| uid.clone());
-        let mode = mode.ok_or("no such mode")?;
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let mut pairs = vec![
-            ("acknowledged".to_owned(), Expression::new_bool(facts.acknowledged)),
-            ("mode".to_owned(), Expression::new_entity_uid(mode)),
-            ("secret_findings".to_owned(), Expression::new_long(count(facts.findings.len()))),
-            (
-                "secret_suspicions".to_owned(),
-                Expression::new_long(i64::try_from(facts.suspicions.len()).unwrap_or(i64::MAX)),
-            ),
-            (
-                "unseen".to_owned(),
-                Expression::new_set(facts.input.unseen.iter().map(|p| Expression::new_string(p.clone()))),
-            ),
-            ("dot_segments".to_owned(), Expression::new_bool(facts.dot_segments)),
-        ];
-        if let Some(budget) = &facts.budget {
-            pairs.push(("budget".to_owned(), budget_record(budget).map_err(|e| e.to_string())?));
-        }
-        if let Some(task) = &facts.task {
-            pairs.push(("task".to_owned(), task_record(task).map_err(|e| e.to_string())?));
-        }
-        pairs.extend(facts.input.cedar.clone().map(|input| ("input".to_owned(), input)));
-        let context = Context::from_pairs(pairs).map_err(|e| e.to_string())?;
+        let context = self.shape.context(facts)?;
         let (principal, resource) = (case.principal.clone().into_owned(), case.resource.clone().into_owned());
         Request::new(principal, case.target.action.clone(), resource, context, Some(&self.schema))
             .map_err(|e| e.to_string())
@@ -513,6 +559,11 @@ impl Snapshot {
     /// Whether a list shows this to a worker.
     pub fn is_listed(&self, worker: &str, server: &str, ask: &Ask) -> bool {
         self.case(worker, server, ask).is_ok_and(|case| case.slice.is_some_and(|slice| slice.listed))
+    }
+
+    /// The arguments of a tool that carry authority. Of one that is not catalogued only their names are known.
+    pub fn marks(&self, server: &str, tool: &str) -> &Marks {
+        self.marks.get(server).and_then(|tools| tools.get(tool)).unwrap_or(&self.no_marks)
     }
 
     /// The catalogue it was built with.
@@ -548,24 +599,6 @@ impl Snapshot {
     }
 }
 
-/// Counts that are too large for Cedar's integers are its largest.
-fn budget_record(budget: &BudgetFacts) -> Result<Expression, cedar_policy::ExpressionConstructionError> {
-    let long = |n: u64| Expression::new_long(i64::try_from(n).unwrap_or(i64::MAX));
-    let mut fields = vec![("tokens".to_owned(), long(budget.tokens)), ("micro_usd".to_owned(), long(budget.micro_usd))];
-    fields.extend(budget.tokens_left.map(|left| ("tokens_left".to_owned(), long(left))));
-    fields.extend(budget.micro_usd_left.map(|left| ("micro_usd_left".to_owned(), long(left))));
-    Expression::new_record(fields)
-}
-
-fn task_record(task: &TaskFacts) -> Result<Expression, cedar_policy::ExpressionConstructionError> {
-    let mut fields = vec![
-        ("id".to_owned(), Expression::new_string(task.id.clone())),
-        ("ambient".to_owned(), Expression::new_bool(task.ambient)),
-    ];
-    fields.extend(task.zone.clone().map(|zone| ("zone".to_owned(), Expression::new_string(zone))));
-    Expression::new_record(fields)
-}
-
 impl Target {
     /// What operators have set for it.
     fn set(&mut self, source: &Source) {
@@ -589,8 +622,14 @@ impl Bound {
             resource_record: Record::Known(&target.resource_record),
             slice: self.slices.as_ref().map(|slices| slices[number].clone()),
             in_composition: self.composition.is_some(),
+            number: Some(number),
         }
     }
+}
+
+fn marks(catalogue: &Catalogue) -> HashMap<String, HashMap<String, Marks>> {
+    let tools = |tools: &BTreeMap<String, Tool>| tools.iter().map(|(name, tool)| (name.clone(), tool.marks())).collect();
+    catalogue.servers.iter().map(|(server, of)| (server.clone(), tools(of))).collect()
 }
 
 fn policy_digest(
@@ -612,12 +651,17 @@ pub(super) fn uid(ty: &str, id: &str) -> Result<EntityUid, String> {
     Ok(EntityUid::from_type_name_and_id(ty, EntityId::new(id)))
 }
 
+/// A node is in what is right above it, and so in everything that is in.
 fn worker_parents(worker: &Worker) -> Result<Vec<EntityUid>, String> {
-    worker.groups.iter().map(|group| uid("Group", group)).collect()
+    let above = worker.name.rsplit_once('/').map(|(above, _)| uid("Worker", above));
+    above.into_iter().chain(worker.groups.iter().map(|group| uid("Group", group))).collect()
 }
 
 fn worker_lineage(worker: &Worker) -> Result<Lineage, String> {
-    Ok(Lineage::new(uid("Worker", &worker.name)?, worker_parents(worker)?))
+    let above = worker.name.match_indices('/').map(|(at, _)| uid("Worker", &worker.name[..at]));
+    let ancestors: Vec<EntityUid> =
+        above.chain(worker.groups.iter().map(|group| uid("Group", group))).collect::<Result<_, _>>()?;
+    Ok(Lineage::new(uid("Worker", &worker.name)?, ancestors))
 }
 
 fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<Entities, String> {

@@ -18,6 +18,8 @@ pub(super) struct Targets {
     pub(super) state: HashMap<String, usize>,
     pub(super) inboxes: HashMap<String, HashMap<Verb, usize>>,
     pub(super) operate: usize,
+    pub(super) apps: HashMap<String, usize>,
+    pub(super) nodes: HashMap<String, usize>,
     pub(super) acknowledge: Target,
 }
 
@@ -143,6 +145,17 @@ pub(super) fn targets(source: &Source) -> Result<Targets, String> {
         }
         inboxes.insert(inbox.clone(), verbs);
     }
+    let mut apps = HashMap::new();
+    for app in &source.apps {
+        let record = serde_json::json!({ "type": "App", "id": app.name });
+        apps.insert(app.name.clone(), single(Verb::StartSession, record)?);
+    }
+    let mut nodes = HashMap::new();
+    // Only a node of a composition has a `/` in its name.
+    for node in source.workers.iter().filter(|worker| worker.name.contains('/')) {
+        let record = serde_json::json!({ "type": "Worker", "id": node.name });
+        nodes.insert(node.name.clone(), single(Verb::StartDelegate, record)?);
+    }
     let mut numbers: Vec<usize> = inboxes.values().flat_map(HashMap::values).copied().collect();
     numbers.sort_unstable();
     for number in numbers {
@@ -161,7 +174,7 @@ pub(super) fn targets(source: &Source) -> Result<Targets, String> {
         action_lineage: Vec::new(),
         resource_parents: Vec::new(),
     };
-    Ok(Targets { targets, servers, engines, state, inboxes, operate, acknowledge })
+    Ok(Targets { targets, servers, engines, state, inboxes, operate, apps, nodes, acknowledge })
 }
 
 fn tool_record(

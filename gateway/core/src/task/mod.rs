@@ -2,6 +2,7 @@
 //! the worker, the session and the task, and is worth nothing anywhere else or any later.
 
 pub mod convention;
+pub mod scope;
 pub mod state;
 
 use crate::amount::Amount;
@@ -39,6 +40,9 @@ pub struct Task {
     /// Whether Warden opened it by itself, for a worker that named none.
     #[serde(default)]
     pub ambient: bool,
+    /// Whether its host has declared what it is for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub scoped: bool,
     /// Who opened it, where that is not the worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -46,6 +50,18 @@ pub struct Task {
     pub opened: Timestamp,
     /// Until when, unless it is closed before.
     pub expires: Timestamp,
+}
+
+impl Task {
+    /// Whether a worker works in it: its own, or a node below that.
+    pub fn is_of(&self, worker: &str) -> bool {
+        worker.strip_prefix(self.worker.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 /// What became of a task.
@@ -242,6 +258,7 @@ mod tests {
             zone: None,
             llm: true,
             ambient: false,
+            scoped: false,
             by: None,
             opened: Timestamp::UNIX_EPOCH,
             expires: Timestamp::from_second(60).unwrap(),

@@ -5,7 +5,7 @@ use super::call::{self, Call};
 use super::{Llm, headers};
 use crate::engines::over_http::is_path_segment;
 use crate::http::worker::WorkerPlane;
-use crate::identity::{Role, Token};
+use crate::identity::{Bound, Role, Token};
 use crate::mcp::exchange::Exchange;
 use crate::mcp::headers::correlation;
 use crate::mcp::link::Nowhere;
@@ -41,6 +41,8 @@ pub(super) struct Caller {
     pub(super) task: TaskId,
     /// What is known of it.
     pub(super) of: Option<Task>,
+    /// The delegate that asks: the id of its token.
+    pub(super) delegate: Option<String>,
     /// Why there is none.
     pub(super) barred: Option<&'static str>,
     /// The engine that the request names.
@@ -79,8 +81,8 @@ impl Caller {
     pub(super) fn propose(&self, llm: &Llm, engine: &str, verb: Verb, (at_most, priced): (Amount, bool)) -> Proposal {
         let zone = self.zone(llm);
         let barred = self.bars(llm, engine);
-        let facts =
-            TaskFacts { id: self.task.to_string(), ambient: self.of.as_ref().is_some_and(|task| task.ambient), zone };
+        let ambient = self.of.as_ref().is_some_and(|task| task.ambient);
+        let facts = TaskFacts { id: self.task.to_string(), ambient, zone, ..TaskFacts::default() };
         let ask = EngineAsk { engine: engine.to_owned(), verb, task: self.task.clone(), facts, at_most, priced };
         Proposal {
             door: Door::Llm,
@@ -97,6 +99,7 @@ impl Caller {
                 session: self.of.as_ref().and_then(|task| task.session.clone()),
                 task: Some(self.task.to_string()).filter(|task| !task.is_empty()),
                 run: self.of.as_ref().and_then(|task| task.run.clone()),
+                delegate: self.delegate.clone(),
             },
             mode: Mode::default(),
             barred,
@@ -109,11 +112,15 @@ pub(super) async fn caller(llm: &Llm, token: &Token, headers: &HeaderMap) -> Cal
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let is_host = token.role == Role::Host;
     let named = correlation(headers);
+    if let Some(bound) = &token.bound {
+        return delegate(llm, token, bound, headers).await;
+    }
     let mut caller = Caller {
         worker: token.worker.clone(),
         host: None,
         task: TaskId::new(""),
         of: None,
+        delegate: None,
         barred: None,
         wants: text(ENGINE),
         patience: text(TIMEOUT).and_then(|ms| ms.parse().ok()).map(Duration::from_millis),
@@ -149,7 +156,36 @@ pub(super) async fn caller(llm: &Llm, token: &Token, headers: &HeaderMap) -> Cal
     }
     let masked =
         |name: Option<String>| name.filter(|_| is_host).map(|name| llm.gate.ports.scanner.mask(&name).into_owned());
-    match llm.tasks.ambient(&token.worker, masked(named.session), masked(named.run)).await {
+    // A session that Warden knows is its worker's to name; whether it is its own, the gate looks.
+    let session = match named.session {
+        Some(session) if llm.gate.apps().knows(&session) => Some(session),
+        other => masked(other),
+    };
+    match llm.tasks.ambient(&token.worker, session, masked(named.run)).await {
+        Ok((id, task)) => (caller.task, caller.of) = (id, Some(task)),
+        Err(reason) => caller.barred = Some(reason),
+    }
+    caller
+}
+
+/// A delegate: what it belongs to stands in its token, whatever its headers say. The task that it is bound to needs no lease of it.
+async fn delegate(llm: &Llm, token: &Token, bound: &Bound, headers: &HeaderMap) -> Caller {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut caller = Caller {
+        worker: token.worker.clone(),
+        host: None,
+        task: TaskId::new(bound.task.clone().unwrap_or_default()),
+        of: None,
+        delegate: Some(token.id.clone()),
+        barred: None,
+        wants: text(ENGINE),
+        patience: text(TIMEOUT).and_then(|ms| ms.parse().ok()).map(Duration::from_millis),
+    };
+    let found = match bound.task {
+        Some(_) => llm.tasks.of(&caller.task, Some(&token.worker)).map(|task| (caller.task.clone(), task)),
+        None => llm.tasks.ambient(&token.worker, bound.session.clone(), bound.run.clone()).await,
+    };
+    match found {
         Ok((id, task)) => (caller.task, caller.of) = (id, Some(task)),
         Err(reason) => caller.barred = Some(reason),
     }

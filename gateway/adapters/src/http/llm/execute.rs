@@ -85,6 +85,7 @@ pub(crate) async fn complete(
 ) -> Result<String, String> {
     let (task, of) = llm.tasks.ambient(worker, None, Some(run_id.to_owned())).await.map_err(str::to_owned)?;
     let caller = Caller {
+        delegate: None,
         worker: worker.to_owned(),
         host: None,
         task,

@@ -65,6 +65,8 @@ impl Llm {
 
     /// What a worker is given.
     pub fn given(&self, worker: &str) -> Given {
+        // A delegate is given what the worker is that it comes from.
+        let worker = worker.split('/').next().unwrap_or(worker);
         self.given.get(worker).cloned().unwrap_or_default()
     }
 
