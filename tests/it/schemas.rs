@@ -43,6 +43,7 @@ fn records_of_every_version_are_read_and_are_as_their_schema_says() {
         "ack",
         "budget",
         "decision",
+        "delegate",
         "hold",
         "inbox",
         "key",
@@ -51,6 +52,7 @@ fn records_of_every_version_are_read_and_are_as_their_schema_says() {
         "policy",
         "read",
         "retention",
+        "session",
         "state",
         "task",
     ];
@@ -59,9 +61,9 @@ fn records_of_every_version_are_read_and_are_as_their_schema_says() {
 
 #[test]
 fn a_record_of_a_newer_version_says_so_whatever_it_holds() {
-    for text in [r#"{"v":7,"ts":"2026-11-21T08:00:00Z","kind":"thought","x":1}"#, r#"{"v":300,"whatever":[]}"#] {
+    for text in [r#"{"v":8,"ts":"2026-11-21T08:00:00Z","kind":"thought","x":1}"#, r#"{"v":300,"whatever":[]}"#] {
         let said = Record::from_bytes(text.as_bytes()).unwrap_err();
-        assert!(matches!(said, Unreadable::Version(7 | 300)), "{said}");
+        assert!(matches!(said, Unreadable::Version(8 | 300)), "{said}");
     }
     assert!(matches!(Record::from_bytes(b"{}").unwrap_err(), Unreadable::Json(_)));
 }
@@ -88,6 +90,7 @@ async fn what_a_gateway_writes_and_answers_is_as_the_schemas_say() {
                     .replace("{*name}", "none")
                     .replace("{fingerprint}", "none")
                     .replace("{agent}", "none")
+                    .replace("{reference}", "none")
             );
             let request = http.request(method.to_uppercase().parse().unwrap(), &url).bearer_auth(token.trim());
             let answer = request.send().await.unwrap();
@@ -103,7 +106,7 @@ async fn what_a_gateway_writes_and_answers_is_as_the_schemas_say() {
         }
     }
     // And nothing is there that the document does not know.
-    let sources = ["operator", "audit", "secrets", "budgets", "acks", "hub", "inbox"]
+    let sources = ["operator", "audit", "secrets", "budgets", "acks", "hub", "inbox", "sessions/operator", "compositions"]
         .map(|name| read(&format!("gateway/adapters/src/http/{name}.rs")))
         .concat();
     let routed = sources.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());

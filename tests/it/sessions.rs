@@ -96,6 +96,7 @@ pub struct Client {
     url: String,
     token: String,
     session: Option<String>,
+    task: Option<String>,
     mcp: String,
 }
 
@@ -106,6 +107,7 @@ impl Client {
             url: format!("http://127.0.0.1:{}/mcp/{server}", desk.site.port),
             token: token.to_owned(),
             session: session.map(str::to_owned),
+            task: None,
             mcp: String::new(),
         };
         let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
@@ -119,6 +121,11 @@ impl Client {
         Ok(client)
     }
 
+    /// The same, within a task.
+    pub fn in_task(self, task: &str) -> Self {
+        Self { task: Some(task.to_owned()).filter(|task| !task.is_empty()), ..self }
+    }
+
     pub async fn send(&self, message: Value) -> (Option<String>, Value) {
         let mut request = self.http.post(&self.url).bearer_auth(&self.token);
         request = request.header("accept", "application/json, text/event-stream");
@@ -127,6 +134,9 @@ impl Client {
         }
         if let Some(session) = &self.session {
             request = request.header("x-warden-session", session);
+        }
+        if let Some(task) = &self.task {
+            request = request.header("x-warden-task", task);
         }
         let answer = request.json(&message).send().await.unwrap();
         let mcp = answer.headers().get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());
@@ -184,7 +194,7 @@ fn transitions(site: &Site) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s2_18_s2_23_s2_30_the_latest_call_that_ran_gives_the_status_and_none_the_default() {
+async fn s2_18_s2_23_s2_29_s2_30_the_latest_call_that_ran_gives_the_status_and_none_the_default() {
     let desk = Desk::new(ALL, &app(), &json!({}));
     let running = desk.site.serve_classified();
     let token = desk.site.token();
@@ -406,7 +416,7 @@ fn with_people() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s2_37_s2_41_s2_42_s2_43_people_take_up_what_waits_and_nothing_else() {
+async fn s2_37_s2_41_s2_42_s2_43_s2_55_people_take_up_what_waits_and_nothing_else() {
     let desk = Desk::new(ALL, &with_people(), &json!({}));
     let running = desk.site.serve_classified();
     let token = desk.site.token();
@@ -415,6 +425,9 @@ async fn s2_37_s2_41_s2_42_s2_43_people_take_up_what_waits_and_nothing_else() {
     let early = desk.site.run(&["session", "resume", &session, "--input", "go on"]);
     assert!(said(&early).contains("not_awaiting_input (status=running)"), "{}", said(&early));
     desk.post(&token, &format!("/v1/sessions/{session}/pause"), &json!({ "reason": "which one?" })).await;
+    // Two forms at once, or none that is known, are no decision of a person.
+    let both = desk.site.run(&["session", "resume", &session, "--input", "x", "--escalate"]);
+    assert_eq!(both.status.code(), Some(3), "s2_55");
 
     let secret = desk.site.run(&["session", "resume", &session, "--input", "use ghp_16C7e42F292c6912E7710c838347Ae178B4a"]);
     assert!(said(&secret).contains("secret"), "{}", said(&secret));
@@ -536,6 +549,23 @@ async fn a_timeline_tells_a_session_from_its_start_to_its_end() {
     assert!(told.contains("running → done") && told.contains("odd/mark") && told.contains("done "), "{told}");
     assert_eq!(kinds.last(), Some(&"session"), "{told}");
     assert_eq!(desk.site.run(&["session", "timeline", "CASE-20200101-001"]).status.code(), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_48_an_app_is_what_it_was_at_the_start_whatever_becomes_of_its_file() {
+    let desk = Desk::new(ALL, &app(), &json!({}));
+    let running = desk.site.serve_classified();
+    let session = desk.start().await;
+    // Half a file, and another schema: nothing of it counts before a restart.
+    std::fs::create_dir_all(desk.site.dir.join("apps")).unwrap();
+    std::fs::write(desk.site.dir.join("apps/more.yaml"), "session_id_prefix: [").unwrap();
+    std::fs::write(desk.site.dir.join("overrides.json"), r#"{"type":"object","maxProperties":0}"#).unwrap();
+    let said = json!({ "app": "case", "state_overrides": { "environment": "staging" } });
+    assert_eq!(desk.post(&desk.site.token(), "/v1/sessions", &said).await.0, 201);
+    let (_, ended) = desk.post(&desk.site.token(), &format!("/v1/sessions/{session}/finalise"), &json!({})).await;
+    assert_eq!(ended["status"], "unclear");
+    running.stop();
+    assert_eq!(desk.site.run(&["serve"]).status.code(), Some(3), "and a file that cannot be read is refused at the start");
 }
 
 #[test]

@@ -625,7 +625,7 @@ pub struct Query {
     /// The tag of a payload (`payload_tag`): the same call. Or the fingerprint of a secret value: wherever it was found
     #[arg(long)]
     pub fingerprint: Option<String>,
-    /// decision, outcome, policy, operator, state, read, retention, hold, key, budget or task. Without it, all but `read`
+    /// decision, outcome, policy, operator, state, read, retention, hold, key, budget, task, ack, inbox, session or delegate. Without it, all but `read`
     #[arg(long)]
     pub kind: Option<String>,
     /// Not before this time (RFC 3339)

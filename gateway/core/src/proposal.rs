@@ -308,6 +308,7 @@ pub struct TaskFacts {
 #[serde(default)]
 pub struct ScopeFacts {
     /// Whether its host has declared the tool.
+    #[serde(skip_serializing_if = "is_false")]
     pub in_scope: bool,
     /// Arguments whose values stand in the user's prompt.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -318,6 +319,11 @@ pub struct ScopeFacts {
     /// Arguments that carry authority, and whose values stand in neither.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unvouched: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 /// A question about things that the site's own schema declares.

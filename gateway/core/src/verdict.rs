@@ -155,6 +155,7 @@ pub fn under_charter(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Opt
         acknowledged: Some(alone(slice.acknowledged.as_ref().unwrap_or(&slice.plain))?),
         liftable: slice.liftable.clone(),
         permits_more: false,
+        reads_principal: true,
         listed: false,
         beside: None,
     };

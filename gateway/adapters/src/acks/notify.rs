@@ -1,4 +1,4 @@
-//! Tells people that something is held, and what became of it: with a webhook, with a command, or both.
+//! Tells people that something is held, and what became of it, or that something ran of which an app wants them to know: with a webhook, with a command, or both.
 //!
 //! What a worker has written stands in the JSON text alone, which a command is given on stdin: its arguments and its environment are the
 //! configuration's.
@@ -21,6 +21,7 @@ use warden_core::journal::record::{Body, Record};
 use warden_core::pipeline::{Gate, ack};
 use warden_core::port::Journal as _;
 use warden_core::proposal::DecisionId;
+use warden_core::verdict::Verdict;
 
 /// How long a webhook or a command may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -146,6 +147,11 @@ async fn notice(gate: &Gate<World>, record: &Record, known: &mut Known) -> Optio
             known.insert(decision.id.clone(), held.clone());
             Some((decision.id.clone(), true, json!({ "event": "held", "at": record.ts, "held": held })))
         }
+        // An app's risk table wants people to know of it, and nobody to be asked.
+        Body::Decision(decision) if is_to_be_told(decision) => {
+            let notice = json!({ "event": "allowed", "at": record.ts, "allowed": shown(decision) });
+            Some((decision.id.clone(), false, notice))
+        }
         Body::Ack(change) if matches!(change.event, AckEvent::Granted | AckEvent::Refused | AckEvent::Void) => {
             let id = change.decision.clone()?;
             let mut held = known.get(&id).cloned();
@@ -164,6 +170,11 @@ async fn notice(gate: &Gate<World>, record: &Record, known: &mut Known) -> Optio
         }
         _ => None,
     }
+}
+
+fn is_to_be_told(decision: &Decision) -> bool {
+    let handling = decision.context.session.as_ref().map(|session| session.handling.as_str());
+    decision.verdict == Verdict::Allow && decision.tool.is_some() && handling == Some("notify")
 }
 
 /// A held proposal as people are told of it: what its record holds, secrets masked and long texts cut.

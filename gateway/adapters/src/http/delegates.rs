@@ -1,7 +1,7 @@
 //! `POST /v1/tokens`: a worker lets a node of its own composition act, with a token that is bound to what the worker says here and to
 //! nothing that the node says later.
 
-use super::error;
+use super::{error, proposals};
 use super::worker::WorkerPlane;
 use crate::identity::{Token, hash};
 use crate::keys::{hex, random};
@@ -117,6 +117,9 @@ async fn started(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result
             if let Ok(value) = HeaderValue::from_str(refusal.id.as_str()) {
                 response.headers_mut().insert("x-warden-decision", value);
             }
+            if refusal.verdict == Verdict::Escalate {
+                proposals::locate(response.headers_mut(), &refusal.id);
+            }
             Err(Box::new(response))
         }
         None => {
@@ -149,6 +152,11 @@ impl Upstream for Begins<'_> {
         let (secret, id) = (format!("{PREFIX}{}", hex(&secret)), hex(&id)[..16].to_owned());
         let at = now();
         let Correlation { session, task, run, .. } = self.belongs.clone();
+        let gate = &self.plane.gate;
+        // It ends with whatever it comes from, and says so.
+        let own = at.checked_add(SignedDuration::from_secs(self.ttl_s.into())).unwrap_or(at);
+        let above = gate.counted(|counted| counted.delegates.get(&self.token.id).map(|above| above.expires));
+        let expires = above.map_or(own, |above| own.min(above));
         let delegate = Delegate {
             node: self.node.to_owned(),
             by: self.token.worker.clone(),
@@ -157,11 +165,10 @@ impl Upstream for Begins<'_> {
             session,
             task,
             run,
-            expires: at.checked_add(SignedDuration::from_secs(self.ttl_s.into())).unwrap_or(at),
+            expires,
             hash: hash(&secret),
         };
         let change = DelegateChange { delegate: id.clone(), event: DelegateEvent::Started(delegate.clone()) };
-        let gate = &self.plane.gate;
         if gate.ports.append(Record::new(at, RecordBody::Delegate(change.clone())), Room::Ordinary).await.is_err() {
             return Reply::NotSent;
         }

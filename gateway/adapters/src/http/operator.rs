@@ -431,6 +431,8 @@ fn shown_tool(server: &str, name: &str, tool: &Tool) -> Value {
         "suggestion": tool.suggestion(),
         "open_world": tool.open_world.unwrap_or(true),
         "paths": tool.paths,
+        "groups": tool.groups,
+        "authority": tool.marks().names(),
         "changed": tool.changed,
         "dismissed": tool.dismissed.is_some(),
         "changed_hash": tool.changed.as_ref().map(hash_of),

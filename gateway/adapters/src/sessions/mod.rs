@@ -174,8 +174,8 @@ impl SessionBook {
     }
 
     /// What a worker says of its own session.
-    pub async fn act(&self, id: &str, worker: &str, act: Act, reason: Option<&str>) -> Result<Changed, Refused> {
-        let (writer, session) = self.write(id, Some(worker))?;
+    pub async fn act(&self, id: &str, worker: Option<&str>, act: Act, reason: Option<&str>) -> Result<Changed, Refused> {
+        let (writer, session) = self.write(id, worker)?;
         let app = self.app(&session)?;
         let stands = self.status(id, &session);
         let fits = match act {

@@ -7,7 +7,7 @@ use warden_core::json::Limits;
 use warden_core::mcp;
 use warden_core::pipeline::{Answer, ack};
 use warden_core::port::{Ids, Room, Vault};
-use warden_core::proposal::Correlation;
+use warden_core::proposal::{Correlation, DecisionId};
 use warden_core::rpc::Message;
 use warden_core::session::app::App;
 use warden_core::session::locks::Writer;
@@ -43,10 +43,12 @@ impl Resume {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Resumed {
-    /// The change; nothing changes where an app has no status for it.
-    pub changed: Option<Changed>,
+    /// The change.
+    pub changed: Changed,
     /// Held calls that were refused by it.
     pub refused: usize,
+    /// Held calls that could not be refused just now: the session waits for these.
+    pub still_held: Vec<DecisionId>,
 }
 
 impl SessionBook {
@@ -64,11 +66,11 @@ impl SessionBook {
         let changed = match &wanted {
             Resume::Input(text) => {
                 let text = Some(self.written(&session, text)?);
-                Some(Changed { text, ..change(&app, &stands, status::RUNNING, cause) })
+                Changed { text, ..change(&app, &stands, status::RUNNING, cause) }
             }
             Resume::Stop(reason) => {
                 let reason = reason.as_deref().map(|reason| self.masked(reason));
-                Some(Changed { reason, ..change(&app, &stands, status::STOPPED, cause) })
+                Changed { reason, ..change(&app, &stands, status::STOPPED, cause) }
             }
             Resume::Escalate(team) => {
                 let planned = escalation(&app, team.as_deref()).map_err(Refused::Invalid)?;
@@ -77,32 +79,34 @@ impl SessionBook {
                     self.record(&writer, failed, Room::Reserved).await?;
                     return Err(Refused::Not(format!("resume_failed: {why}")));
                 }
-                let to = planned.status.as_deref().unwrap_or(status::RUNNING);
+                // An app without a status for it leaves the session as it is.
+                let to = planned.status.as_deref().unwrap_or(&session.status);
                 let mut changed = change(&app, &stands, to, cause);
                 if let Some(team) = &planned.team {
                     changed.fields.insert(planned.team_field.clone(), json!(team));
                 }
                 changed.escalated_to = planned.team;
-                Some(changed)
+                changed
             }
         };
-        if let Some(changed) = &changed {
-            self.record(&writer, SessionEvent::Status(changed.clone()), Room::Reserved).await?;
-        }
-        let refused = self.refuse_held(id, operator, wanted.name()).await?;
-        Ok(Resumed { changed, refused })
+        self.record(&writer, SessionEvent::Status(changed.clone()), Room::Reserved).await?;
+        let (refused, still_held) = self.refuse_held(id, operator, wanted.name()).await;
+        Ok(Resumed { changed, refused, still_held })
     }
 
-    /// A person has answered otherwise: what was held is refused. Until it is, the session waits.
-    async fn refuse_held(&self, id: &str, operator: &str, act: &str) -> Result<usize, Refused> {
-        let held = self.held(id);
-        for decision in &held {
-            let reason = format!("the session was answered with {act}");
-            ack::refuse(&self.gate, decision, operator, &reason)
-                .await
-                .map_err(|e| Refused::Not(format!("`{decision}` is still held: {e}; refuse it with `warden ack refuse`")))?;
+    /// A person has answered otherwise: what was held is refused. Whatever is not stays held, and the session waits for it.
+    async fn refuse_held(&self, id: &str, operator: &str, act: &str) -> (usize, Vec<DecisionId>) {
+        let (mut refused, mut still_held) = (0, Vec::new());
+        for decision in self.held(id) {
+            match ack::refuse(&self.gate, &decision, operator, &format!("the session was answered with {act}")).await {
+                Ok(()) => refused += 1,
+                Err(e) => {
+                    tracing::warn!(error = %e, %decision, session = id, "a held call could not be refused");
+                    still_held.push(decision);
+                }
+            }
         }
-        Ok(held.len())
+        (refused, still_held)
     }
 
     /// What a person writes is looked at like anything else that reaches a worker.

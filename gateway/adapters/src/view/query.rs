@@ -84,6 +84,8 @@ impl Query {
             "task",
             "ack",
             "inbox",
+            "session",
+            "delegate",
         ];
         let all: [(&str, &Option<String>, &[&str]); 3] = [
             ("verdict", &self.verdict, &["allow", "escalate", "deny"]),

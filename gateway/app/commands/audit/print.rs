@@ -58,6 +58,7 @@ pub(in crate::commands) fn record(global: &Global, record: &Value) {
                 false => format!("{} {event} {} {} {why}", text("/session"), text("/app"), text("/worker")),
             }
         }
+        "task" => format!("{} {} {}", text("/event"), text("/task"), text("/worker")).trim_end().to_owned(),
         "delegate" => format!("{} {} {} by {}", text("/event"), text("/delegate"), text("/node"), text("/by")),
         "inbox" => {
             let came = format!("{} {}", text("/message/came"), text("/message/reason"));

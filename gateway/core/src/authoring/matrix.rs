@@ -67,6 +67,7 @@ fn supposed(slice: &Slice, suppose: Suppose) -> Slice {
         PolicySet::from_policies(policies).unwrap_or_default()
     };
     Slice {
+        reads_principal: slice.reads_principal,
         plain: set(&slice.plain),
         acknowledged: slice.acknowledged.as_ref().map(set),
         liftable: slice.liftable.clone(),

@@ -303,7 +303,8 @@ impl Record {
         // What is encrypted shows nothing, and must be read back whole.
         let mut sealed = Vec::new();
         if let Some(members) = value.as_object_mut() {
-            sealed.extend(["sealed", "input_sealed"].into_iter().filter_map(|name| members.shift_remove_entry(name)));
+            // What a person wrote to a worker is encrypted, and its place is a session's alone.
+            sealed.extend(["sealed", "input_sealed", "text"].into_iter().filter_map(|name| members.shift_remove_entry(name)));
         }
         mask(&mut value, scanner);
         if let Some(members) = value.as_object_mut() {

@@ -223,6 +223,14 @@ impl Reads {
     }
 }
 
+/// Whether a condition of a policy looks at who asks; also where that cannot be told.
+pub fn mentions_principal(policy: &Policy) -> bool {
+    fn inside(expression: &Value) -> bool {
+        names(expression, "principal") || parts(expression).into_iter().any(inside)
+    }
+    policy.to_json().map_or(true, |est| conditions(&est).any(|(_, body)| inside(body)))
+}
+
 /// Whether a policy says anything of `context.acknowledged`.
 pub fn mentions_acknowledged(policy: &Policy) -> bool {
     fn inside(expression: &Value) -> bool {

@@ -24,6 +24,8 @@ pub struct Slice {
     pub permits_more: bool,
     /// Whether a list shows the target: a permit's scope matches in every layer, and no forbid is without condition.
     pub listed: bool,
+    /// Whether a condition looks at who asks. Otherwise whoever has this slice gets the same verdict by it.
+    pub reads_principal: bool,
     /// The same with the rules in shadow; absent when there are none.
     pub beside: Option<Arc<Slice>>,
 }
@@ -36,6 +38,7 @@ struct Entry {
     standing: Standing,
     effect: Effect,
     conditional: bool,
+    reads_principal: bool,
     principal: PrincipalConstraint,
     action: ActionConstraint,
     resource: ResourceConstraint,
@@ -141,6 +144,7 @@ impl Index {
             standing: rule.standing,
             effect: policy.effect(),
             conditional: est::is_conditional(policy),
+            reads_principal: est::mentions_principal(policy),
             principal,
             action,
             resource,
@@ -173,7 +177,9 @@ impl Index {
         let live: Vec<usize> =
             numbers.iter().copied().filter(|n| self.entries[*n].standing == Standing::Live).collect();
         let beside = (live.len() < numbers.len()).then(|| Arc::new(self.build_of(numbers)));
-        Slice { beside, ..self.build_of(&live) }
+        let reads_principal = beside.as_ref().is_some_and(|beside| beside.reads_principal);
+        let slice = self.build_of(&live);
+        Slice { beside, reads_principal: reads_principal || slice.reads_principal, ..slice }
     }
 
     fn build_of(&self, numbers: &[usize]) -> Slice {
@@ -190,6 +196,7 @@ impl Index {
                 .filter(|entry| entry.acknowledged.is_some() && entry.effect == Effect::Forbid)
                 .map(|entry| entry.plain.id().clone())
                 .collect(),
+            reads_principal: entries().any(|entry| entry.reads_principal),
             permits_more: entries().any(|e| e.acknowledged.is_some() && e.effect == Effect::Permit),
             listed: permits(LayerName::Site) && (!self.needs_composition || permits(LayerName::Composition)) && !shut,
             beside: None,

@@ -59,7 +59,7 @@ pub struct Source {
     pub trees: BTreeMap<String, Arc<Checked>>,
     /// The policies of compositions, by name. Those of [`Self::trees`] are made of these at each build.
     pub compositions: BTreeMap<String, Vec<SourceFile>>,
-    /// The engines and models of each class, as `ENGINE/MODEL` with `*` and `?`: what a composition's strategy may use.
+    /// The engines and models of each class, as `ENGINE/MODEL` with `*`: what a composition's strategy may use.
     pub model_classes: BTreeMap<String, Vec<String>>,
     /// All declared apps.
     pub apps: Vec<AppShape>,
@@ -185,6 +185,8 @@ struct Bound {
     record: Arc<serde_json::Value>,
     /// By target; none when the worker's composition cannot be resolved.
     slices: Option<Vec<Arc<Slice>>>,
+    /// The same without a composition, for nodes and what they come from.
+    of_site: Option<Vec<Arc<Slice>>>,
     composition: Option<String>,
 }
 
@@ -282,6 +284,7 @@ impl Snapshot {
         for (name, layer) in &compositions {
             bound.insert(name.clone(), plain.with(layer).map_err(unpreparable)?);
         }
+        let nodes_of = compile::nodes(&source);
         let mut workers = HashMap::new();
         for worker in &source.workers {
             let index = match &worker.composition {
@@ -289,17 +292,12 @@ impl Snapshot {
                 Some(name) => bound.get(name),
             };
             let lineage = worker_lineage(worker).map_err(general)?;
-            let slices = index.map(|index| {
-                let of = |target: &Target| {
-                    let action = Lineage::new(target.action.clone(), target.action_lineage.iter().cloned());
-                    let resource = Lineage::new(target.resource.clone(), target.resource_parents.iter().cloned());
-                    index.slice(&lineage, &action, &resource)
-                };
-                targets.iter().map(of).collect()
-            });
+            let slices = index.map(|index| slices_of(index, &lineage, &targets));
+            let in_tree = worker.name.contains('/') || nodes_of.contains_key(&worker.name);
+            let of_site = in_tree.then(|| slices_of(&plain, &lineage, &targets));
             let uid = uid("Worker", &worker.name).map_err(general)?;
             let record = Arc::new(serde_json::json!({ "type": "Worker", "id": worker.name, "parents": worker.groups }));
-            workers.insert(worker.name.clone(), Bound { uid, record, slices, composition: worker.composition.clone() });
+            workers.insert(worker.name.clone(), Bound { uid, record, slices, of_site, composition: worker.composition.clone() });
         }
         let digests = Arc::new(Digests {
             charter: charter.digest.clone(),
@@ -310,7 +308,6 @@ impl Snapshot {
         let layers: Vec<Layer> = [charter, site].into_iter().chain(compositions.into_values()).collect();
         let rules = layers.iter().flat_map(|l| &l.rules).map(|r| (r.policy.id().clone(), r.clone())).collect();
         let shape = Shape::of(&source.apps).map_err(general)?;
-        let nodes_of = compile::nodes(&source);
         let snapshot = Self {
             schema,
             entities,
@@ -390,17 +387,26 @@ impl Snapshot {
         Ok(bound.case(&self.targets[number], number))
     }
 
-    /// The same asked by everything above a node, the nearest first: a node never does what what it comes from may not. Nothing for a
-    /// worker that is no node.
+    /// The same asked by everything above a node, the nearest first, of the charter and the site alone: a node never does what these keep
+    /// from what it comes from. The composition layer of a node bounds it by itself, and lets it have another model. Nothing for a worker
+    /// that is no node.
     pub fn above<'s>(&'s self, case: &Case<'s>) -> impl Iterator<Item = Option<Case<'s>>> {
         let name = case.principal.id().unescaped();
         let ends: Vec<usize> = match case.principal.type_name().basename() {
             "Worker" => name.match_indices('/').map(|(at, _)| at).collect(),
             _ => Vec::new(),
         };
-        let above: Vec<Option<&Bound>> = ends.iter().rev().map(|end| self.workers.get(&name[..*end])).collect();
+        let own = self.workers.get(name);
         let (target, number) = (case.target, case.number);
-        above.into_iter().map(move |bound| bound.zip(number).map(|(bound, number)| bound.case(target, number)))
+        // Where the same rules fit and none looks at who asks, the answer is the one that is known already.
+        let differs = |above: &&str| {
+            let slice = |bound: Option<&'s Bound>| Some(Arc::clone(bound?.of_site.as_ref()?.get(number?)?));
+            let (own, above) = (slice(own), slice(self.workers.get(*above)));
+            !own.zip(above).is_some_and(|(own, above)| Arc::ptr_eq(&own, &above) && !own.reads_principal)
+        };
+        let names = ends.iter().rev().map(|end| &name[..*end]);
+        let above: Vec<Option<&Bound>> = names.filter(differs).map(|name| self.workers.get(name)).collect();
+        above.into_iter().map(move |bound| bound.zip(number).and_then(|(bound, number)| bound.case_of_site(target, number)))
     }
 
     /// The question whether an operator may acknowledge something held. Compositions are for workers and say nothing of it.
@@ -625,11 +631,27 @@ impl Bound {
             number: Some(number),
         }
     }
+
+    /// The same where only the charter and the site are asked.
+    fn case_of_site<'s>(&'s self, target: &'s Target, number: usize) -> Option<Case<'s>> {
+        let slice = self.of_site.as_ref()?[number].clone();
+        Some(Case { slice: Some(slice), in_composition: false, ..self.case(target, number) })
+    }
 }
 
 fn marks(catalogue: &Catalogue) -> HashMap<String, HashMap<String, Marks>> {
     let tools = |tools: &BTreeMap<String, Tool>| tools.iter().map(|(name, tool)| (name.clone(), tool.marks())).collect();
     catalogue.servers.iter().map(|(server, of)| (server.clone(), tools(of))).collect()
+}
+
+/// The policies that can matter for one worker, by target.
+fn slices_of(index: &Index, worker: &Lineage, targets: &[Target]) -> Vec<Arc<Slice>> {
+    let of = |target: &Target| {
+        let action = Lineage::new(target.action.clone(), target.action_lineage.iter().cloned());
+        let resource = Lineage::new(target.resource.clone(), target.resource_parents.iter().cloned());
+        index.slice(worker, &action, &resource)
+    };
+    targets.iter().map(of).collect()
 }
 
 fn policy_digest(

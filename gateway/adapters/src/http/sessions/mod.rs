@@ -4,7 +4,7 @@ pub(super) mod operator;
 
 use super::worker::WorkerPlane;
 use super::{error, proposals};
-use crate::identity::Role;
+use crate::identity::{Role, Token};
 use crate::sessions::{Act, NotStarted, Refused, SessionBook};
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -72,6 +72,11 @@ async fn start(State(plane): Plane, headers: HeaderMap, body: Body) -> Response 
     answered(done.await)
 }
 
+/// Whose sessions a token is good for: its own worker's, or with a host's everybody's.
+fn whose(token: &Token) -> Option<&str> {
+    (token.role != Role::Host).then_some(token.worker.as_str())
+}
+
 fn not_started(e: &NotStarted) -> Response {
     match e {
         NotStarted::App => error(StatusCode::NOT_FOUND, "unknown_app", advice("unknown_app").unwrap_or_default()),
@@ -112,8 +117,8 @@ pub(super) struct Which {
 
 async fn list(State(plane): Plane, Query(which): Query<Which>, headers: HeaderMap) -> Response {
     let done = plane.token(&headers).map(|token| {
-        // Whatever is asked for, only their own.
-        Json(listed(&plane.sessions, &which, Some(&token.worker))).into_response()
+        // Whatever is asked for, only their own; a host's are everybody's.
+        Json(listed(&plane.sessions, &which, whose(&token))).into_response()
     });
     answered(done)
 }
@@ -131,7 +136,7 @@ fn listed(book: &SessionBook, which: &Which, of: Option<&str>) -> Value {
 
 async fn show(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let done = plane.token(&headers).and_then(|token| {
-        let session = plane.sessions.get(&id, Some(&token.worker)).map_err(|e| refused(&e))?;
+        let session = plane.sessions.get(&id, whose(&token)).map_err(|e| refused(&e))?;
         Ok(Json(shown(&plane.sessions, &id, &session)).into_response())
     });
     answered(done)
@@ -160,7 +165,7 @@ async fn events(
     };
     let until = tokio::time::Instant::now() + Duration::from_secs(wait.min(WAIT_MAX_S));
     loop {
-        let session = match plane.sessions.get(&id, Some(&token.worker)) {
+        let session = match plane.sessions.get(&id, whose(&token)) {
             Ok(session) => session,
             Err(e) => return *refused(&e),
         };
@@ -187,7 +192,7 @@ async fn events(
 async fn finalise(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let done = async {
         let token = plane.token(&headers)?;
-        let changed = plane.sessions.finalise(&id, Some(&token.worker)).await.map_err(|e| refused(&e))?;
+        let changed = plane.sessions.finalise(&id, whose(&token)).await.map_err(|e| refused(&e))?;
         let session = plane.sessions.get(&id, None).map_err(|e| refused(&e))?;
         let mut said = shown(&plane.sessions, &id, &session);
         said["transitioned"] = changed.is_some().into();
@@ -225,7 +230,7 @@ async fn act(
         };
         let bytes = plane.body(body).await?;
         let why: Why = if bytes.is_empty() { Why::default() } else { read(&bytes)? };
-        plane.sessions.act(&id, &token.worker, act, why.reason.as_deref()).await.map_err(|e| refused(&e))?;
+        plane.sessions.act(&id, whose(&token), act, why.reason.as_deref()).await.map_err(|e| refused(&e))?;
         let session = plane.sessions.get(&id, None).map_err(|e| refused(&e))?;
         Ok(Json(shown(&plane.sessions, &id, &session)).into_response())
     };

@@ -85,15 +85,18 @@ async fn stop(
 }
 
 async fn done(plane: &OperatorPlane, id: &str, by: &By, wanted: Resume) -> Response {
-    let Resumed { changed, refused: held } = match plane.sessions.resume(id, &by.0, wanted).await {
+    let Resumed { changed, refused: held, still_held } = match plane.sessions.resume(id, &by.0, wanted).await {
         Ok(resumed) => resumed,
         Err(e) => return *refused(&e),
     };
     let session = plane.sessions.get(id, None).map_err(|e| refused(&e));
     answered(session.map(|session| {
         let mut said = shown(&plane.sessions, id, &session);
-        said["from"] = json!(changed.map(|changed| changed.from));
+        said["from"] = json!(changed.from);
         said["refused"] = json!(held);
+        if !still_held.is_empty() {
+            said["still_held"] = json!(still_held);
+        }
         Json(said).into_response()
     }))
 }
