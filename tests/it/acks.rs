@@ -151,7 +151,7 @@ async fn w05_in_a_session_of_its_own_it_runs_at_once_and_its_result_waits_and_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_no_is_a_no_and_whatever_is_no_yes_is_none() {
+async fn s2_46_a_no_is_a_no_and_whatever_is_no_yes_is_none() {
     let site = held_site();
     let running = site.serve_classified();
     let mut worker = site.worker().await;

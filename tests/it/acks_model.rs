@@ -356,7 +356,7 @@ fn check(sim: &Sim, seed: u64) {
 }
 
 #[tokio::test]
-async fn w05_whatever_happens_in_whatever_order_an_acknowledgement_runs_once_and_only_what_was_held() {
+async fn w05_s2_45_whatever_happens_in_whatever_order_an_acknowledgement_runs_once_and_only_what_was_held() {
     let runs = crate::support::number("WARDEN_ACK_RUNS", 150);
     let first = crate::oracle::seed();
     let mut effects = 0;

@@ -46,3 +46,17 @@ fn every_charter_reason_has_a_page() {
         assert!(warden_core::reason::REASONS.iter().any(|reason| reason.code == code), "{code}");
     }
 }
+
+/// A page that leaves out a key is one that nobody finds it on.
+#[test]
+fn s3_21_the_page_of_engines_has_every_key() {
+    let schema: serde_json::Value = serde_json::from_str(&warden::config::json_schema()).unwrap();
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/engines.md")).unwrap();
+    for part in ["RawEngine", "RawPrices", "RawPrice", "RawBudget", "RawLimit", "RawZone"] {
+        let keys = schema["$defs"][part]["properties"].as_object().unwrap_or_else(|| panic!("{part} is in the schema"));
+        for key in keys.keys() {
+            let there = page.contains(&format!("`{key}`")) || page.contains(&format!("{key}:")) || page.contains(&format!("`{key}."));
+            assert!(there, "docs/engines.md does not say what `{key}` of {part} is");
+        }
+    }
+}

@@ -468,7 +468,7 @@ fn says(what: impl Fn(&str) -> Says + Send + Sync + 'static) -> Fake {
 }
 
 #[test]
-fn s1_16_s1_23_whatever_a_model_says_is_held_against_the_guardrails() {
+fn s1_16_s1_23_s1_38_whatever_a_model_says_is_held_against_the_guardrails() {
     let content = |text: &str| Says::Json(200, json!({ "content": text, "extra": [1, 2] }));
     let route = r#"{"actions":[{"kind":"route_answer","route":"ssh"}],"escalate":false}"#;
     let hundred = format!(r#"{{"actions":[{}]}}"#, vec![r#"{"kind":"mark_read"}"#; 100].join(","));
@@ -521,6 +521,8 @@ fn s1_16_s1_23_whatever_a_model_says_is_held_against_the_guardrails() {
         ("no_route", r#"{"actions":[{"kind":"route_answer","route":"root"}]}"#.into(), ("escalated", "route_unknown")),
         ("nothing", r#"{"actions":[]}"#.into(), ("escalated", "nothing_planned")),
         ("without_body", r#"{"actions":[{"kind":"reply","body":"  "}]}"#.into(), ("left_for_human", "empty")),
+        ("note", r#"{"actions":[{"kind":"progress_note","text":"seen"}]}"#.into(), ("executed", "allowed")),
+        ("empty_note", r#"{"actions":[{"kind":"progress_note","text":" "}]}"#.into(), ("left_for_human", "empty")),
         (
             "diff",
             r#"{"actions":[{"kind":"propose_catalog_diff","diff":"+ a"},{"kind":"mark_read"}]}"#.into(),
@@ -557,6 +559,15 @@ fn s1_16_s1_23_whatever_a_model_says_is_held_against_the_guardrails() {
     assert!(hub.came().iter().all(|c| c.body.get("to").is_none()));
     assert_eq!(hub.count("POST", "/messages/elsewhere/"), 0);
     assert_eq!(hub.count("POST", "/messages/without_body/"), 0);
+    // A note that was planned is left with its text, an empty one is not left, and neither reads its message away.
+    let written = hub.came();
+    let notes = written.iter().filter(|c| c.method == "POST" && c.path.ends_with("/progress")).map(|c| &c.body);
+    let texts: Vec<_> = notes.clone().filter(|note| !note["text"].is_null()).collect();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert_eq!((&texts[0]["message"], &texts[0]["event"]), (&json!("note"), &json!("note")));
+    assert_eq!(texts[0]["text"], "seen");
+    assert!(notes.clone().all(|note| note["message"] != "empty_note"));
+    assert_eq!((hub.count("POST", "/messages/note/"), hub.count("POST", "/messages/empty_note/")), (0, 0));
     running.stop();
     let engine = decisions(&site.data()).into_iter().filter(|d| d.action == "call_engine").count();
     assert_eq!(engine, cases.len(), "each call was decided, and belongs to the run");
@@ -591,6 +602,68 @@ fn s1_19_s1_47_a_model_that_does_not_answer_leaves_everything_to_a_person() {
     let running = without.serve();
     assert_eq!(came(&run(&without, &["--brain", "llm"]), "m0").0, "escalated");
     assert_eq!(came(&run(&without, &["--brain", "rule"]), "m0").0, "planned");
+    running.stop();
+}
+
+/// The worker of the inbox may use so many tokens, and an answer has 10000 of them at most.
+fn budget(site: &Site, tokens: u64) {
+    let path = site.dir.join("warden.yaml");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    config["budgets"] = json!({ "small": { "limits": [{ "tokens": tokens }] } });
+    config["workers"]["ops"] = json!({ "budget": "small" });
+    config["engines"]["connect"]["max_output_tokens"] = json!(10_000);
+    std::fs::write(&path, config.to_string()).unwrap();
+}
+
+#[test]
+fn s3_25_a_budget_that_is_used_up_leaves_the_rest_to_a_person() {
+    let plan = r#"{"actions":[{"kind":"route_answer","route":"ssh"}]}"#;
+    let used = json!({ "input_tokens": 1000, "output_tokens": 9000 });
+    let model = says(move |_| Says::Json(200, json!({ "content": plan, "usage": used })));
+    let messages = ["m1", "m2", "m3"].map(|id| message(id, "Access", "Who handles SSH certificates?")).to_vec();
+    let hub = hub(messages, |_| None);
+    let site = site(Some(&hub), Some(&model), &json!({}));
+    // Enough for one call at its dearest, and for what is left of it not for a second one.
+    budget(&site, 20_000);
+    let running = site.serve();
+    let report = run(&site, &["--execute", "--brain", "llm"]);
+    assert_eq!(came(&report, "m1"), ("executed".into(), "allowed".into()), "{report}");
+    for id in ["m2", "m3"] {
+        assert_eq!(came(&report, id), ("escalated".into(), "budget_exceeded".into()), "{report}");
+        assert_eq!(hub.count("POST", &format!("/messages/{id}/")), 0);
+    }
+    assert_eq!(report["summary"]["came"], json!({ "executed": 1, "escalated": 2 }));
+    assert_eq!((hub.count("POST", "/messages/m1/replies"), hub.count("POST", "/messages/m1/read")), (1, 1));
+    assert_eq!(model.came().len(), 1, "nothing more was sent");
+    let left: Value = serde_json::from_str(&site.ok(&["budget", "show", "small", "--json"])).unwrap();
+    assert_eq!((&left["spent"]["tokens"], &left["reserved"]["tokens"]), (&json!(10_000), &json!(0)), "{left}");
+    running.stop();
+    let all = decisions(&site.data());
+    let calls: Vec<_> = all.iter().filter(|d| d.action == "call_engine").map(|d| d.verdict).collect();
+    assert_eq!(calls, [Verdict::Allow, Verdict::Deny, Verdict::Deny], "each was decided once");
+}
+
+#[test]
+fn s1_08_a_dry_run_whose_brain_was_refused_is_not_clean() {
+    let plan = r#"{"actions":[{"kind":"route_answer","route":"ssh"}]}"#;
+    let model = says(move |_| Says::Json(200, json!({ "content": plan })));
+    let hub = hub(vec![message("m1", "Access", "Who handles SSH certificates?")], |_| None);
+    let site = site(Some(&hub), Some(&model), &json!({ "brain": "llm" }));
+    budget(&site, 0);
+    let running = site.serve();
+    let enable = || code(&site, &["worker", "schedule", "enable", "*/5 * * * *"]);
+    let report = run(&site, &[]);
+    assert_eq!(one(&report), ("escalated", "budget_exceeded"), "{report}");
+    assert_eq!((&report["summary"]["unplanned"], model.came().len()), (&json!(1), 0), "{report}");
+    let (refused, text) = enable();
+    assert!(refused == 2 && text.contains("no clean dry run"), "{text}");
+    // With something to spend it has a plan.
+    site.ok(&["budget", "grant", "small", "--tokens", "100000"]);
+    let report = run(&site, &[]);
+    assert_eq!(one(&report), ("planned", "allowed"), "{report}");
+    assert_eq!(report["summary"]["unplanned"], 0);
+    let (enabled, text) = enable();
+    assert_eq!(enabled, 0, "{text}");
     running.stop();
 }
 

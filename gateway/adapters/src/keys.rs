@@ -13,7 +13,7 @@ use warden_core::decision::Sealed;
 use warden_core::journal::note::{SignerKey, VerifierKey};
 use warden_core::mac::MacKey;
 use warden_core::port::SealFailed;
-use warden_core::proposal::DecisionId;
+use warden_core::proposal::{DecisionId, root_of};
 use zeroize::{Zeroize, Zeroizing};
 
 /// The keys of a data folder.
@@ -153,7 +153,7 @@ impl Keys {
     /// Destroys a worker's key: its sealed arguments can never be read again. Whether there was one.
     pub fn destroy_worker(&self, worker: &str) -> io::Result<bool> {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.remove(worker);
+        workers.remove(root_of(worker));
         match std::fs::remove_file(self.worker_file(worker)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e),
@@ -162,6 +162,7 @@ impl Keys {
     }
 
     fn worker_key(&self, worker: &str) -> io::Result<WorkerKey> {
+        let worker = root_of(worker);
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = workers.get(worker) {
             return Ok(key.clone());
@@ -186,7 +187,9 @@ impl Keys {
         Ok(read_key(&self.worker_file(worker))?.map(|(kid, key)| WorkerKey { kid, key }))
     }
 
+    /// A worker and the nodes that come from it have one key: erasing one erases all.
     fn worker_file(&self, worker: &str) -> PathBuf {
+        let worker = root_of(worker);
         // Names of workers that were never configured reach this as well.
         let name: String =
             worker.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '.' }).collect();

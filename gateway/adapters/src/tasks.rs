@@ -91,7 +91,10 @@ impl TaskBook {
             })?;
         }
         let change = TaskChange { task: id.clone(), event: TaskEvent::Opened(task.clone()) };
-        self.record(change, Room::Ordinary).await.map_err(JournalError::reason)?;
+        if let Err(e) = self.record(change, Room::Ordinary).await {
+            let _ = std::fs::remove_file(self.scope_file(&id));
+            return Err(e.reason());
+        }
         self.gate.scope(&id, scope.map(Arc::new));
         Ok((id, task))
     }

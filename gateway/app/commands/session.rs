@@ -130,5 +130,8 @@ fn changed(global: &Global, said: &Value) {
         Some(0) | None => String::new(),
         Some(n) => format!("; {n} held calls are refused by that"),
     };
+    for held in said["still_held"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        tell(format!("{} could not be refused, and the session waits for it: `warden ack refuse`", plain(held)));
+    }
     say(format!("{}: {} → {}{refused}", text(said, "session"), text(said, "from"), text(said, "status")));
 }

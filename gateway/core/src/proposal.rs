@@ -415,6 +415,16 @@ impl Proposal {
     }
 }
 
+/// Whether a worker is `above`, or a node of a composition below it. Only nodes have a `/` in their names.
+pub fn is_within(worker: &str, above: &str) -> bool {
+    worker.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The configured worker that a node comes from; the worker itself when it is none.
+pub fn root_of(worker: &str) -> &str {
+    worker.split('/').next().unwrap_or(worker)
+}
+
 /// Names a task.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -169,6 +169,8 @@ reasons! {
         "send a whole number that is not negative", "Let the fact sum another argument, or make the tool's schema say `integer` with `minimum: 0`.";
     "history_full": "So many calls or values of one session are counted that another could not be.",
         "end the session and start another", "Give the fact a shorter window, or count something that has fewer values.";
+    "session_stopped": "A person has stopped the session.",
+        "do nothing more in this session", "Start another session if the work is to go on.";
     "session_busy": "Somebody is changing the session, or a call of it is on its way.",
         "try again in a second", "Nothing to do.";
     "too_many_sessions": "As many sessions of the app are open as it lets be.",

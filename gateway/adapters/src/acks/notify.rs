@@ -149,7 +149,9 @@ async fn notice(gate: &Gate<World>, record: &Record, known: &mut Known) -> Optio
         }
         // An app's risk table wants people to know of it, and nobody to be asked.
         Body::Decision(decision) if is_to_be_told(decision) => {
-            let notice = json!({ "event": "allowed", "at": record.ts, "allowed": shown(decision) });
+            let mut allowed = shown(decision);
+            allowed["show"] = format!("warden audit show {}", decision.id).into();
+            let notice = json!({ "event": "allowed", "at": record.ts, "allowed": allowed });
             Some((decision.id.clone(), false, notice))
         }
         Body::Ack(change) if matches!(change.event, AckEvent::Granted | AckEvent::Refused | AckEvent::Void) => {

@@ -152,3 +152,54 @@ fn content(api: Api, body: &Json) -> Option<String> {
         Api::Execute => body.get("content")?.as_str().map(str::to_owned),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::prompt::gather;
+    use super::*;
+    use axum::Router;
+    use axum::routing::post;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+    use tokio::net::TcpListener;
+    use tokio::runtime::Builder;
+    use tokio::sync::Barrier;
+    use tokio::task::spawn_blocking;
+
+    #[test]
+    fn s3_15_http_engines_wait_without_a_thread() {
+        // The one thread that there is beside the runtime's own is parked until the end.
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (ends, parked) = std::sync::mpsc::channel::<()>();
+            let thread = spawn_blocking(move || parked.recv());
+            let other = spawn_blocking(|| ());
+            // It answers when four have come: with fewer at once nobody would ever be answered.
+            let all = Arc::new(Barrier::new(4));
+            let answer = move |body: String| {
+                let all = all.clone();
+                async move {
+                    all.wait().await;
+                    let asked: Value = serde_json::from_str(&body).unwrap();
+                    json!({ "content": asked["prompt"] }).to_string()
+                }
+            };
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let router = Router::new().route("/execute", post(answer));
+            let server = tokio::spawn(async move { axum::serve(listener, router).await });
+            let http = Arc::new(HttpServer::new(&url, &BTreeMap::new(), None).unwrap());
+            let engine = OverHttp::new(Kind::LlmConnect, None, http);
+            let calls = ["a", "b", "c", "d"].map(|text| {
+                let engine: &dyn Adapter = &engine;
+                (engine, Prompt { prompt: text.into(), ..Prompt::default() })
+            });
+            let answers = gather(&calls, Duration::from_secs(60)).await;
+            let said: Vec<String> = answers.into_iter().map(|answer| answer.unwrap().content).collect();
+            assert_eq!(said, ["a", "b", "c", "d"]);
+            assert!(!thread.is_finished() && !other.is_finished(), "there was a thread to wait on");
+            drop(ends);
+            server.abort();
+        });
+    }
+}

@@ -22,7 +22,7 @@ use warden_core::json::Json as Strict;
 use warden_core::outcome::Reply;
 use warden_core::pipeline::{self, Answer, Permit, Upstream};
 use warden_core::port::{Journal, Room};
-use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal};
+use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal, is_within, root_of};
 use warden_core::verdict::Verdict;
 
 type Plane = State<Arc<WorkerPlane>>;
@@ -67,8 +67,7 @@ async fn started(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result
         let message = format!("`ttl_s`: {ttl_s}, and a delegate acts for 1 to {TTL_MAX_S} seconds");
         return Err(refuse(StatusCode::BAD_REQUEST, "malformed_request", &message));
     }
-    let root = token.worker.split('/').next().unwrap_or_default();
-    if plane.gate.counted(|counted| counted.delegates.count(root, now())) >= LIVE_MAX {
+    if plane.gate.counted(|counted| counted.delegates.count(root_of(&token.worker), now())) >= LIVE_MAX {
         let message = format!("{LIVE_MAX} delegates of this worker act, and no more may: end one first");
         return Err(refuse(StatusCode::TOO_MANY_REQUESTS, "too_many_delegates", &message));
     }
@@ -94,18 +93,15 @@ async fn started(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result
         barred: None,
     };
     let begins = Begins { plane, token: &token, node: &node, belongs: &belongs, ttl_s, made: Mutex::default() };
-    let (refusal, unrecorded) = match pipeline::handle(&plane.gate, proposal, &begins).await {
-        Answer::Refused(refusal) => (Some(refusal), false),
-        Answer::Answered { .. } | Answer::Ended { .. } => (None, true),
-    };
+    let answer = pipeline::handle(&plane.gate, proposal, &begins).await;
     let made = begins.made.into_inner().unwrap_or_else(PoisonError::into_inner);
     if let Some(made) = made {
         let body = json!({ "token": made.secret, "id": made.id, "node": node, "expires": made.delegate.expires,
             "session": made.delegate.session, "task": made.delegate.task });
         return Ok((StatusCode::CREATED, Json(body)).into_response());
     }
-    match refusal {
-        Some(refusal) => {
+    match answer {
+        Answer::Refused(refusal) => {
             let status = match refusal.reason.as_str() {
                 "unknown_node" => StatusCode::NOT_FOUND,
                 reason if reason.starts_with("journal_") => StatusCode::SERVICE_UNAVAILABLE,
@@ -122,8 +118,7 @@ async fn started(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result
             }
             Err(Box::new(response))
         }
-        None => {
-            debug_assert!(unrecorded, "either refused or allowed");
+        Answer::Answered { .. } | Answer::Ended { .. } => {
             Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the delegate could not be recorded: try again later"))
         }
     }
@@ -202,7 +197,7 @@ async fn end(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) ->
         Ok(token) => token,
         Err(refused) => return *refused,
     };
-    let below = |node: &str| node.strip_prefix(token.worker.as_str()).is_some_and(|rest| rest.starts_with('/'));
+    let below = |node: &str| node != token.worker && is_within(node, &token.worker);
     let known = plane.gate.counted(|counted| counted.delegates.get(&id).is_some_and(|delegate| below(&delegate.node)));
     if !known {
         return error(StatusCode::NOT_FOUND, "unknown_delegate", "no such delegate of this worker");

@@ -203,6 +203,10 @@ fn found(plane: &WorkerPlane, headers: &HeaderMap, id: &str) -> Result<(Token, T
     let id = TaskId::new(id);
     let worker = (token.role != Role::Host).then_some(token.worker.as_str());
     let task = plane.llm.tasks.of(&id, worker).map_err(because)?;
+    // A delegate is in the task that its token names, and in no other of its worker's.
+    if token.bound.as_ref().is_some_and(|bound| bound.task.as_deref() != Some(id.as_str())) {
+        return Err(because("no_enclosing_task"));
+    }
     Ok((token, id, task))
 }
 
@@ -217,7 +221,11 @@ async fn show(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) -
 
 async fn close(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let done = async {
-        let (_, id, _) = found(&plane, &headers, &id)?;
+        let (token, id, _) = found(&plane, &headers, &id)?;
+        if token.bound.is_some() {
+            let message = "a task is closed by whoever opened it, and not by a delegate in it";
+            return Err(refused(StatusCode::FORBIDDEN, "not_a_delegates", message));
+        }
         let ended = plane.llm.tasks.close(&id).await.map_err(because)?.ok_or_else(|| because("no_enclosing_task"))?;
         Ok(Json(json!({ "task": id, "engine_events": ended.engine_events, "spent": ended.spent,
             "engine_bypass_suspected": ended.engine_bypass_suspected }))
@@ -332,7 +340,7 @@ async fn written(
     for key in asked {
         proposals.push(Proposal {
             door: Door::State,
-            worker: task.worker.clone(),
+            worker: if token.bound.is_some() { token.worker.clone() } else { task.worker.clone() },
             connection: id.to_string(),
             server: String::new(),
             method: match how {
@@ -349,7 +357,7 @@ async fn written(
             // It is looked at once.
             envelope: if proposals.is_empty() { said.clone() } else { Strict::Null },
             payload: String::from_utf8_lossy(&bytes).into_owned(),
-            caller: (token.worker != task.worker).then(|| token.worker.clone()),
+            caller: (token.bound.is_none() && token.worker != task.worker).then(|| token.worker.clone()),
             correlation: Correlation {
                 session: task.session.clone(),
                 task: Some(id.to_string()),

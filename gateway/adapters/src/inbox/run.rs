@@ -133,11 +133,13 @@ struct Outcome {
     reason: String,
     why: String,
     actions: Vec<Acted>,
+    /// Whether the brain was asked, and had no draft.
+    unplanned: bool,
 }
 
 impl Outcome {
     fn of(came: Came, reason: &str) -> Self {
-        Self { came, reason: reason.to_owned(), why: String::new(), actions: Vec::new() }
+        Self { came, reason: reason.to_owned(), why: String::new(), actions: Vec::new(), unplanned: false }
     }
 }
 
@@ -445,11 +447,10 @@ impl Run<'_> {
                     summary.error = Some(why);
                     break 'pages;
                 }
-                let (one, calls) = self.one(message).await;
+                let (one, calls, unplanned) = self.one(message).await;
                 summary.engine_calls += u64::from(calls);
                 summary.count(one.handled.came);
-                let reason = one.handled.reason.as_str();
-                summary.unplanned += u64::from(reason.starts_with("brain_") && reason != "brain_escalated");
+                summary.unplanned += u64::from(unplanned);
                 let change = InboxChange { message: Some(one.handled.clone()), ..of_run(InboxEvent::Message) };
                 // What waits for a person is counted, and not told again with every run.
                 let is_news = one.handled.came != Came::Skipped;
@@ -493,8 +494,9 @@ impl Run<'_> {
         }
     }
 
-    /// One message, whatever it does: what breaks with it breaks alone. Also whether an engine was called.
-    async fn one(&self, message: Message) -> (Told, bool) {
+    /// One message, whatever it does: what breaks with it breaks alone. Also whether an engine was called, and whether the brain had no
+    /// draft.
+    async fn one(&self, message: Message) -> (Told, bool, bool) {
         let scanner = &self.runner.gate.ports.scanner;
         let tag = scanner.key().tag(json!(message).to_string().as_bytes());
         let calls = std::sync::atomic::AtomicBool::new(false);
@@ -504,10 +506,10 @@ impl Run<'_> {
             Err(_) => Outcome::of(Came::Failed, "worker_failed"),
         };
         let hide = |text: &str| scanner.hide(text).chars().take(SHOWN_MAX).collect::<String>();
-        let Outcome { came, reason, why, actions } = outcome;
+        let Outcome { came, reason, why, actions, unplanned } = outcome;
         let handled = Handled { id: hide(&message.id), tag, came, reason, actions };
         let told = Told { handled, from: hide(&message.from), subject: hide(&message.subject), why: hide(&why) };
-        (told, calls.into_inner())
+        (told, calls.into_inner(), unplanned)
     }
 
     async fn handle(&self, message: &Message, tag: &str, calls: &std::sync::atomic::AtomicBool) -> Outcome {
@@ -539,7 +541,7 @@ impl Run<'_> {
         calls.store(self.brain.calls_engines(), std::sync::atomic::Ordering::Relaxed);
         let draft = match self.brain.draft(message, &self.id).await {
             Ok(draft) => draft,
-            Err(no) => return Outcome::of(Came::Escalated, &no.reason),
+            Err(no) => return Outcome { unplanned: true, ..Outcome::of(Came::Escalated, &no.reason) },
         };
         let plan = validate(&draft, message, &self.routing);
         let mut outcome = match plan {

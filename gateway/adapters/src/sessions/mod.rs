@@ -13,6 +13,7 @@ use jiff::SignedDuration;
 use serde_json::Map;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use warden_core::ack::Parked;
 use warden_core::journal::record::{Body, Record};
 use warden_core::pipeline::Gate;
 use warden_core::port::{Journal, JournalError, Room};
@@ -102,44 +103,82 @@ impl SessionBook {
         Self { gate, acker, schemas, reserved, locks: Locks::default(), starting: Mutex::default() }
     }
 
-    /// One session; with a worker, only its own.
-    pub fn get(&self, id: &str, worker: Option<&str>) -> Result<Session, Refused> {
-        let found = self.gate.counted(|counted| counted.sessions.get(id).cloned());
-        found.filter(|session| worker.is_none_or(|worker| session.is_of(worker))).ok_or(Refused::Unknown)
+    /// One session.
+    pub fn get(&self, id: &str) -> Result<Session, Refused> {
+        self.gate.counted(|counted| counted.sessions.get(id).cloned()).ok_or(Refused::Unknown)
     }
 
-    /// The sessions that `wanted` wants, by id.
-    pub fn all(&self, wanted: impl Fn(&Session) -> bool) -> Vec<(String, Session)> {
+    /// Whether there is a session of this id; with a worker, one of its own.
+    pub fn is_of(&self, id: &str, worker: Option<&str>) -> bool {
+        let of = |session: &Session| worker.is_none_or(|worker| session.is_of(worker));
+        self.gate.counted(|counted| counted.sessions.get(id).is_some_and(of))
+    }
+
+    /// Whether something became of it behind this event.
+    pub fn has_news(&self, id: &str, after: Option<u64>) -> bool {
+        let news = |session: &Session| after.is_none_or(|after| session.next_event > after + 1);
+        self.gate.counted(|counted| counted.sessions.get(id).is_none_or(news))
+    }
+
+    /// What `show` makes of the first sessions that fit, by id, and whether there are more. With a status only those that have it.
+    pub fn listed<T>(
+        &self,
+        fits: impl Fn(&str, &Session) -> bool,
+        status: Option<&str>,
+        limit: usize,
+        show: impl Fn(&str, &Session, &[DecisionId]) -> T,
+    ) -> (Vec<T>, bool) {
+        let mut held: HashMap<String, Vec<DecisionId>> = HashMap::new();
+        self.gate.acks(|live| {
+            for (id, parked) in &live.acks.parked {
+                if let Some(session) = parked.session.as_ref().filter(|session| parked.waits_in(session)) {
+                    held.entry(session.clone()).or_default().push(id.clone());
+                }
+            }
+        });
+        let of = |id: &str| held.get(id).map_or(&[][..], Vec::as_slice);
         self.gate.counted(|counted| {
-            let all = counted.sessions.iter().filter(|(_, session)| wanted(session));
-            all.map(|(id, session)| (id.clone(), session.clone())).collect()
+            let all = counted.sessions.iter().filter(|(id, session)| {
+                fits(id, session) && status.is_none_or(|status| session.shown_status(!of(id).is_empty()) == status)
+            });
+            let mut shown: Vec<T> = all.take(limit + 1).map(|(id, session)| show(id, session, of(id))).collect();
+            let more = shown.len() > limit;
+            shown.truncate(limit);
+            (shown, more)
         })
     }
 
     /// The calls of a session that wait for a person.
     pub fn held(&self, id: &str) -> Vec<DecisionId> {
+        self.parked(id, |parked| parked.waits_in(id))
+    }
+
+    fn parked(&self, id: &str, wanted: impl Fn(&Parked) -> bool) -> Vec<DecisionId> {
         self.gate.acks(|live| {
-            let parked = live.acks.parked.iter().filter(|(_, parked)| parked.waits_in(id));
-            parked.map(|(id, _)| id.clone()).collect()
+            let parked = live.acks.parked.iter().filter(|(_, parked)| parked.session.as_deref() == Some(id));
+            parked.filter(|(_, parked)| wanted(parked)).map(|(id, _)| id.clone()).collect()
         })
     }
 
-    /// The status as people see it: what waits for one of them waits for input.
-    pub fn status(&self, id: &str, session: &Session) -> String {
-        if !session.terminal && !self.held(id).is_empty() {
-            status::AWAITING_INPUT.to_owned()
-        } else {
-            session.status.clone()
-        }
+    fn status(&self, id: &str, session: &Session) -> String {
+        session.shown_status(!self.held(id).is_empty()).to_owned()
     }
 
     /// The right to change a session that there is.
-    fn write(&self, id: &str, worker: Option<&str>) -> Result<(Writer<'_>, Session), Refused> {
-        self.get(id, worker)?;
+    fn write(&self, id: &str) -> Result<(Writer<'_>, Session), Refused> {
+        self.get(id)?;
         let writer = self.locks.try_write(id).ok_or(Refused::Busy)?;
         // As it is now that nobody else changes it.
-        let session = self.get(id, worker)?;
+        let session = self.get(id)?;
         Ok((writer, session))
+    }
+
+    /// A session as it is when no call of it is on its way: what one comes to may be what counts.
+    fn at_rest(&self, id: &str) -> Result<Session, Refused> {
+        self.gate.counted(|counted| match counted.sessions.is_flying(id) {
+            true => Err(Refused::Busy),
+            false => counted.sessions.get(id).cloned().ok_or(Refused::Unknown),
+        })
     }
 
     fn app(&self, session: &Session) -> Result<Arc<App>, Refused> {
@@ -158,25 +197,25 @@ impl SessionBook {
 
     /// Ends a session whose worker is through: with the status of the newest terminal tool that really ran, or with its app's default.
     /// Nothing when it is over, waits for a person, or has no default.
-    pub async fn finalise(&self, id: &str, worker: Option<&str>) -> Result<Option<Changed>, Refused> {
-        let (writer, session) = self.write(id, worker)?;
+    pub async fn finalise(&self, id: &str) -> Result<Option<Changed>, Refused> {
+        let (writer, session) = self.write(id)?;
         let app = self.app(&session)?;
         if !app.may_finalise(&self.status(id, &session)) {
             return Ok(None);
         }
-        // What a call on its way comes to may be what counts.
-        if self.gate.counted(|counted| counted.sessions.is_flying(id)) {
-            return Err(Refused::Busy);
-        }
+        let session = self.at_rest(id)?;
         let Some(changed) = ended(&app, &session) else { return Ok(None) };
         self.record(&writer, SessionEvent::Status(changed.clone()), Room::Ordinary).await?;
         Ok(Some(changed))
     }
 
     /// What a worker says of its own session.
-    pub async fn act(&self, id: &str, worker: Option<&str>, act: Act, reason: Option<&str>) -> Result<Changed, Refused> {
-        let (writer, session) = self.write(id, worker)?;
+    pub async fn act(&self, id: &str, act: Act, reason: Option<&str>) -> Result<Changed, Refused> {
+        let (writer, session) = self.write(id)?;
         let app = self.app(&session)?;
+        if act != Act::Pause {
+            self.at_rest(id)?;
+        }
         let stands = self.status(id, &session);
         let fits = match act {
             Act::Pause | Act::Fail => app.may_finalise(&stands),
@@ -192,7 +231,7 @@ impl SessionBook {
         };
         let reason = reason.map(|text| self.masked(text));
         let cause = Cause::Worker { act: act.name().to_owned() };
-        let changed = Changed { reason, ..change(&app, &stands, to, cause) };
+        let changed = Changed { reason, ..change(Some(&app), &stands, to, cause) };
         self.record(&writer, SessionEvent::Status(changed.clone()), Room::Ordinary).await?;
         Ok(changed)
     }
@@ -210,13 +249,14 @@ impl SessionBook {
             late.collect()
         });
         for (id, app) in late {
-            let Ok((writer, session)) = self.write(&id, None) else { continue };
-            if session.terminal || self.gate.counted(|counted| counted.sessions.is_flying(&id)) {
+            let Ok((writer, _)) = self.write(&id) else { continue };
+            let Ok(session) = self.at_rest(&id) else { continue };
+            if session.terminal {
                 continue;
             }
-            let to = app.default_terminal_status.as_deref().unwrap_or(status::STOPPED);
-            let reason = Some("it was open for longer than its app allows".to_owned());
-            let changed = Changed { reason, ..change(&app, &self.status(&id, &session), to, Cause::DefaultTerminalStatus) };
+            let late = "it was open for longer than its app allows";
+            let stop = || change(Some(&app), &session.status, status::STOPPED, Cause::DefaultTerminalStatus);
+            let changed = Changed { reason: Some(late.to_owned()), ..ended(&app, &session).unwrap_or_else(stop) };
             if let Err(e) = self.record(&writer, SessionEvent::Status(changed), Room::Reserved).await {
                 tracing::error!(error = %e, session = id, "a session that is open for too long could not be ended");
             }
@@ -234,10 +274,10 @@ fn ended(app: &App, session: &Session) -> Option<Changed> {
     let Some(latest) = &session.latest else {
         let to = app.default_terminal_status.as_deref()?;
         let reason = Some(NO_TERMINAL_TOOL.to_owned());
-        return Some(Changed { reason, ..change(app, &session.status, to, Cause::DefaultTerminalStatus) });
+        return Some(Changed { reason, ..change(Some(app), &session.status, to, Cause::DefaultTerminalStatus) });
     };
     let cause = Cause::Tool { tool: latest.tool.clone(), decision: latest.decision.clone() };
-    let mut changed = change(app, &session.status, &latest.said.status, cause);
+    let mut changed = change(Some(app), &session.status, &latest.said.status, cause);
     if changed.means == Kind::Escalation {
         changed.escalated_to = latest.said.fields.get(TEAM).and_then(|team| team.as_str()).map(str::to_owned);
     }
@@ -245,8 +285,9 @@ fn ended(app: &App, session: &Session) -> Option<Changed> {
     Some(changed)
 }
 
-fn change(app: &App, from: &str, to: &str, cause: Cause) -> Changed {
-    let status = app.status(to);
+/// A change to a status of an app; without one to a status that every session has.
+fn change(app: Option<&App>, from: &str, to: &str, cause: Cause) -> Changed {
+    let status = app.map_or_else(|| status::built_in(to), |app| app.status(to));
     Changed {
         from: from.to_owned(),
         to: to.to_owned(),

@@ -3,6 +3,7 @@
 use super::{Refused, SessionBook, change};
 use crate::world::now;
 use serde_json::{Value, json};
+use warden_core::ack::Stage;
 use warden_core::json::Limits;
 use warden_core::mcp;
 use warden_core::pipeline::{Answer, ack};
@@ -54,8 +55,12 @@ pub struct Resumed {
 impl SessionBook {
     /// Does what a person wants with a session. A session that does not wait can only be stopped.
     pub async fn resume(&self, id: &str, operator: &str, wanted: Resume) -> Result<Resumed, Refused> {
-        let (writer, session) = self.write(id, None)?;
-        let app = self.app(&session)?;
+        let (writer, session) = self.write(id)?;
+        // Whatever became of its app, a person can end it.
+        let app = match wanted {
+            Resume::Stop(_) => self.gate.apps().get(&session.app).cloned(),
+            Resume::Input(_) | Resume::Escalate(_) => Some(self.app(&session)?),
+        };
         let stands = self.status(id, &session);
         let waits = stands == status::AWAITING_INPUT;
         let fits = if matches!(wanted, Resume::Stop(_)) { !session.terminal } else { waits };
@@ -66,13 +71,14 @@ impl SessionBook {
         let changed = match &wanted {
             Resume::Input(text) => {
                 let text = Some(self.written(&session, text)?);
-                Changed { text, ..change(&app, &stands, status::RUNNING, cause) }
+                Changed { text, ..change(app.as_deref(), &stands, status::RUNNING, cause) }
             }
             Resume::Stop(reason) => {
                 let reason = reason.as_deref().map(|reason| self.masked(reason));
-                Changed { reason, ..change(&app, &stands, status::STOPPED, cause) }
+                Changed { reason, ..change(app.as_deref(), &stands, status::STOPPED, cause) }
             }
             Resume::Escalate(team) => {
+                let app = self.app(&session)?;
                 let planned = escalation(&app, team.as_deref()).map_err(Refused::Invalid)?;
                 if let Err(why) = self.hand_on(&writer, (&app, &session), &planned, operator).await {
                     let failed = SessionEvent::ResumeFailed { operator: operator.to_owned(), reason: why.clone() };
@@ -81,7 +87,7 @@ impl SessionBook {
                 }
                 // An app without a status for it leaves the session as it is.
                 let to = planned.status.as_deref().unwrap_or(&session.status);
-                let mut changed = change(&app, &stands, to, cause);
+                let mut changed = change(Some(&app), &stands, to, cause);
                 if let Some(team) = &planned.team {
                     changed.fields.insert(planned.team_field.clone(), json!(team));
                 }
@@ -94,10 +100,11 @@ impl SessionBook {
         Ok(Resumed { changed, refused, still_held })
     }
 
-    /// A person has answered otherwise: what was held is refused. Whatever is not stays held, and the session waits for it.
+    /// A person has answered otherwise: what was held is refused, and what was granted and has not run is taken back. Whatever is not stays
+    /// as it is, and the session waits for it.
     async fn refuse_held(&self, id: &str, operator: &str, act: &str) -> (usize, Vec<DecisionId>) {
         let (mut refused, mut still_held) = (0, Vec::new());
-        for decision in self.held(id) {
+        for decision in self.parked(id, |parked| !matches!(parked.stage, Stage::Running { .. })) {
             match ack::refuse(&self.gate, &decision, operator, &format!("the session was answered with {act}")).await {
                 Ok(()) => refused += 1,
                 Err(e) => {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use warden_core::journal::record::{Body, Record};
+use warden_core::composition::tree::is_within as is_within_levels;
 use warden_core::json::Json;
 use warden_core::outcome::Reply;
 use warden_core::pipeline::{self, Answer, Permit, Refusal, Upstream};
@@ -15,6 +16,11 @@ use warden_core::port::{Journal, Room};
 use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal};
 use warden_core::session::app::App;
 use warden_core::session::{SessionChange, SessionEvent, Started};
+
+/// What a session is started with has at most so many bytes: it is in the record of each of its decisions.
+const OVERRIDES_MAX: usize = 16 << 10;
+/// And is nested so deep.
+const OVERRIDES_DEPTH_MAX: usize = 8;
 
 /// What sessions may be started with, by app.
 #[derive(Clone, Default)]
@@ -83,7 +89,14 @@ impl SessionBook {
         if let Some(name) = overrides.keys().find(|name| self.reserved.holds(name)) {
             return Err(NotStarted::Overrides(format!("`state_overrides/{}` is reserved for the host", name.escape_debug())));
         }
-        if let Some(problem) = self.schemas.problem(&app.name, &Value::Object(overrides.clone())) {
+        let whole = Value::Object(overrides.clone());
+        let bytes = whole.to_string().len();
+        if bytes > OVERRIDES_MAX || !is_within_levels(&whole, OVERRIDES_DEPTH_MAX) {
+            return Err(NotStarted::Overrides(format!(
+                "`state_overrides`: {bytes} bytes; at most {OVERRIDES_MAX} are kept, nested {OVERRIDES_DEPTH_MAX} levels deep"
+            )));
+        }
+        if let Some(problem) = self.schemas.problem(&app.name, &whole) {
             return Err(NotStarted::Overrides(problem));
         }
         let _place = self.place(&app).ok_or(NotStarted::TooMany(app.max_sessions))?;

@@ -7,7 +7,7 @@ pub mod scope;
 
 use crate::outcome::Happened;
 use crate::policy::snapshot::Digests;
-use crate::proposal::DecisionId;
+use crate::proposal::{DecisionId, is_within};
 use jiff::Timestamp;
 use scope::Scope;
 use serde::{Deserialize, Serialize};
@@ -343,8 +343,8 @@ impl Acks {
         let parked = self
             .parked
             .iter()
-            .filter(|(_, parked)| parked.worker == worker && !matches!(parked.stage, Stage::Running { .. }));
-        let kept = self.kept.iter().filter(|(_, kept)| kept.worker == worker);
+            .filter(|(_, parked)| is_within(&parked.worker, worker) && !matches!(parked.stage, Stage::Running { .. }));
+        let kept = self.kept.iter().filter(|(_, kept)| is_within(&kept.worker, worker));
         parked.map(|(id, _)| id).chain(kept.map(|(id, _)| id)).cloned().collect()
     }
 

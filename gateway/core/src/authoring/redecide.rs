@@ -363,8 +363,9 @@ impl<'s> Redecider<'s> {
 
 /// Whether a reason code is one that policies lead to, or the snapshot's layers.
 fn by_policy(reason: &str) -> bool {
-    const BEFORE: [&str; 37] = [
+    const BEFORE: [&str; 38] = [
         "unknown_session",
+        "session_stopped",
         "unknown_app",
         "unknown_node",
         "server_of_an_app",

@@ -6,7 +6,7 @@
 pub mod ledger;
 
 use crate::amount::{Amount, Unit};
-use crate::proposal::Correlation;
+use crate::proposal::{Correlation, root_of};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,7 +141,7 @@ impl Budgets {
     /// Everything that a worker's call is charged to, the narrowest first. Nothing for a worker without a budget.
     pub fn chain(&self, worker: &str, belongs: &Correlation) -> Vec<String> {
         // A delegate spends what the worker has that it comes from.
-        let worker = worker.split('/').next().unwrap_or(worker);
+        let worker = root_of(worker);
         let (mut chain, mut at) = (Vec::new(), self.workers.get(worker));
         while let Some((name, budget)) = at.and_then(|name| Some((name, self.all.get(name)?))) {
             for each in Each::ALL.into_iter().filter(|each| budget.each.contains_key(each)) {
@@ -201,7 +201,7 @@ impl Budgets {
 
     /// Whether a worker's calls are charged to anything.
     pub fn charges(&self, worker: &str) -> bool {
-        self.workers.contains_key(worker.split('/').next().unwrap_or(worker))
+        self.workers.contains_key(root_of(worker))
     }
 
     /// Whether an answer that went over this node's ceiling is kept back.

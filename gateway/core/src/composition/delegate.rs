@@ -1,6 +1,7 @@
 //! Delegates: a worker lets a node of its own composition act, below itself, for a while. What a delegate is bound to stands in its
 //! token's record and nowhere else, so it says nothing of itself.
 
+use crate::proposal::is_within;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -105,8 +106,7 @@ impl Delegates {
 
     /// How many a worker has, with all below it.
     pub fn count(&self, worker: &str, now: Timestamp) -> usize {
-        let below = |node: &str| node.strip_prefix(worker).is_some_and(|rest| rest.starts_with('/'));
-        self.live(now).filter(|(_, delegate)| below(&delegate.node)).count()
+        self.live(now).filter(|(_, delegate)| is_within(&delegate.node, worker)).count()
     }
 }
 

@@ -119,7 +119,7 @@ pub struct Summary {
     pub came: BTreeMap<String, u64>,
     /// Calls of engines.
     pub engine_calls: u64,
-    /// Messages for which the brain had no plan at all: its engine did not answer, or said something else.
+    /// Messages for which the brain had no plan at all: its call was refused, or its engine did not answer, or said something else.
     #[serde(default)]
     pub unplanned: u64,
     /// Why the run ended before its last message.

@@ -291,7 +291,7 @@ fn shown(record: &crate::policy::snapshot::Record<'_>, scanner: &Scanner) -> Arc
 
 /// A task as it may be written down: the names of arguments may be anything.
 fn shown_task(task: TaskFacts, scanner: &Scanner) -> TaskFacts {
-    let names = |names: Vec<String>| names.iter().map(|name| short(&scanner.hide_pointer(name), scanner)).collect();
+    let names = |names: Vec<String>| names.iter().map(|name| short(name, scanner)).collect();
     let ScopeFacts { in_scope, input_from_prompt, input_from_directory, unvouched } = task.scope;
     let scope = ScopeFacts {
         in_scope,

@@ -3,11 +3,12 @@
 
 use super::{Gate, Ports};
 use crate::catalogue::Effect;
+use crate::composition::tree::is_within;
 use crate::decision::presentable;
 use crate::json::Json;
 use crate::outcome::{Happened, Reply};
 use crate::policy::snapshot::Snapshot;
-use crate::proposal::{Ask, DecisionId, Proposal, TaskFacts, TaskId, Verb};
+use crate::proposal::{Ask, DecisionId, Door, Proposal, TaskFacts, TaskId, Verb};
 use crate::session::app::App;
 use crate::session::history::{self, Step};
 use crate::session::{CountedCall, Ran, Said, Session, SessionFacts, risk, rule, status};
@@ -15,6 +16,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+
+/// A field that a terminal tool leaves has at most so many bytes, as JSON.
+const FIELD_MAX: usize = 4 << 10;
+/// And is nested so deep.
+const FIELD_DEPTH_MAX: usize = 8;
 
 /// What a proposal is in its session.
 #[derive(Default)]
@@ -51,9 +57,12 @@ impl<P: Ports> Gate<P> {
         if proposal.barred.is_some() {
             return Ok(InSession::default());
         }
+        // A worker's own question whether it might is no call; only a policy enforcement point holds anybody to the answer.
+        let counts = proposal.door != Door::Authzen || proposal.caller.is_some();
         self.with_session(snapshot, proposal, now, |sessions, stands| match stands {
             None => Ok(InSession::default()),
             Some(Stands { facts, call }) => {
+                let call = call.filter(|_| counts);
                 if let Some(call) = &call {
                     sessions.count(id, call, now)?;
                 }
@@ -91,74 +100,56 @@ impl<P: Ports> Gate<P> {
         };
         // A person is needed as long as something of it is held.
         let waits = self.acks(|live| live.acks.parked.values().any(|parked| parked.waits_in(name)));
-        self.counted(|counted| {
-            let Some(session) = counted.sessions.get(name) else {
-                // Any other name is only what a host calls it.
-                return match self.apps.knows(name) {
-                    true => Err("unknown_session"),
-                    false if self.apps.claims(&proposal.server) && needs_session(&proposal.ask) => Err("server_of_an_app"),
-                    false => then(&mut counted.sessions, None),
-                };
+        let known = self.counted(|counted| {
+            let session = counted.sessions.get(name)?;
+            Some((session.is_of(&proposal.worker), session.app.clone()))
+        });
+        let Some((is_own, app)) = known else {
+            // Any other name is only what a host calls it.
+            return match self.apps.knows(name) {
+                true => Err("unknown_session"),
+                false if self.apps.claims(&proposal.server) && needs_session(&proposal.ask) => Err("server_of_an_app"),
+                false => self.counted(|counted| then(&mut counted.sessions, None)),
             };
-            if !session.is_of(&proposal.worker) {
-                return Err("unknown_session");
+        };
+        if !is_own {
+            return Err("unknown_session");
+        }
+        let app = self.apps.get(&app).ok_or("unknown_app")?;
+        if self.apps.claims(&proposal.server) && !app.servers.contains(&proposal.server) {
+            return Err("server_of_an_app");
+        }
+        // Looked at before anybody else has to wait for it.
+        let call = self.call(snapshot, app, name, proposal)?;
+        self.counted(|counted| {
+            let session = counted.sessions.get(name).ok_or("unknown_session")?;
+            if session.status == status::STOPPED && needs_session(&proposal.ask) {
+                return Err("session_stopped");
             }
-            let app = self.apps.get(&session.app).ok_or("unknown_app")?;
-            if self.apps.claims(&proposal.server) && !app.servers.contains(&proposal.server) {
-                return Err("server_of_an_app");
-            }
-            let stands = self.stands(snapshot, app, (name, session), proposal, (waits, now))?;
-            then(&mut counted.sessions, Some(stands))
+            let facts = facts(app, (name, session), call.as_ref(), waits, now);
+            then(&mut counted.sessions, Some(Stands { facts, call }))
         })
     }
 
-    fn stands(
+    /// What a proposal counts as in a session, when it calls a tool.
+    fn call(
         &self,
         snapshot: &Snapshot,
         app: &App,
-        (id, session): (&str, &Session),
+        session: &str,
         proposal: &Proposal,
-        (waits, now): (bool, Timestamp),
-    ) -> Result<Stands, &'static str> {
-        let tool = match &proposal.ask {
-            Ask::Tool { name } => Some(format!("{}/{name}", proposal.server)),
-            _ => None,
-        };
-        let effect = || {
-            let (server, name) = tool.as_deref().and_then(|tool| tool.split_once('/')).unwrap_or_default();
-            snapshot.catalogue().tool(server, name).map_or(Effect::Production, crate::catalogue::Tool::effect)
-        };
+    ) -> Result<Option<CountedCall>, &'static str> {
+        let Ask::Tool { name } = &proposal.ask else { return Ok(None) };
+        let tool = format!("{}/{name}", proposal.server);
+        let known = snapshot.catalogue().tool(&proposal.server, name);
+        let effect = known.map_or(Effect::Production, crate::catalogue::Tool::effect);
+        let call = history::Call { tool: &tool, effect, arguments: &proposal.arguments };
+        let key = self.ports.scanner().key();
         let mut steps: BTreeMap<String, Step> = BTreeMap::new();
-        if let Some(tool) = &tool {
-            let call = history::Call { tool, effect: effect(), arguments: &proposal.arguments };
-            let key = self.ports.scanner().key();
-            for (name, fact) in &app.facts {
-                steps.extend(fact.step(call, &|text| key.tag(text.as_bytes()))?.map(|step| (name.clone(), step)));
-            }
+        for (name, fact) in &app.facts {
+            steps.extend(fact.step(call, &|text| key.tag(text.as_bytes()))?.map(|step| (name.clone(), step)));
         }
-        let value = |(name, fact): (&String, &history::Fact)| {
-            (name.clone(), fact.value(session.history.get(name), steps.get(name), now))
-        };
-        let long = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let environment = session.overrides.get(&app.gates.environment_field).and_then(Value::as_str);
-        let confidence = session.harvest.confidence;
-        let facts = SessionFacts {
-            id: id.to_owned(),
-            app: app.name.clone(),
-            status: if waits && !session.terminal { status::AWAITING_INPUT.to_owned() } else { session.status.clone() },
-            terminal: session.terminal,
-            age_s: now.duration_since(session.started).as_secs().max(0),
-            calls: long(session.calls),
-            same_tool: tool.as_ref().and_then(|tool| session.tools.get(tool)).copied().map_or(0, long),
-            confidence: confidence.map(i64::from),
-            signal: session.harvest.signal.clone(),
-            handling: tool.as_deref().map_or("auto", |tool| handling(app, tool, environment)).to_owned(),
-            gated: tool.as_deref().is_some_and(|tool| risk::gated(app, tool, environment, confidence)),
-            overrides: session.overrides.clone(),
-            facts: app.facts.iter().map(value).collect(),
-        };
-        let call = tool.map(|tool| CountedCall { session: id.to_owned(), tool, steps });
-        Ok(Stands { facts, call })
+        Ok(Some(CountedCall { session: session.to_owned(), tool, steps }))
     }
 
     /// What the task of a tool's call says of it. Engines' calls bring their own.
@@ -201,14 +192,19 @@ impl<P: Ports> Gate<P> {
             Reply::Answered { is_error: true, .. } => return None,
             _ => None,
         };
-        if result.as_ref().is_some_and(|result| result.get("isError") == Some(&Value::Bool(true))) {
+        // What failed, what only began (a task of MCP 2025-11-25) and what asks back before it does anything (2026-07-28) has not run.
+        let unfinished = |result: &Value| {
+            let begun = ["task", "inputRequests"].iter().any(|name| result.get(*name).is_some());
+            begun || result.get("isError") == Some(&Value::Bool(true))
+        };
+        if result.as_ref().is_some_and(unfinished) {
             return None;
         }
         let scanner = self.ports.scanner();
         let said = rule::matched(&app, &tool, &arguments).and_then(|number| {
             let rule = app.terminal_tools.get(number)?;
             let fields = Value::Object(rule::extract(&rule.extract_fields, &arguments, result.as_ref()));
-            let fields = match presentable(&fields, scanner) {
+            let fields = match presentable(&bounded(fields), scanner) {
                 Value::Object(fields) => fields,
                 _ => Map::new(),
             };
@@ -231,6 +227,14 @@ fn plain(json: &Json) -> Value {
     serde_json::from_str(&json.to_string()).unwrap_or_default()
 }
 
+/// Fields that a record can hold: of one that is too large or too deep only its size stays.
+fn bounded(fields: Value) -> Value {
+    let Value::Object(fields) = fields else { return fields };
+    let fine = |value: &Value| is_within(value, FIELD_DEPTH_MAX) && value.to_string().len() <= FIELD_MAX;
+    let kept = |value: Value| if fine(&value) { value } else { Value::from(format!("… (more than {FIELD_MAX} bytes)")) };
+    Value::Object(fields.into_iter().map(|(name, value)| (name, kept(value))).collect())
+}
+
 /// Whether it does something at a server. Opening a connection and listing do not, and what a server asks is not its worker's doing.
 fn needs_session(ask: &Ask) -> bool {
     match ask {
@@ -240,6 +244,39 @@ fn needs_session(ask: &Ask) -> bool {
             !is_protocol && !verb.is_server_request()
         }
         _ => false,
+    }
+}
+
+/// What policy sees of a session before this call of it.
+fn facts(
+    app: &App,
+    (id, session): (&str, &Session),
+    call: Option<&CountedCall>,
+    waits: bool,
+    now: Timestamp,
+) -> SessionFacts {
+    let tool = call.map(|call| call.tool.as_str());
+    let value = |(name, fact): (&String, &history::Fact)| {
+        let step = call.and_then(|call| call.steps.get(name));
+        (name.clone(), fact.value(session.history.get(name), step, now))
+    };
+    let long = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let environment = session.overrides.get(&app.gates.environment_field).and_then(Value::as_str);
+    let confidence = session.harvest.confidence;
+    SessionFacts {
+        id: id.to_owned(),
+        app: app.name.clone(),
+        status: session.shown_status(waits).to_owned(),
+        terminal: session.terminal,
+        age_s: now.duration_since(session.started).as_secs().max(0),
+        calls: long(session.calls),
+        same_tool: tool.and_then(|tool| session.tools.get(tool)).copied().map_or(0, long),
+        confidence: confidence.map(i64::from),
+        signal: session.harvest.signal.clone(),
+        handling: tool.map_or("auto", |tool| handling(app, tool, environment)).to_owned(),
+        gated: tool.is_some_and(|tool| risk::gated(app, tool, environment, confidence)),
+        overrides: session.overrides.clone(),
+        facts: app.facts.iter().map(value).collect(),
     }
 }
 

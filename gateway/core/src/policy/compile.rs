@@ -35,7 +35,7 @@ pub(super) fn with_nodes(mut source: Source) -> Source {
                 .collect();
             let text = Writer { source: &source, effective: &node.effective }.layer(node, &below);
             let digest = sha256_hex(text.as_bytes());
-            let layer = format!("{reference}/{}", &digest[7..15]);
+            let layer = format!("{reference}/{}", &digest[7..39]);
             let file = SourceFile { name: format!("composition/{layer}.cedar"), text };
             layers.insert(layer.clone(), vec![file]);
             match node.path.is_empty() {
@@ -97,14 +97,25 @@ impl Writer<'_> {
             self.server(&mut text, server);
         }
         self.engines(&mut text, node.model.as_ref());
-        for (name, slug) in below {
-            let grant = self.effective.grant(&Target::Delegate { slug });
-            permit(&mut text, grant, &format!("delegate {name}"), "action == Action::\"start_delegate\"", &on("Worker", name), "");
-        }
+        self.delegates(&mut text, below);
         let rest = self.effective.grant(&Target::Other);
         let actions = [Verb::WriteState.action(), Verb::StartSession.action(), "inbox"].map(|name| literal("Action", name));
         permit(&mut text, rest, "other", &format!("action in [{}]", actions.join(", ")), "resource", "");
         text
+    }
+
+    /// Nodes below that are all granted alike are one policy, so that nodes that may do the same have one layer: which are below is in the
+    /// question already.
+    fn delegates(&self, text: &mut String, below: &[(String, &str)]) {
+        let action = "action == Action::\"start_delegate\"";
+        let grants: Vec<Grant> = below.iter().map(|(_, slug)| self.effective.grant(&Target::Delegate { slug })).collect();
+        match grants.as_slice() {
+            [] => {}
+            [first, rest @ ..] if rest.iter().all(|grant| grant == first) => permit(text, *first, "delegates", action, "resource", ""),
+            _ => below.iter().zip(grants).for_each(|((name, _), grant)| {
+                permit(text, grant, &format!("delegate {name}"), action, &on("Worker", name), "");
+            }),
+        }
     }
 
     fn tools<'t>(&'t self, server: &'t str) -> impl Iterator<Item = (&'t String, &'t Tool)> {
@@ -186,7 +197,7 @@ impl Writer<'_> {
                 let patterns = self.source.model_classes.get(class).map_or(&[][..], Vec::as_slice);
                 let models = patterns.iter().filter_map(|pattern| {
                     let (engines, models) = pattern.split_once('/').unwrap_or((pattern, "*"));
-                    fits(engines, engine).then(|| format!("context.input.model like {}", like(models)))
+                    fits(engines, engine).then(|| format!("context.input.model like {}", string(models)))
                 });
                 let models: Vec<String> = models.collect();
                 (!models.is_empty()).then(|| models.join(" || "))
@@ -258,10 +269,6 @@ fn string(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }
 
-/// A pattern of `like`, in which `*` stands for anything; a `?` is a character like any other.
-fn like(pattern: &str) -> String {
-    string(pattern)
-}
 
 #[cfg(test)]
 mod tests {

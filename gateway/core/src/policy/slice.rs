@@ -65,6 +65,11 @@ impl Lineage {
         Self { uid, ancestors: ancestors.into_iter().collect() }
     }
 
+    /// The thing itself.
+    pub fn uid(&self) -> &EntityUid {
+        &self.uid
+    }
+
     fn is_in(&self, other: &EntityUid) -> bool {
         self.uid == *other || self.ancestors.contains(other)
     }

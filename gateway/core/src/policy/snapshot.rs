@@ -16,7 +16,7 @@ use crate::catalogue::ty::Ty;
 use crate::catalogue::{Catalogue, HeaderParam, Tool, sha256_hex};
 use crate::composition::register::Checked;
 use crate::facts::Facts;
-use crate::proposal::{AcknowledgeAsk, Ask, EntityName, SiteAsk, Verb};
+use crate::proposal::{AcknowledgeAsk, Ask, EntityName, SiteAsk, Verb, is_within};
 use cedar_policy::{
     Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
     RestrictedExpression as Expression, Schema,
@@ -364,7 +364,7 @@ impl Snapshot {
             Ask::Session { app, .. } => *self.apps.get(app).ok_or(NoCase::App)?,
             Ask::Delegate { node } => {
                 // Whose a node is stands in its name.
-                let below = node.strip_prefix(worker).is_some_and(|rest| rest.starts_with('/'));
+                let below = node != worker && is_within(node, worker);
                 *self.nodes.get(node).filter(|_| below).ok_or(NoCase::Node)?
             }
             Ask::State { key } => *self.state.get(key).or_else(|| self.state.get("")).ok_or(NoCase::Action)?,
@@ -392,7 +392,7 @@ impl Snapshot {
     /// that is no node.
     pub fn above<'s>(&'s self, case: &Case<'s>) -> impl Iterator<Item = Option<Case<'s>>> {
         let name = case.principal.id().unescaped();
-        let ends: Vec<usize> = match case.principal.type_name().basename() {
+        let ends: Vec<usize> = match case.principal.type_name().to_string().as_str() {
             "Worker" => name.match_indices('/').map(|(at, _)| at).collect(),
             _ => Vec::new(),
         };
@@ -646,7 +646,14 @@ fn marks(catalogue: &Catalogue) -> HashMap<String, HashMap<String, Marks>> {
 
 /// The policies that can matter for one worker, by target.
 fn slices_of(index: &Index, worker: &Lineage, targets: &[Target]) -> Vec<Arc<Slice>> {
+    let nobodys = Lineage::new(worker.uid().clone(), []);
     let of = |target: &Target| {
+        // Nodes that are not below this one are never asked about: they share one slice.
+        let node = target.resource.id().unescaped();
+        let is_far = target.action.id().unescaped() == Verb::StartDelegate.action() && !is_within(node, worker.uid().id().unescaped());
+        if is_far {
+            return index.slice(&nobodys, &nobodys, &nobodys);
+        }
         let action = Lineage::new(target.action.clone(), target.action_lineage.iter().cloned());
         let resource = Lineage::new(target.resource.clone(), target.resource_parents.iter().cloned());
         index.slice(worker, &action, &resource)

@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Calls in one window, and distinct values of one argument; a call beyond is refused, since it could not be counted.
 pub const KEPT_MAX: usize = 10_000;
+/// Values that one call can add; each costs a keyed hash.
+pub const VALUES_MAX: usize = 1_000;
 /// Facts of one app.
 pub const FACTS_MAX: usize = 64;
 
@@ -126,20 +128,21 @@ impl Fact {
         if !self.fits(call) {
             return Ok(None);
         }
-        let values = |name: &str| -> Vec<String> {
+        let values = |name: &str| -> Result<Vec<String>, Uncounted> {
             let mut values: Vec<String> = match call.arguments.get(name) {
                 None | Some(Json::Null) => Vec::new(),
+                Some(Json::Array(items)) if items.len() > VALUES_MAX => return Err("history_full"),
                 Some(Json::Array(items)) => items.iter().map(|item| tag(&text(item))).collect(),
                 Some(one) => vec![tag(&text(one))],
             };
             values.sort_unstable();
             values.dedup();
-            values
+            Ok(values)
         };
         let (by, values) = match &self.counts {
             Counts::Calls | Counts::Seen(None) => (1, Vec::new()),
             Counts::Sum(of) => (whole(call.arguments.get(of))?, Vec::new()),
-            Counts::Distinct(of) | Counts::Seen(Some(of)) => (0, values(of)),
+            Counts::Distinct(of) | Counts::Seen(Some(of)) => (0, values(of)?),
         };
         Ok(Some(Step { by, values, within_s: self.within_s }))
     }

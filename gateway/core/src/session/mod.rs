@@ -23,7 +23,7 @@ mod check_tests;
 mod fixture;
 
 use crate::mac::Sealed;
-use crate::proposal::DecisionId;
+use crate::proposal::{DecisionId, is_within};
 use harvest::Harvest;
 use history::{Step, Tally};
 use jiff::Timestamp;
@@ -390,7 +390,8 @@ impl Sessions {
 
     /// A call that ran says something of its session.
     pub fn tell(&mut self, id: &DecisionId, ran: &Ran) {
-        let Some(session) = self.all.get_mut(&ran.session) else { return };
+        // One that is over is never touched again.
+        let Some(session) = self.all.get_mut(&ran.session).filter(|session| !session.terminal) else { return };
         if let Some(harvest) = &ran.harvest {
             session.harvest = harvest.clone();
         }
@@ -429,7 +430,12 @@ impl Session {
 
     /// Whether a worker works in it: its own, or a node below that.
     pub fn is_of(&self, worker: &str) -> bool {
-        worker.strip_prefix(self.worker.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        is_within(worker, &self.worker)
+    }
+
+    /// The status as people see it: what waits for one of them waits for input.
+    pub fn shown_status(&self, waits: bool) -> &str {
+        if waits && !self.terminal { status::AWAITING_INPUT } else { &self.status }
     }
 
     fn tell(&mut self, at: Timestamp, event: &SessionEvent) {

@@ -7,7 +7,7 @@ pub mod state;
 
 use crate::amount::Amount;
 use crate::mac::MacKey;
-use crate::proposal::TaskId;
+use crate::proposal::{TaskId, is_within};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -55,7 +55,7 @@ pub struct Task {
 impl Task {
     /// Whether a worker works in it: its own, or a node below that.
     pub fn is_of(&self, worker: &str) -> bool {
-        worker.strip_prefix(self.worker.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        is_within(worker, &self.worker)
     }
 }
 

@@ -23,6 +23,7 @@ use warden_core::llm::Api;
 use warden_core::llm::refusal::No;
 use warden_core::llm::request::{self, Asked};
 use warden_core::pipeline::{self, Answer};
+use warden_core::session::Session;
 use warden_core::proposal::{Ask, Correlation, Door, EngineAsk, Mode, Proposal, TaskFacts, TaskId, Verb};
 use warden_core::task::Task;
 
@@ -156,9 +157,17 @@ pub(super) async fn caller(llm: &Llm, token: &Token, headers: &HeaderMap) -> Cal
     }
     let masked =
         |name: Option<String>| name.filter(|_| is_host).map(|name| llm.gate.ports.scanner.mask(&name).into_owned());
-    // A session that Warden knows is its worker's to name; whether it is its own, the gate looks.
+    // A session that Warden knows is its worker's to name.
     let session = match named.session {
-        Some(session) if llm.gate.apps().knows(&session) => Some(session),
+        Some(session) if llm.gate.apps().knows(&session) => {
+            // Nothing is opened for a session that is not the worker's.
+            let of = |session: &Session| session.is_of(&token.worker);
+            if !llm.gate.counted(|counted| counted.sessions.get(&session).is_some_and(of)) {
+                caller.barred = Some("unknown_session");
+                return caller;
+            }
+            Some(session)
+        }
         other => masked(other),
     };
     match llm.tasks.ambient(&token.worker, session, masked(named.run)).await {
@@ -186,7 +195,11 @@ async fn delegate(llm: &Llm, token: &Token, bound: &Bound, headers: &HeaderMap) 
         None => llm.tasks.ambient(&token.worker, bound.session.clone(), bound.run.clone()).await,
     };
     match found {
-        Ok((id, task)) => (caller.task, caller.of) = (id, Some(task)),
+        // Whatever its task belongs to, a delegate is in the session of its token.
+        Ok((id, task)) => {
+            let session = bound.session.clone().or(task.session.clone());
+            (caller.task, caller.of) = (id, Some(Task { session, ..task }));
+        }
         Err(reason) => caller.barred = Some(reason),
     }
     caller

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use warden_core::llm::Api;
 use warden_core::pipeline::Gate;
+use warden_core::proposal::root_of;
 
 /// What a worker is given of engines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,8 +67,7 @@ impl Llm {
     /// What a worker is given.
     pub fn given(&self, worker: &str) -> Given {
         // A delegate is given what the worker is that it comes from.
-        let worker = worker.split('/').next().unwrap_or(worker);
-        self.given.get(worker).cloned().unwrap_or_default()
+        self.given.get(root_of(worker)).cloned().unwrap_or_default()
     }
 
     /// Breaks off every call that is on its way.

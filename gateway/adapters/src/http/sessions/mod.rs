@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use warden_core::proposal::DecisionId;
 use warden_core::reason::advice;
 use warden_core::session::{Changed, Session, SessionEvent};
 use warden_core::verdict::Verdict;
@@ -24,6 +25,9 @@ type Plane = State<Arc<WorkerPlane>>;
 
 /// The longest that anybody waits for news, in seconds.
 const WAIT_MAX_S: u64 = 55;
+/// Sessions on one page, unless it is asked for fewer or more.
+const LISTED: usize = 1000;
+const LISTED_MAX: usize = 10_000;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The routes.
@@ -62,8 +66,7 @@ async fn start(State(plane): Plane, headers: HeaderMap, body: Body) -> Response 
         let by = other.as_ref().map(|_| token.worker.as_str());
         let id = plane.sessions.start(worker, by, &said.app, said.state_overrides.unwrap_or_default()).await;
         let id = id.map_err(|e| Box::new(not_started(&e)))?;
-        let session = plane.sessions.get(&id, None).map_err(|e| refused(&e))?;
-        let mut response = (StatusCode::CREATED, Json(shown(&plane.sessions, &id, &session))).into_response();
+        let mut response = (StatusCode::CREATED, Json(told_of(&plane, &id)?)).into_response();
         if let Ok(value) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-warden-session", value);
         }
@@ -75,6 +78,16 @@ async fn start(State(plane): Plane, headers: HeaderMap, body: Body) -> Response 
 /// Whose sessions a token is good for: its own worker's, or with a host's everybody's.
 fn whose(token: &Token) -> Option<&str> {
     (token.role != Role::Host).then_some(token.worker.as_str())
+}
+
+/// The session of a path, when it is this caller's. A delegate is in the one that its token names, and in no other of its worker's.
+fn found(plane: &WorkerPlane, headers: &HeaderMap, id: &str) -> Result<Token, Box<Response>> {
+    let token = plane.token(headers)?;
+    let is_bound_elsewhere = token.bound.as_ref().is_some_and(|bound| bound.session.as_deref() != Some(id));
+    if is_bound_elsewhere || !plane.sessions.is_of(id, whose(&token)) {
+        return Err(refused(&Refused::Unknown));
+    }
+    Ok(token)
 }
 
 fn not_started(e: &NotStarted) -> Response {
@@ -113,32 +126,38 @@ pub(super) struct Which {
     app: Option<String>,
     worker: Option<String>,
     status: Option<String>,
+    /// Only sessions with an id behind this one.
+    after: Option<String>,
+    /// At most so many.
+    limit: Option<usize>,
 }
 
 async fn list(State(plane): Plane, Query(which): Query<Which>, headers: HeaderMap) -> Response {
     let done = plane.token(&headers).map(|token| {
-        // Whatever is asked for, only their own; a host's are everybody's.
-        Json(listed(&plane.sessions, &which, whose(&token))).into_response()
+        // Whatever is asked for, only their own; a host's are everybody's, and a delegate's the one that its token names.
+        let bound = token.bound.as_ref().map(|bound| bound.session.clone().unwrap_or_default());
+        Json(listed(&plane.sessions, &which, whose(&token), bound.as_deref())).into_response()
     });
     answered(done)
 }
 
-fn listed(book: &SessionBook, which: &Which, of: Option<&str>) -> Value {
-    let all = book.all(|session| {
+fn listed(book: &SessionBook, which: &Which, of: Option<&str>, only: Option<&str>) -> Value {
+    let fits = |id: &str, session: &Session| {
         of.is_none_or(|worker| session.is_of(worker))
+            && only.is_none_or(|only| only == id)
+            && which.after.as_deref().is_none_or(|after| id > after)
             && which.app.as_ref().is_none_or(|app| *app == session.app)
             && which.worker.as_ref().is_none_or(|worker| *worker == session.worker)
-    });
-    let all = all.iter().map(|(id, session)| shown(book, id, session));
-    let fits = |shown: &Value| which.status.as_ref().is_none_or(|status| shown["status"] == status.as_str());
-    json!({ "sessions": all.filter(fits).collect::<Vec<_>>() })
+    };
+    let limit = which.limit.unwrap_or(LISTED).min(LISTED_MAX);
+    let status = which.status.as_deref();
+    let (sessions, more) = book.listed(fits, status, limit, |id, session, held| shown(id, session, held));
+    let next_after = more.then(|| sessions.last().map(|last| last["session"].clone())).flatten();
+    json!({ "sessions": sessions, "next_after": next_after })
 }
 
 async fn show(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    let done = plane.token(&headers).and_then(|token| {
-        let session = plane.sessions.get(&id, whose(&token)).map_err(|e| refused(&e))?;
-        Ok(Json(shown(&plane.sessions, &id, &session)).into_response())
-    });
+    let done = found(&plane, &headers, &id).and_then(|_| Ok(Json(told_of(&plane, &id)?).into_response()));
     answered(done)
 }
 
@@ -152,49 +171,43 @@ struct Since {
     wait: u64,
 }
 
-/// What became of a session. What a person has written is given to its worker here and nowhere else.
+/// What became of a session. What a person has written is given to its worker, or its host, here and nowhere else.
 async fn events(
     State(plane): Plane,
     Path(id): Path<String>,
     Query(Since { after, wait }): Query<Since>,
     headers: HeaderMap,
 ) -> Response {
-    let token = match plane.token(&headers) {
-        Ok(token) => token,
-        Err(refused) => return *refused,
-    };
+    if let Err(refused) = found(&plane, &headers, &id) {
+        return *refused;
+    }
     let until = tokio::time::Instant::now() + Duration::from_secs(wait.min(WAIT_MAX_S));
-    loop {
-        let session = match plane.sessions.get(&id, whose(&token)) {
-            Ok(session) => session,
-            Err(e) => return *refused(&e),
-        };
-        let news = session.events.iter().filter(|(number, ..)| after.is_none_or(|after| *number > after));
-        let news: Vec<Value> = news
-            .map(|(number, at, event)| {
-                let mut shown = told(event);
-                shown["number"] = json!(number);
-                shown["at"] = json!(at);
-                if let SessionEvent::Status(Changed { text: Some(written), .. }) = event {
-                    shown["input"] = json!(plane.sessions.read(&session, written));
-                }
-                shown
-            })
-            .collect();
-        if !news.is_empty() || tokio::time::Instant::now() >= until || plane.is_stopping() {
-            let status = plane.sessions.status(&id, &session);
-            return Json(json!({ "session": id, "status": status, "events": news })).into_response();
-        }
+    while !plane.sessions.has_news(&id, after) && tokio::time::Instant::now() < until && !plane.is_stopping() {
         tokio::time::sleep(LOOK).await;
     }
+    let session = match plane.sessions.get(&id) {
+        Ok(session) => session,
+        Err(e) => return *refused(&e),
+    };
+    let news = session.events.iter().filter(|(number, ..)| after.is_none_or(|after| *number > after));
+    let news = news.map(|(number, at, event)| {
+        let mut shown = told(event);
+        shown["number"] = json!(number);
+        shown["at"] = json!(at);
+        if let SessionEvent::Status(Changed { text: Some(written), .. }) = event {
+            shown["input"] = json!(plane.sessions.read(&session, written));
+        }
+        shown
+    });
+    let status = session.shown_status(!plane.sessions.held(&id).is_empty());
+    Json(json!({ "session": id, "status": status, "events": news.collect::<Vec<_>>() })).into_response()
 }
 
 async fn finalise(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let done = async {
-        let token = plane.token(&headers)?;
-        let changed = plane.sessions.finalise(&id, whose(&token)).await.map_err(|e| refused(&e))?;
-        let session = plane.sessions.get(&id, None).map_err(|e| refused(&e))?;
-        let mut said = shown(&plane.sessions, &id, &session);
+        found(&plane, &headers, &id)?;
+        let changed = plane.sessions.finalise(&id).await.map_err(|e| refused(&e))?;
+        let mut said = told_of(&plane, &id)?;
         said["transitioned"] = changed.is_some().into();
         if let Some(changed) = changed {
             said["from"] = json!(changed.from);
@@ -218,7 +231,7 @@ async fn act(
     body: Body,
 ) -> Response {
     let done = async {
-        let token = plane.token(&headers)?;
+        found(&plane, &headers, &id)?;
         let act = match act.as_str() {
             "pause" => Act::Pause,
             "fail" => Act::Fail,
@@ -230,16 +243,20 @@ async fn act(
         };
         let bytes = plane.body(body).await?;
         let why: Why = if bytes.is_empty() { Why::default() } else { read(&bytes)? };
-        plane.sessions.act(&id, whose(&token), act, why.reason.as_deref()).await.map_err(|e| refused(&e))?;
-        let session = plane.sessions.get(&id, None).map_err(|e| refused(&e))?;
-        Ok(Json(shown(&plane.sessions, &id, &session)).into_response())
+        plane.sessions.act(&id, act, why.reason.as_deref()).await.map_err(|e| refused(&e))?;
+        Ok(Json(told_of(&plane, &id)?).into_response())
     };
     answered(done.await)
 }
 
+fn told_of(plane: &WorkerPlane, id: &str) -> Result<Value, Box<Response>> {
+    let session = plane.sessions.get(id).map_err(|e| refused(&e))?;
+    Ok(shown(id, &session, &plane.sessions.held(id)))
+}
+
 /// What is told of a session: to its worker, and to people.
-fn shown(book: &SessionBook, id: &str, session: &Session) -> Value {
-    let mut shown = json!({ "session": id, "app": session.app, "worker": session.worker, "status": book.status(id, session),
+fn shown(id: &str, session: &Session, held: &[DecisionId]) -> Value {
+    let mut shown = json!({ "session": id, "app": session.app, "worker": session.worker, "status": session.shown_status(!held.is_empty()),
         "terminal": session.terminal, "kind": session.kind, "started": session.started, "since": session.since,
         "state_overrides": session.overrides, "fields": session.fields, "calls": session.calls, "retries": session.retries,
         "confidence": session.harvest.confidence.map(|thousandths| f64::from(thousandths) / 1000.0),
@@ -248,7 +265,7 @@ fn shown(book: &SessionBook, id: &str, session: &Session) -> Value {
         ("by", json!(session.by)),
         ("reason", json!(session.reason)),
         ("escalated_to", json!(session.escalated_to)),
-        ("held", json!(book.held(id))),
+        ("held", json!(held)),
     ] {
         if !value.is_null() && value != json!([]) {
             shown[name] = value;

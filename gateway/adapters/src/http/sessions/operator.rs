@@ -23,12 +23,12 @@ pub(in crate::http) fn routes() -> Router<Arc<OperatorPlane>> {
 }
 
 async fn list(State(plane): Plane, Query(which): Query<Which>) -> Response {
-    Json(listed(&plane.sessions, &which, None)).into_response()
+    Json(listed(&plane.sessions, &which, None, None)).into_response()
 }
 
 async fn show(State(plane): Plane, Path(id): Path<String>) -> Response {
-    let done = plane.sessions.get(&id, None).map_err(|e| refused(&e)).map(|session| {
-        let mut said = shown(&plane.sessions, &id, &session);
+    let done = plane.sessions.get(&id).map_err(|e| refused(&e)).map(|session| {
+        let mut said = shown(&id, &session, &plane.sessions.held(&id));
         let events = session.events.iter().map(|(number, at, event)| {
             let mut told = super::told(event);
             told["number"] = json!(number);
@@ -89,9 +89,9 @@ async fn done(plane: &OperatorPlane, id: &str, by: &By, wanted: Resume) -> Respo
         Ok(resumed) => resumed,
         Err(e) => return *refused(&e),
     };
-    let session = plane.sessions.get(id, None).map_err(|e| refused(&e));
+    let session = plane.sessions.get(id).map_err(|e| refused(&e));
     answered(session.map(|session| {
-        let mut said = shown(&plane.sessions, id, &session);
+        let mut said = shown(id, &session, &plane.sessions.held(id));
         said["from"] = json!(changed.from);
         said["refused"] = json!(held);
         if !still_held.is_empty() {
