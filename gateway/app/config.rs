@@ -536,8 +536,15 @@ impl Config {
                     bad.escape_debug()
                 ));
             }
-            if let Some(composition) = worker.composition.as_ref().filter(|name| name.split_once('@').is_none_or(|(slug, version)| slug.is_empty() || version.is_empty())) {
-                return Err(format!("workers.{name}.composition: `{}` is no `SLUG@VERSION`", composition.escape_debug()));
+            if let Some(composition) = worker
+                .composition
+                .as_ref()
+                .filter(|name| name.split_once('@').is_none_or(|(slug, version)| slug.is_empty() || version.is_empty()))
+            {
+                return Err(format!(
+                    "workers.{name}.composition: `{}` is no `SLUG@VERSION`",
+                    composition.escape_debug()
+                ));
             }
             workers.push(Worker {
                 name: name.clone(),

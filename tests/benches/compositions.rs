@@ -45,7 +45,11 @@ fn main() {
     let registered = median(ROUNDS.min(9), || {
         black_box(read(&tree, &BTreeSet::new()).unwrap());
     });
-    println!("resolve a tree of {NODES} nodes: {:.2} ms; read it strictly, as registering does: {:.2} ms", resolved / 1e6, registered / 1e6);
+    println!(
+        "resolve a tree of {NODES} nodes: {:.2} ms; read it strictly, as registering does: {:.2} ms",
+        resolved / 1e6,
+        registered / 1e6
+    );
 
     let snapshot = snapshot();
     let plain = asked(&snapshot, "plain", None);
@@ -62,7 +66,10 @@ fn main() {
     }
     let [one, two, three] = [one, two, three].map(middle);
     println!("decide without: {one:.0} ns");
-    println!("decide with a composition and {FACTS} facts of a session: {two:.0} ns, {:.2} times (expected < 1.5)", two / one);
+    println!(
+        "decide with a composition and {FACTS} facts of a session: {two:.0} ns, {:.2} times (expected < 1.5)",
+        two / one
+    );
     println!("the same as a node below the worker: {three:.0} ns, {:.2} times", three / one);
 }
 
@@ -77,7 +84,11 @@ fn snapshot() -> Snapshot {
         let schema = json!({ "type": "object", "properties": { "path": { "type": "string" } }, "required": ["path"] });
         (name.to_owned(), Tool { effect: Some(effect), ..Tool::listed(json!({ "name": name, "inputSchema": schema })) })
     };
-    let files = BTreeMap::from([tool("read", Effect::Read), tool("write", Effect::Write), tool("delete", Effect::Irreversible)]);
+    let files = BTreeMap::from([
+        tool("read", Effect::Read),
+        tool("write", Effect::Write),
+        tool("delete", Effect::Irreversible),
+    ]);
     let node = |slug: &str, children: Value| json!({ "agent": { "slug": slug }, "skills": [], "tools": [], "children": children, "permission": { "files": "allow" } });
     let team = json!({ "slug": "team", "version": "1", "root": node("root", json!([node("reader", json!([]))])) });
     let worker = |name: &str, composition: Option<&str>| Worker {
@@ -85,7 +96,7 @@ fn snapshot() -> Snapshot {
         composition: composition.map(str::to_owned),
         ..Worker::default()
     };
-    let facts = (0..FACTS).map(|n| (format!("f{n}"), n % 3 == 0 && n != 3)).collect();
+    let facts = (0..FACTS).map(|n| (format!("f{n}"), n.is_multiple_of(3) && n != 3)).collect();
     Snapshot::build(Source {
         site: vec![SourceFile { name: "site.cedar".into(), text: site.into() }],
         trees: BTreeMap::from([("team@1".to_owned(), Arc::new(read(&team, &BTreeSet::new()).unwrap()))]),
@@ -99,7 +110,7 @@ fn snapshot() -> Snapshot {
 }
 
 fn session() -> SessionFacts {
-    let fact = |n: usize| if n % 3 == 0 && n != 3 { Fact::Seen(true) } else { Fact::Number(7) };
+    let fact = |n: usize| if n.is_multiple_of(3) && n != 3 { Fact::Seen(true) } else { Fact::Number(7) };
     SessionFacts {
         id: "APP-20260101-001".into(),
         app: "app".into(),

@@ -55,7 +55,9 @@ fn s3_21_the_page_of_engines_has_every_key() {
     for part in ["RawEngine", "RawPrices", "RawPrice", "RawBudget", "RawLimit", "RawZone"] {
         let keys = schema["$defs"][part]["properties"].as_object().unwrap_or_else(|| panic!("{part} is in the schema"));
         for key in keys.keys() {
-            let there = page.contains(&format!("`{key}`")) || page.contains(&format!("{key}:")) || page.contains(&format!("`{key}."));
+            let there = page.contains(&format!("`{key}`"))
+                || page.contains(&format!("{key}:"))
+                || page.contains(&format!("`{key}."));
             assert!(there, "docs/engines.md does not say what `{key}` of {part} is");
         }
     }

@@ -52,7 +52,18 @@ fn snapshot(tree: &Value) -> (Snapshot, Arc<Checked>) {
 
 fn key() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
-        "*", "bash", "read", "engine", "task", "git", "mail", "git/*", "git/read_*", "mail/run", "*/write_a", "g?t/run",
+        "*",
+        "bash",
+        "read",
+        "engine",
+        "task",
+        "git",
+        "mail",
+        "git/*",
+        "git/read_*",
+        "mail/run",
+        "*/write_a",
+        "g?t/run",
         "git/a/b-c.d",
     ])
     .prop_map(str::to_owned)
@@ -63,7 +74,11 @@ fn grant() -> impl Strategy<Value = Value> {
 }
 
 fn map() -> impl Strategy<Value = Value> {
-    let nested = (prop::sample::select(vec!["git", "task", "read"]), prop::sample::select(vec!["*", "read_a", "s1", "git/*"]), grant())
+    let nested = (
+        prop::sample::select(vec!["git", "task", "read"]),
+        prop::sample::select(vec!["*", "read_a", "s1", "git/*"]),
+        grant(),
+    )
         .prop_map(|(key, inner, grant)| {
             let inner = if key == "read" { "git/read_a" } else { inner };
             (key.to_owned(), json!({ inner: grant }))
@@ -177,7 +192,8 @@ fn cases() -> u32 {
 #[test]
 fn s4_20_a_rule_on_the_worker_binds_its_nodes_and_a_permit_for_a_node_alone_gives_nothing() {
     let node = |slug: &str, children: Value| json!({ "agent": { "slug": slug }, "skills": [], "tools": [], "children": children });
-    let tree = json!({ "slug": "t", "version": "1", "root": node("root", json!([node("a", json!([node("b", json!([]))]))])) });
+    let tree =
+        json!({ "slug": "t", "version": "1", "root": node("root", json!([node("a", json!([node("b", json!([]))]))])) });
     let checked = Arc::new(read(&tree, &BTreeSet::new()).unwrap());
     let site = r#"
         @id("reads") permit (principal in Worker::"w", action in Action::"git/*", resource);
@@ -193,30 +209,40 @@ fn s4_20_a_rule_on_the_worker_binds_its_nodes_and_a_permit_for_a_node_alone_give
         ..Source::default()
     })
     .unwrap();
-    let says = |worker: &str, server: &str, name: &str| says(&snapshot, worker, server, &Ask::Tool { name: name.into() });
+    let says =
+        |worker: &str, server: &str, name: &str| says(&snapshot, worker, server, &Ask::Tool { name: name.into() });
     for worker in ["w", "w/a", "w/a/b"] {
         assert_eq!(says(worker, "git", "read_a"), Verdict::Allow, "{worker}");
         assert_eq!(says(worker, "git", "run"), Verdict::Deny, "{worker}");
         assert_eq!(says(worker, "mail", "run"), Verdict::Deny, "{worker}");
     }
-    assert_eq!(["w", "w/a", "w/a/b"].map(|worker| says(worker, "git", "write_a")), [Verdict::Allow, Verdict::Escalate, Verdict::Escalate]);
+    assert_eq!(
+        ["w", "w/a", "w/a/b"].map(|worker| says(worker, "git", "write_a")),
+        [Verdict::Allow, Verdict::Escalate, Verdict::Escalate]
+    );
 }
 
 /// A model override binds the engine door.
 #[test]
 fn s4_07_s4_24_a_model_override_is_what_its_node_may_call() {
-    let node = |slug: &str, model: Value, children: Value| {
-        json!({ "agent": { "slug": slug }, "skills": [], "tools": [], "children": children, "modelOverride": model })
-    };
+    let node = |slug: &str, model: Value, children: Value| json!({ "agent": { "slug": slug }, "skills": [], "tools": [], "children": children, "modelOverride": model });
     let concrete = json!({ "kind": "concrete", "modelId": "m1", "providerSlug": "e" });
     let elsewhere = json!({ "kind": "concrete", "modelId": "m1", "providerSlug": "other" });
     let class = json!({ "kind": "strategy", "modelClass": "review" });
     let empty = json!({ "kind": "strategy", "modelClass": "coding" });
-    let children = json!([node("one", concrete, json!([])), node("two", elsewhere, json!([])), node("three", class, json!([])), node("four", empty, json!([]))]);
+    let children = json!([
+        node("one", concrete, json!([])),
+        node("two", elsewhere, json!([])),
+        node("three", class, json!([])),
+        node("four", empty, json!([]))
+    ]);
     let tree = json!({ "slug": "t", "version": "1", "root": node("root", json!({ "kind": "concrete", "modelId": "m0" }), children) });
     let checked = Arc::new(read(&tree, &BTreeSet::new()).unwrap());
     let snapshot = Snapshot::build(Source {
-        site: vec![SourceFile { name: "s.cedar".into(), text: "@id(\"all\") permit (principal, action, resource);".into() }],
+        site: vec![SourceFile {
+            name: "s.cedar".into(),
+            text: "@id(\"all\") permit (principal, action, resource);".into(),
+        }],
         trees: BTreeMap::from([("t@1".to_owned(), checked)]),
         workers: vec![Worker { name: "w".into(), composition: Some("t@1".into()), ..Worker::default() }],
         engines: vec![Engine { id: "e".into(), kind: "openai".into(), zone: String::new() }],
@@ -230,7 +256,13 @@ fn s4_07_s4_24_a_model_override_is_what_its_node_may_call() {
         let input = read_input(&case.target.input, &Json::from(&arguments)).unwrap();
         evaluate(&snapshot, &case, &plain(input)).verdict == Verdict::Allow
     };
-    for (worker, m1, big) in [("w", false, false), ("w/one", true, false), ("w/two", false, false), ("w/three", false, true), ("w/four", false, false)] {
+    for (worker, m1, big) in [
+        ("w", false, false),
+        ("w/one", true, false),
+        ("w/two", false, false),
+        ("w/three", false, true),
+        ("w/four", false, false),
+    ] {
         assert_eq!((calls(worker, "m1"), calls(worker, "big-7")), (m1, big), "{worker}");
     }
 }

@@ -18,7 +18,8 @@ fn read(path: &str) -> String {
 
 /// The names of all tests: functions, and those that `holds!` makes of a line.
 fn tests() -> BTreeSet<String> {
-    let (mut open, mut found): (Vec<PathBuf>, _) = (vec![root().join("gateway"), root().join("tests")], BTreeSet::new());
+    let (mut open, mut found): (Vec<PathBuf>, _) =
+        (vec![root().join("gateway"), root().join("tests")], BTreeSet::new());
     while let Some(path) = open.pop() {
         if path.is_dir() {
             let skipped = ["target", "peers", "bench"].iter().any(|name| path.ends_with(name));
@@ -105,7 +106,8 @@ fn s1_46_the_page_of_the_security_model_names_tests_that_are_there() {
     let (page, tests) = (read("docs/security-model.md"), tests());
     let looks_like_one = |name: &&str| {
         let mut chars = name.chars();
-        let head = chars.next().is_some_and(|c| c == 's' || c == 'w') && chars.next().is_some_and(|c| c.is_ascii_digit());
+        let head =
+            chars.next().is_some_and(|c| c == 's' || c == 'w') && chars.next().is_some_and(|c| c.is_ascii_digit());
         head && name.contains('_')
     };
     let names: Vec<&str> = named(&page).into_iter().filter(looks_like_one).collect();

@@ -106,9 +106,10 @@ async fn what_a_gateway_writes_and_answers_is_as_the_schemas_say() {
         }
     }
     // And nothing is there that the document does not know.
-    let sources = ["operator", "audit", "secrets", "budgets", "acks", "hub", "inbox", "sessions/operator", "compositions"]
-        .map(|name| read(&format!("gateway/adapters/src/http/{name}.rs")))
-        .concat();
+    let sources =
+        ["operator", "audit", "secrets", "budgets", "acks", "hub", "inbox", "sessions/operator", "compositions"]
+            .map(|name| read(&format!("gateway/adapters/src/http/{name}.rs")))
+            .concat();
     let routed = sources.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
     for path in routed {
         let path = path.replace("{*", "{");

@@ -152,6 +152,13 @@ impl Client {
             .1
     }
 
+    /// Ends the MCP session, and with it the server's process.
+    pub async fn close(&self) {
+        let request = self.http.delete(&self.url).bearer_auth(&self.token).header("mcp-session-id", &self.mcp);
+        let request = request.header("mcp-protocol-version", "2025-06-18");
+        assert!(request.send().await.unwrap().status().is_success());
+    }
+
     /// The decision of a refused call; nothing of one that ran.
     pub async fn refused(&self, tool: &str, arguments: Value) -> Option<String> {
         let answer = self.call(tool, arguments).await;
@@ -218,7 +225,11 @@ async fn s2_18_s2_23_s2_29_s2_30_the_latest_call_that_ran_gives_the_status_and_n
     assert_eq!((&said["status"], &said["cause"]["by"]), (&json!("unclear"), &json!("default_terminal_status")));
     assert_eq!(said["reason"], "no terminal tool ran");
     let (_, again) = desk.post(&token, &format!("/v1/sessions/{third}/finalise"), &json!({})).await;
-    assert_eq!((&again["transitioned"], &again["status"]), (&json!(false), &json!("unclear")), "s2_26: it is never clobbered");
+    assert_eq!(
+        (&again["transitioned"], &again["status"]),
+        (&json!(false), &json!("unclear")),
+        "s2_26: it is never clobbered"
+    );
     running.stop();
     assert_eq!(transitions(&desk.site), 3);
 }
@@ -254,7 +265,9 @@ async fn s2_53_s2_54_what_a_session_is_started_with_is_checked_kept_and_seen_by_
     let desk = Desk::new(policies, &app(), &json!({}));
     let running = desk.site.serve_classified();
     let token = desk.site.token();
-    let start = async |overrides: Value| desk.post(&token, "/v1/sessions", &json!({ "app": "case", "state_overrides": overrides })).await;
+    let start = async |overrides: Value| {
+        desk.post(&token, "/v1/sessions", &json!({ "app": "case", "state_overrides": overrides })).await
+    };
     for (overrides, word) in [
         (json!({ "enviroment": "production" }), "enviroment"),
         (json!({ "priority": "high" }), "priority"),
@@ -320,7 +333,10 @@ async fn s2_04_parallel_starts_get_distinct_ids_and_the_cap_holds() {
     let ids: BTreeSet<&str> = said.iter().filter_map(|(_, said)| said["session"].as_str()).collect();
     let refused: Vec<_> = said.iter().filter(|(status, _)| *status != 201).collect();
     assert_eq!((ids.len(), refused.len()), (200, 20));
-    assert!(refused.iter().all(|(status, said)| *status == 429 && said["error"]["code"] == "too_many_sessions"), "s2_56");
+    assert!(
+        refused.iter().all(|(status, said)| *status == 429 && said["error"]["code"] == "too_many_sessions"),
+        "s2_56"
+    );
     let one = *ids.first().unwrap();
     desk.post(&token, &format!("/v1/sessions/{one}/finalise"), &json!({})).await;
     assert_eq!(start().await.0, 201, "there is room again");
@@ -394,6 +410,7 @@ async fn s2_44_of_many_parallel_calls_only_one_is_forwarded_that_policy_allows_o
         let calls = (0..64).map(|_| client.refused("mark", json!({ "marker": "once" })));
         let ran = futures_all(calls).await.iter().filter(|refused| refused.is_none()).count();
         assert_eq!((ran, desk.site.effects().len()), (1, run + 1));
+        client.close().await;
     }
     running.stop();
     // What was counted is folded from the records: it is the same after a restart.
@@ -407,7 +424,8 @@ async fn s2_44_of_many_parallel_calls_only_one_is_forwarded_that_policy_allows_o
 /// What is paused waits for a person; the tool that tells people is `mark`.
 fn with_people() -> Value {
     let mut app = app();
-    app["terminal_tools"][0] = json!({ "tool_name": "mark", "status": "handed_on", "extract_fields": { "marker": ["args.marker"] } });
+    app["terminal_tools"][0] =
+        json!({ "tool_name": "mark", "status": "handed_on", "extract_fields": { "marker": ["args.marker"] } });
     app["terminal_tools"].as_array_mut().unwrap().truncate(1);
     app["escalate_action_tool_name"] = json!("mark");
     app["escalate_action_default_team"] = json!("first");
@@ -429,19 +447,29 @@ async fn s2_37_s2_41_s2_42_s2_43_s2_55_people_take_up_what_waits_and_nothing_els
     let both = desk.site.run(&["session", "resume", &session, "--input", "x", "--escalate"]);
     assert_eq!(both.status.code(), Some(3), "s2_55");
 
-    let secret = desk.site.run(&["session", "resume", &session, "--input", "use ghp_16C7e42F292c6912E7710c838347Ae178B4a"]);
+    let secret =
+        desk.site.run(&["session", "resume", &session, "--input", "use ghp_16C7e42F292c6912E7710c838347Ae178B4a"]);
     assert!(said(&secret).contains("secret"), "{}", said(&secret));
     assert_eq!(desk.site.run(&["session", "resume", &session, "--input", "  "]).status.code(), Some(3));
     // The worker waits for news, and is given what the person wrote.
-    let waiting = { let (token, session) = (token.clone(), session.clone()); let http = desk.http.clone(); let port = desk.site.port;
+    let waiting = {
+        let (token, session) = (token.clone(), session.clone());
+        let http = desk.http.clone();
+        let port = desk.site.port;
         tokio::spawn(async move {
             let url = format!("http://127.0.0.1:{port}/v1/sessions/{session}/events?after=1&wait=20");
             http.get(url).bearer_auth(token).send().await.unwrap().json::<Value>().await.unwrap()
-        }) };
+        })
+    };
     desk.site.ok(&["session", "resume", &session, "--input", "the second one"]);
     let news = waiting.await.unwrap();
-    assert_eq!((&news["events"][0]["to"], &news["events"][0]["input"]), (&json!("running"), &json!("the second one")), "{news}");
-    let journal = std::fs::read(desk.site.data().join("journal").read_dir().unwrap().next().unwrap().unwrap().path()).unwrap();
+    assert_eq!(
+        (&news["events"][0]["to"], &news["events"][0]["input"]),
+        (&json!("running"), &json!("the second one")),
+        "{news}"
+    );
+    let journal =
+        std::fs::read(desk.site.data().join("journal").read_dir().unwrap().next().unwrap().unwrap().path()).unwrap();
     assert!(!String::from_utf8_lossy(&journal).contains("the second one"), "it is sealed");
 
     desk.post(&token, &format!("/v1/sessions/{session}/pause"), &json!({})).await;
@@ -453,10 +481,17 @@ async fn s2_37_s2_41_s2_42_s2_43_s2_55_people_take_up_what_waits_and_nothing_els
         .map(|_| {
             let config = desk.site.dir.join("warden.yaml");
             let args = ["session", "resume", &session, "--escalate", "--team", "second"].map(str::to_owned);
-            std::thread::spawn(move || crate::support::warden().arg("--config").arg(config).args(args).output().unwrap())
+            std::thread::spawn(move || {
+                crate::support::warden().arg("--config").arg(config).args(args).output().unwrap()
+            })
         })
         .collect();
-    let done = both.into_iter().filter(|_| true).map(|one| one.join().unwrap()).filter(|output| output.status.success()).count();
+    let done = both
+        .into_iter()
+        .filter(|_| true)
+        .map(|one| one.join().unwrap())
+        .filter(|output| output.status.success())
+        .count();
     assert_eq!(done, 1, "s2_44");
     assert_eq!(desk.site.effects(), ["mark \"second\""]);
     let shown = desk.cli(&["session", "show", &session]);
@@ -492,7 +527,9 @@ async fn s2_57_only_what_failed_is_tried_again_and_how_often_is_counted() {
     let running = desk.site.serve_classified();
     let token = desk.site.token();
     let session = desk.start().await;
-    let act = async |act: &str| desk.post(&token, &format!("/v1/sessions/{session}/{act}"), &json!({ "reason": "it broke" })).await;
+    let act = async |act: &str| {
+        desk.post(&token, &format!("/v1/sessions/{session}/{act}"), &json!({ "reason": "it broke" })).await
+    };
     assert_eq!(act("retry").await.0, 409, "it runs");
     assert_eq!(act("fail").await.1["status"], "error");
     let both = futures_all([act("retry"), act("retry")].into_iter()).await;
@@ -519,19 +556,34 @@ async fn s2_33_s2_54_confidence_gates_and_facts_are_what_policy_sees() {
     let session = desk.start().await;
     let client = desk.client(Some(&session)).await;
     let silent = desk.client(Some(&desk.start().await)).await;
-    assert_eq!(silent.why(&desk, "mark", json!({ "marker": "unasked" })).await, None, "who says nothing is taken to be sure");
+    assert_eq!(
+        silent.why(&desk, "mark", json!({ "marker": "unasked" })).await,
+        None,
+        "who says nothing is taken to be sure"
+    );
     let noted = client.call("note", json!({ "patch": { "confidence": 0.5, "signal": "needs_input" } })).await;
     assert_eq!(noted["result"]["content"][0]["text"], "done", "{noted}");
-    assert_eq!(client.why(&desk, "mark", json!({ "marker": "unsure" })).await.as_deref(), Some("acknowledgement_required"));
+    assert_eq!(
+        client.why(&desk, "mark", json!({ "marker": "unsure" })).await.as_deref(),
+        Some("acknowledgement_required")
+    );
     client.call("note", json!({ "patch": { "confidence": 0.6 } })).await;
     assert_eq!(client.why(&desk, "mark", json!({ "marker": "sure" })).await, None, "the threshold itself is enough");
     let shown = desk.cli(&["session", "show", &session]);
-    assert_eq!((&shown["confidence"], &shown["signal"], &shown["calls"]), (&json!(0.6), &json!("success"), &json!(3)), "{shown}");
+    assert_eq!(
+        (&shown["confidence"], &shown["signal"], &shown["calls"]),
+        (&json!(0.6), &json!("success"), &json!(3)),
+        "{shown}"
+    );
     running.stop();
     let last = decisions(&desk.site.data()).into_iter().rfind(|d| d.tool.as_deref() == Some("mark")).unwrap();
     let facts = last.context.session.unwrap();
     assert_eq!((facts.calls, facts.same_tool, facts.confidence), (2, 0, Some(600)));
-    assert_eq!((facts.signal.as_deref(), json!(facts.facts)), (Some("needs_input"), json!({ "marks": 0 })), "what was held is given back");
+    assert_eq!(
+        (facts.signal.as_deref(), json!(facts.facts)),
+        (Some("needs_input"), json!({ "marks": 0 })),
+        "what was held is given back"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -565,7 +617,11 @@ async fn s2_48_an_app_is_what_it_was_at_the_start_whatever_becomes_of_its_file()
     let (_, ended) = desk.post(&desk.site.token(), &format!("/v1/sessions/{session}/finalise"), &json!({})).await;
     assert_eq!(ended["status"], "unclear");
     running.stop();
-    assert_eq!(desk.site.run(&["serve"]).status.code(), Some(3), "and a file that cannot be read is refused at the start");
+    assert_eq!(
+        desk.site.run(&["serve"]).status.code(),
+        Some(3),
+        "and a file that cannot be read is refused at the start"
+    );
 }
 
 #[test]
@@ -582,7 +638,8 @@ fn s2_10_s2_17_an_app_that_cannot_be_is_refused_at_the_start_with_its_place() {
     // A file that was only half written.
     let desk = Desk::new(ALL, &app(), &json!({}));
     std::fs::create_dir_all(desk.site.dir.join("apps")).unwrap();
-    std::fs::write(desk.site.dir.join("apps/half.yaml"), "session_id_prefix: HALF\nstatuses:\n  done: { name: do").unwrap();
+    std::fs::write(desk.site.dir.join("apps/half.yaml"), "session_id_prefix: HALF\nstatuses:\n  done: { name: do")
+        .unwrap();
     let output = desk.site.run(&["apps", "check"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(3) && said.contains("apps/half.yaml"), "{said}");
@@ -592,8 +649,137 @@ fn s2_10_s2_17_an_app_that_cannot_be_is_refused_at_the_start_with_its_place() {
     for (text, word) in [("{", "no JSON"), ("[]", "one JSON object"), (r#"{"type":"nothing"}"#, "no JSON Schema")] {
         std::fs::write(desk.site.dir.join("overrides.json"), text).unwrap();
         let said = String::from_utf8_lossy(&desk.site.run(&["apps", "check"]).stderr).into_owned();
-        assert!(said.contains(word) && said.contains("apps.case.state_overrides_schema") && said.contains("overrides.json"), "{said}");
+        assert!(
+            said.contains(word) && said.contains("apps.case.state_overrides_schema") && said.contains("overrides.json"),
+            "{said}"
+        );
     }
     std::fs::remove_file(desk.site.dir.join("overrides.json")).unwrap();
     assert_eq!(desk.site.run(&["apps", "check"]).status.code(), Some(3));
+}
+
+/// The odd server answers `told` with whatever stands in a file.
+fn tells(desk: &Desk, result: &Value) {
+    std::fs::write(desk.site.dir.join("effects.told"), result.to_string()).unwrap();
+}
+
+fn with_results() -> Value {
+    let mut app = app();
+    let rule = json!({ "tool_name": "told", "status": "done", "extract_fields": { "deep": ["result.deep"], "large": ["result.large"], "word": ["result.word"] } });
+    app["terminal_tools"] = json!([rule]);
+    app["state_overrides_schema"] = Value::Null;
+    app
+}
+
+fn nested(levels: usize) -> Value {
+    (0..levels).fold(json!(1), |inner, _| json!([inner]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x15_s2_21_whatever_a_session_is_given_can_be_read_back_after_a_kill() {
+    let desk = Desk::new(ALL, &with_results(), &json!({}));
+    let running = desk.site.serve_classified();
+    let token = desk.site.token();
+    let long = "x".repeat(20 << 10);
+    for overrides in [
+        json!({ "deep": nested(60) }),
+        json!({ "deep": nested(120) }),
+        json!({ "long": long }),
+        json!({ "many": vec![1; 20_000] }),
+    ] {
+        let said = json!({ "app": "case", "state_overrides": overrides });
+        let (status, answer) = desk.post(&token, "/v1/sessions", &said).await;
+        assert_eq!((status, answer["error"]["code"].as_str()), (422, Some("overrides_invalid")), "{answer}");
+    }
+    let session = desk.start().await;
+    let client = desk.client(Some(&session)).await;
+    let structured = json!({ "deep": nested(90), "large": vec!["text"; 150_000], "word": "fine" });
+    tells(&desk, &json!({ "content": [], "structuredContent": structured }));
+    assert!(client.call("told", json!({})).await["error"].is_null());
+    desk.post(&token, &format!("/v1/sessions/{session}/finalise"), &json!({})).await;
+    running.kill();
+    let running = desk.site.serve();
+    let (_, said) = desk.get(&token, &format!("/v1/sessions/{session}")).await;
+    assert_eq!((&said["status"], &said["fields"]["word"]), (&json!("done"), &json!("fine")), "{said}");
+    assert!(said["fields"]["large"].as_str().unwrap().starts_with('…') && said["fields"]["deep"].is_string(), "{said}");
+    running.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_28_what_only_began_or_asks_back_has_not_run() {
+    let desk = Desk::new(ALL, &with_results(), &json!({}));
+    let running = desk.site.serve_classified();
+    let session = desk.start().await;
+    let client = desk.client(Some(&session)).await;
+    for unfinished in [
+        json!({ "task": { "taskId": "t", "status": "working" } }),
+        json!({ "inputRequests": [{ "id": "a" }], "requestState": "s" }),
+        json!({ "content": [], "isError": true, "structuredContent": { "word": "no" } }),
+    ] {
+        tells(&desk, &unfinished);
+        client.call("told", json!({})).await;
+    }
+    let (_, said) = desk.post(&desk.site.token(), &format!("/v1/sessions/{session}/finalise"), &json!({})).await;
+    assert_eq!(said["status"], "unclear", "{said}");
+    running.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_43_a_stopped_session_does_nothing_more_not_even_what_was_granted() {
+    let policies = r#"
+        @id("rest") permit (principal, action, resource) unless { action == Action::"odd/mark" };
+        @id("asked") permit (principal, action == Action::"odd/mark", resource) when { context.acknowledged };"#;
+    let desk = Desk::new(policies, &app(), &json!({}));
+    let running = desk.site.serve_classified();
+    let session = desk.start().await;
+    let client = desk.client(Some(&session)).await;
+    let held = client.refused("mark", json!({ "marker": "later" })).await.unwrap();
+    desk.site.ok(&["ack", "grant", &held, "--reason", "fine"]);
+    desk.site.ok(&["session", "stop", &session, "--reason", "enough"]);
+    assert_eq!(client.why(&desk, "mark", json!({ "marker": "later" })).await.as_deref(), Some("session_stopped"));
+    assert_eq!(client.why(&desk, "echo", json!({ "text": "a" })).await.as_deref(), Some("session_stopped"));
+    running.stop();
+    assert_eq!(desk.site.effects(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_56_many_sessions_are_open_at_once_and_their_list_has_pages() {
+    let many: usize = std::env::var("WARDEN_SESSIONS").map_or(300, |many| many.parse().unwrap());
+    let mut app = app();
+    app["max_sessions"] = json!(many);
+    let desk = Desk::new(ALL, &app, &json!({}));
+    let running = desk.site.serve_classified();
+    let token = desk.site.token();
+    let body = json!({ "app": "case" });
+    let mut ids = BTreeSet::new();
+    while ids.len() < many {
+        let next = (many - ids.len()).min(100);
+        let said = futures_all((0..next).map(|_| desk.post(&token, "/v1/sessions", &body))).await;
+        ids.extend(
+            said.iter().map(|(_, said)| said["session"].as_str().unwrap_or_else(|| panic!("{said}")).to_owned()),
+        );
+    }
+    assert_eq!(desk.post(&token, "/v1/sessions", &body).await.0, 429);
+    let (mut after, mut listed) = (String::new(), BTreeSet::new());
+    loop {
+        let (_, page) = desk.get(&token, &format!("/v1/sessions?limit=128&after={after}")).await;
+        listed
+            .extend(page["sessions"].as_array().unwrap().iter().map(|one| one["session"].as_str().unwrap().to_owned()));
+        match page["next_after"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(listed, ids);
+    let last = ids.last().unwrap();
+    let client = desk.client(Some(last)).await;
+    assert_eq!(client.call("mark", json!({ "marker": "x" })).await["result"]["content"][0]["text"], "done");
+    running.kill();
+    let running = desk.site.serve();
+    assert_eq!(
+        desk.get(&token, &format!("/v1/sessions/{last}")).await.1["calls"],
+        1,
+        "all of it is there after a kill"
+    );
+    running.stop();
 }

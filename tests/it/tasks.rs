@@ -30,7 +30,12 @@ async fn what_a_task_was_given_for_runs_and_the_rest_asks() {
     assert_eq!(status, 201, "{opened}");
     let task = opened["task"].as_str().unwrap().to_owned();
     let own = desk.site.token();
-    for (marker, runs) in [("anna@example.com", true), ("ops@example.com", true), ("eve@example.com", false), ("hanna@example.com", false)] {
+    for (marker, runs) in [
+        ("anna@example.com", true),
+        ("ops@example.com", true),
+        ("eve@example.com", false),
+        ("hanna@example.com", false),
+    ] {
         let why = call(&desk, &own, &task, marker).await;
         assert_eq!(why, (!runs).then(|| "out_of_task".to_owned()), "{marker}");
     }
@@ -38,7 +43,10 @@ async fn what_a_task_was_given_for_runs_and_the_rest_asks() {
     assert_eq!(client.why(&desk, "echo", json!({ "text": "a" })).await.as_deref(), Some("out_of_task"), "another tool");
     // A task of the worker's own has no scope, and neither has no task at all.
     let (_, plain) = desk.post(&own, "/v1/tasks", &json!({})).await;
-    assert_eq!(call(&desk, &own, plain["task"].as_str().unwrap(), "anna@example.com").await.as_deref(), Some("out_of_task"));
+    assert_eq!(
+        call(&desk, &own, plain["task"].as_str().unwrap(), "anna@example.com").await.as_deref(),
+        Some("out_of_task")
+    );
     assert_eq!(call(&desk, &own, "", "anna@example.com").await.as_deref(), Some("out_of_task"));
     // Nor does the task of somebody else help.
     let other = desk.token_of("other", "worker");
@@ -51,11 +59,30 @@ async fn what_a_task_was_given_for_runs_and_the_rest_asks() {
     assert_eq!(desk.http.delete(url).bearer_auth(&host).send().await.unwrap().status(), 200);
     assert_eq!(call(&desk, &own, &task, "anna@example.com").await.as_deref(), Some("out_of_task"));
     running.stop();
-    assert!(std::fs::read_dir(desk.site.data().join("tasks")).unwrap().all(|f| f.unwrap().path().extension().is_none_or(|e| e != "scope")));
-    let journal: Vec<u8> = desk.site.data().join("journal").read_dir().unwrap().flat_map(|f| std::fs::read(f.unwrap().path()).unwrap()).collect();
+    assert!(
+        std::fs::read_dir(desk.site.data().join("tasks")).unwrap().all(|f| f
+            .unwrap()
+            .path()
+            .extension()
+            .is_none_or(|e| e != "scope"))
+    );
+    let journal: Vec<u8> = desk
+        .site
+        .data()
+        .join("journal")
+        .read_dir()
+        .unwrap()
+        .flat_map(|f| std::fs::read(f.unwrap().path()).unwrap())
+        .collect();
     let journal = String::from_utf8_lossy(&journal).into_owned();
-    assert!(!journal.contains("nobody else") && !journal.contains("ops@example.com\"]"), "prompt and directory stand in no record");
-    let asked = decisions(&desk.site.data()).into_iter().find(|d| d.reason == "out_of_task" && d.tool.as_deref() == Some("mark")).unwrap();
+    assert!(
+        !journal.contains("nobody else") && !journal.contains("ops@example.com\"]"),
+        "prompt and directory stand in no record"
+    );
+    let asked = decisions(&desk.site.data())
+        .into_iter()
+        .find(|d| d.reason == "out_of_task" && d.tool.as_deref() == Some("mark"))
+        .unwrap();
     assert_eq!(asked.context.task.unwrap().scope.unvouched, ["marker"]);
 }
 

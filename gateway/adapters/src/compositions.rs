@@ -67,7 +67,9 @@ pub fn load(data_dir: &Path, classes: &BTreeSet<String>) -> io::Result<Compositi
         });
         match read {
             Ok((name, registered)) => drop(all.insert(name, registered)),
-            Err(why) => tracing::error!(file = %path.display(), why, "a composition cannot be read: who is bound to it may do nothing"),
+            Err(why) => {
+                tracing::error!(file = %path.display(), why, "a composition cannot be read: who is bound to it may do nothing")
+            }
         }
     }
     Ok(all)

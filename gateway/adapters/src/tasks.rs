@@ -254,7 +254,9 @@ impl TaskBook {
             };
             match read() {
                 Ok(scope) => self.gate.scope(&id, Some(Arc::new(scope))),
-                Err(e) => tracing::error!(error = %e, task = %id, "the scope of a task cannot be read: nothing is in it"),
+                Err(e) => {
+                    tracing::error!(error = %e, task = %id, "the scope of a task cannot be read: nothing is in it")
+                }
             }
         }
     }

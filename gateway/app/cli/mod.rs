@@ -5,7 +5,6 @@ mod work;
 mod policy;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub use work::{Apps, Composition, Session, SessionResume};
 pub use people::{Ack, AckGrant, BrainName, Hub, Schedule, Worker, WorkerRun};
 pub use policy::{
     Desk, ErrorFormat, NewRule, Policy, PolicyDiff, PolicyExplain, PolicyMode, PolicyNew, PolicyProve, PolicyReplay,
@@ -14,6 +13,7 @@ pub use policy::{
 use std::path::PathBuf;
 use warden_adapters::identity::Role;
 use warden_core::catalogue::Effect;
+pub use work::{Apps, Composition, Session, SessionResume};
 
 /// Stands between AI workers and their tools: Cedar decides, a fsynced journal remembers, only then anything moves.
 ///

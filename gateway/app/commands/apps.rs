@@ -67,6 +67,10 @@ async fn list(global: &Global) -> Outcome {
         let open = open.map_or_else(|| "?".to_owned(), |open| format!("{open} of {}", app.max_sessions));
         all.push(vec![name.clone(), app.session_id_prefix.clone(), open, app.servers.join(", ")]);
     }
-    if all.len() == 1 { tell("no app is declared") } else { say(table(&all)) }
+    if all.len() == 1 {
+        tell("no app is declared")
+    } else {
+        say(table(&all))
+    }
     Ok(0)
 }

@@ -52,17 +52,25 @@ fn check(global: &Global, file: &Path) -> Outcome {
     match read(&document(file)?, &classes(global)) {
         Ok(checked) => {
             let shown = shown(&checked);
-            if global.json { say(shown) } else { summary(&shown, "can be registered") }
+            if global.json {
+                say(shown)
+            } else {
+                summary(&shown, "can be registered")
+            }
             Ok(0)
         }
         Err(problems) if global.json => {
-            let all: Vec<Value> = problems.iter().map(|p| json!({ "pointer": p.pointer, "message": p.message })).collect();
+            let all: Vec<Value> =
+                problems.iter().map(|p| json!({ "pointer": p.pointer, "message": p.message })).collect();
             say(json!({ "problems": all }));
             Ok(2)
         }
         Err(problems) => {
-            problems.iter().for_each(|problem| tell(format!("{}: {}", plain(&problem.pointer), plain(&problem.message))));
-            let all = if problems.len() == 1 { "one problem".to_owned() } else { format!("{} problems", problems.len()) };
+            problems
+                .iter()
+                .for_each(|problem| tell(format!("{}: {}", plain(&problem.pointer), plain(&problem.message))));
+            let all =
+                if problems.len() == 1 { "one problem".to_owned() } else { format!("{} problems", problems.len()) };
             tell(format!("it cannot be registered: {all}"));
             Ok(2)
         }
@@ -75,13 +83,24 @@ fn summary(shown: &Value, what: &str) {
     let hash = plain(shown["hash"].as_str().unwrap_or_default());
     say(format!("{name} {what}: {} nodes, {hash}", count("nodes")));
     for one in shown["shadowed"].as_array().into_iter().flatten() {
-        let dropped = one["dropped"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+        let dropped =
+            one["dropped"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
         let place = plain(one["pointer"].as_str().unwrap_or_default());
-        say(format!("shadowed: {place} ({}); dropped: {}", plain(one["slug"].as_str().unwrap_or_default()), if dropped.is_empty() { "nothing" } else { &dropped }));
+        say(format!(
+            "shadowed: {place} ({}); dropped: {}",
+            plain(one["slug"].as_str().unwrap_or_default()),
+            if dropped.is_empty() { "nothing" } else { &dropped }
+        ));
     }
     for one in shown["widening_ignored"].as_array().into_iter().flatten() {
         let part = |name: &str| plain(one[name].as_str().unwrap_or_default());
-        say(format!("widening ignored: {} `{}` says {}, and {} is what it gets", part("pointer"), part("key"), part("said"), part("bounded")));
+        say(format!(
+            "widening ignored: {} `{}` says {}, and {} is what it gets",
+            part("pointer"),
+            part("key"),
+            part("said"),
+            part("bounded")
+        ));
     }
     for note in shown["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         say(format!("note: {}", plain(note)));
@@ -126,13 +145,26 @@ async fn show(global: &Global, composition: Option<String>) -> Outcome {
         for one in all["compositions"].as_array().into_iter().flatten() {
             let part = |name: &str| plain(one[name].as_str().unwrap_or_default());
             let workers = one["workers"].as_array().into_iter().flatten().filter_map(Value::as_str).map(plain);
-            rows.push(vec![part("composition"), one["nodes"].to_string(), workers.collect::<Vec<_>>().join(", "), part("hash")]);
+            rows.push(vec![
+                part("composition"),
+                one["nodes"].to_string(),
+                workers.collect::<Vec<_>>().join(", "),
+                part("hash"),
+            ]);
         }
-        if rows.len() == 1 { tell("no composition is registered: `warden composition register FILE`") } else { say(table(&rows)) }
+        if rows.len() == 1 {
+            tell("no composition is registered: `warden composition register FILE`")
+        } else {
+            say(table(&rows))
+        }
         return Ok(0);
     };
     // `@` and `+` are a part of the name and of no path otherwise.
-    let safe: String = name.split('@').map(|part| part.split('+').map(step).collect::<Vec<_>>().join("%2B")).collect::<Vec<_>>().join("@");
+    let safe: String = name
+        .split('@')
+        .map(|part| part.split('+').map(step).collect::<Vec<_>>().join("%2B"))
+        .collect::<Vec<_>>()
+        .join("@");
     let one = client.get(&format!("/v1/compositions/{safe}")).await?;
     if global.json {
         say(&one);
@@ -141,7 +173,11 @@ async fn show(global: &Global, composition: Option<String>) -> Outcome {
     summary(&one, "is registered");
     for node in one["nodes"].as_array().into_iter().flatten() {
         let path = node["path"].as_str().unwrap_or_default();
-        let model = if node["model"].is_null() { String::new() } else { format!("  model {}", plain(&node["model"].to_string())) };
+        let model = if node["model"].is_null() {
+            String::new()
+        } else {
+            format!("  model {}", plain(&node["model"].to_string()))
+        };
         say(format!("  {}{model}", if path.is_empty() { "(root)".to_owned() } else { plain(path) }));
     }
     Ok(0)

@@ -72,14 +72,33 @@ fn list(global: &Global, all: &Value) {
     let mut rows = vec![["SESSION", "STATUS", "APP", "WORKER", "CALLS", "SINCE"].map(str::to_owned).to_vec()];
     for one in all["sessions"].as_array().into_iter().flatten() {
         let calls = one["calls"].to_string();
-        rows.push(vec![text(one, "session"), text(one, "status"), text(one, "app"), text(one, "worker"), calls, text(one, "since")]);
+        rows.push(vec![
+            text(one, "session"),
+            text(one, "status"),
+            text(one, "app"),
+            text(one, "worker"),
+            calls,
+            text(one, "since"),
+        ]);
     }
     if rows.len() == 1 { tell("no session fits") } else { say(table(&rows)) }
 }
 
 fn show(one: &Value) {
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for name in ["session", "app", "status", "worker", "by", "started", "since", "reason", "escalated_to", "signal", "rationale"] {
+    for name in [
+        "session",
+        "app",
+        "status",
+        "worker",
+        "by",
+        "started",
+        "since",
+        "reason",
+        "escalated_to",
+        "signal",
+        "rationale",
+    ] {
         if one[name].is_string() {
             rows.push(vec![name.to_owned(), text(one, name)]);
         }

@@ -77,7 +77,14 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
         }
         Tools::Classify { tools, effect, open_world, paths, groups, authority } => {
             let said = |list: Vec<String>| (!list.is_empty()).then_some(list);
-            let says = Classify { tools, effect, open_world, paths: said(paths), groups: said(groups), authority: said(authority) };
+            let says = Classify {
+                tools,
+                effect,
+                open_world,
+                paths: said(paths),
+                groups: said(groups),
+                authority: said(authority),
+            };
             let answer = Client::need(&dir)?.post("/v1/tools/classify", &json!(says)).await?;
             if global.json {
                 say(&answer);

@@ -132,7 +132,9 @@ mod tests {
 
     #[test]
     fn stars_take_any_run_and_question_marks_one_character() {
-        for (pattern, text) in [("*", ""), ("a*", "a"), ("a*c", "abbc"), ("*/read", "fs/read"), ("a?c", "aéc"), ("**", "x")] {
+        for (pattern, text) in
+            [("*", ""), ("a*", "a"), ("a*c", "abbc"), ("*/read", "fs/read"), ("a?c", "aéc"), ("**", "x")]
+        {
             assert!(fits(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("", "a"), ("a", ""), ("a?", "a"), ("*/read", "fs/reads"), ("A", "a"), ("a*b", "acc")] {

@@ -6,6 +6,8 @@
 //! Which arguments carry authority is taken from the tools' definitions alone; a tool is a `read` when its name says so, and a `write`
 //! otherwise, so that the charter's own rule on what cannot be taken back decides nothing here.
 
+#![allow(clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a bench says what it means")]
+
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -194,7 +194,9 @@ impl Governor {
                 }
                 match &says.authority {
                     Some(names) if is(names, "suggested") => tool.authority = None,
-                    Some(names) => tool.authority = Some(names.iter().filter(|name| *name != "none").cloned().collect()),
+                    Some(names) => {
+                        tool.authority = Some(names.iter().filter(|name| *name != "none").cloned().collect())
+                    }
                     None => {}
                 }
                 changed.push(full);

@@ -47,7 +47,11 @@ async fn show(State(plane): Plane, Path(name): Path<String>) -> Response {
             said["document"] = json!(**document);
             Json(said).into_response()
         }
-        None => error(StatusCode::NOT_FOUND, "unknown_composition", "no such composition: `warden composition show` lists them"),
+        None => error(
+            StatusCode::NOT_FOUND,
+            "unknown_composition",
+            "no such composition: `warden composition show` lists them",
+        ),
     }
 }
 
@@ -91,9 +95,13 @@ async fn project(State(plane): Plane, Json(asked): Json<Project>) -> Response {
             let checked = read(&asked.resolved, &plane.governor.setup().classes());
             let (shadowed, problems) = match &checked {
                 Ok(checked) => (json!(checked.shadowed), json!([])),
-                Err(problems) => (json!([]), problems.iter().map(|p| json!({ "pointer": p.pointer, "message": p.message })).collect()),
+                Err(problems) => (
+                    json!([]),
+                    problems.iter().map(|p| json!({ "pointer": p.pointer, "message": p.message })).collect(),
+                ),
             };
-            Json(json!({ "version": PROJECTION_VERSION, "config": config, "shadowed": shadowed, "problems": problems })).into_response()
+            Json(json!({ "version": PROJECTION_VERSION, "config": config, "shadowed": shadowed, "problems": problems }))
+                .into_response()
         }
         Err(e) => error(StatusCode::UNPROCESSABLE_ENTITY, "composition_invalid", &e.to_string()),
     }

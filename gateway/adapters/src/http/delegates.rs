@@ -1,8 +1,8 @@
 //! `POST /v1/tokens`: a worker lets a node of its own composition act, with a token that is bound to what the worker says here and to
 //! nothing that the node says later.
 
-use super::{error, proposals};
 use super::worker::WorkerPlane;
+use super::{error, proposals};
 use crate::identity::{Token, hash};
 use crate::keys::{hex, random};
 use crate::world::now;
@@ -118,9 +118,11 @@ async fn started(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result
             }
             Err(Box::new(response))
         }
-        Answer::Answered { .. } | Answer::Ended { .. } => {
-            Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the delegate could not be recorded: try again later"))
-        }
+        Answer::Answered { .. } | Answer::Ended { .. } => Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the delegate could not be recorded: try again later",
+        )),
     }
 }
 

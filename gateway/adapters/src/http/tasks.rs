@@ -116,17 +116,20 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
         let message = format!("`{name}` is a host's to say: `warden token issue WORKER --role host`");
         return Err(refused(StatusCode::FORBIDDEN, "hosts_only", &message));
     }
-    let scoped = [("tools", said.tools.is_some()), ("prompt", said.prompt.is_some()), ("directory", said.directory.is_some())];
+    let scoped =
+        [("tools", said.tools.is_some()), ("prompt", said.prompt.is_some()), ("directory", said.directory.is_some())];
     if let Some((name, _)) = scoped.into_iter().find(|(_, said)| *said && !is_host) {
         let message = format!("`{name}` is a host's to say: `warden token issue WORKER --role host`");
         return Err(refused(StatusCode::FORBIDDEN, "hosts_only", &message));
     }
     let is_scoped = scoped.iter().any(|(_, said)| *said);
-    let scope = is_scoped.then(|| Scope::new(Source {
-        tools: said.tools.clone().unwrap_or_default(),
-        prompt: said.prompt.clone().unwrap_or_default(),
-        directory: said.directory.clone().unwrap_or_default(),
-    }));
+    let scope = is_scoped.then(|| {
+        Scope::new(Source {
+            tools: said.tools.clone().unwrap_or_default(),
+            prompt: said.prompt.clone().unwrap_or_default(),
+            directory: said.directory.clone().unwrap_or_default(),
+        })
+    });
     let scope = scope.transpose().map_err(|e| refused(StatusCode::BAD_REQUEST, "malformed_request", &e.to_string()))?;
     let fine = |text: &str| !text.is_empty() && text.len() <= NAME_MAX && text.bytes().all(|b| b.is_ascii_graphic());
     let unfit = |(_, value): &(&str, &Option<String>)| value.as_deref().is_some_and(|value| !fine(value));
@@ -369,9 +372,8 @@ async fn written(
         });
     }
     // One that is refused is refused alone, before the others are said to be done.
-    let allowed = |proposal: &Proposal| {
-        plane.gate.is_in_shadow() || plane.gate.foresee(proposal).verdict == Verdict::Allow
-    };
+    let allowed =
+        |proposal: &Proposal| plane.gate.is_in_shadow() || plane.gate.foresee(proposal).verdict == Verdict::Allow;
     if let Some(at) = proposals.iter().position(|proposal| !allowed(proposal)) {
         let others = proposals.len() > 1;
         let mut first = proposals.swap_remove(at);

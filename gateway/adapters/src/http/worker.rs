@@ -219,7 +219,10 @@ impl WorkerPlane {
 
     /// The routes.
     pub fn router(self: Arc<Self>) -> Router {
-        let own = tasks::routes().merge(sessions::routes()).merge(delegates::routes()).layer(axum::middleware::from_fn(super::to_its_end));
+        let own = tasks::routes()
+            .merge(sessions::routes())
+            .merge(delegates::routes())
+            .layer(axum::middleware::from_fn(super::to_its_end));
         let decisions = authzen::routes().layer(axum::middleware::from_fn(super::to_its_end));
         Router::new()
             .route("/healthz", get(async || "ok\n"))

@@ -162,15 +162,20 @@ impl SessionBook {
             "params": { "name": name, "arguments": arguments } });
         let limits = Limits::default();
         let message = Message::parse(call.to_string().as_bytes(), limits).map_err(|e| e.to_string())?;
-        let mut proposal = mcp::propose(mcp::From::Worker, message, &session.worker, &id, &server).map_err(|e| e.to_string())?;
+        let mut proposal =
+            mcp::propose(mcp::From::Worker, message, &session.worker, &id, &server).map_err(|e| e.to_string())?;
         proposal.caller = Some(operator.to_owned());
         proposal.correlation = Correlation { session: Some(writer.session().to_owned()), ..Correlation::default() };
         match self.acker.handle(proposal).await {
-            Answer::Answered { is_error: false, body, .. } if body.get("isError").is_none_or(|e| e.to_value() != Value::Bool(true)) => {
+            Answer::Answered { is_error: false, body, .. }
+                if body.get("isError").is_none_or(|e| e.to_value() != Value::Bool(true)) =>
+            {
                 Ok(())
             }
             Answer::Answered { .. } => Err(format!("`{server}/{name}` failed")),
-            Answer::Refused(refusal) => Err(format!("`{server}/{name}` was not called: {} ({})", refusal.reason, refusal.id)),
+            Answer::Refused(refusal) => {
+                Err(format!("`{server}/{name}` was not called: {} ({})", refusal.reason, refusal.id))
+            }
             Answer::Ended { id, .. } => Err(format!("`{server}/{name}` came to no answer ({id})")),
         }
     }
@@ -188,7 +193,8 @@ impl SessionBook {
     /// Only what the tool declares: one that closes its schema refuses the rest.
     fn declared(&self, server: &str, tool: &str, mut arguments: serde_json::Map<String, Value>) -> Value {
         let snapshot = self.gate.snapshot();
-        let properties = snapshot.catalogue().tool(server, tool).and_then(|tool| tool.definition.pointer("/inputSchema/properties"));
+        let properties =
+            snapshot.catalogue().tool(server, tool).and_then(|tool| tool.definition.pointer("/inputSchema/properties"));
         if let Some(properties) = properties.and_then(Value::as_object) {
             arguments.retain(|name, _| properties.contains_key(name));
         }

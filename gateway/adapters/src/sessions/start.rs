@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use warden_core::journal::record::{Body, Record};
 use warden_core::composition::tree::is_within as is_within_levels;
+use warden_core::journal::record::{Body, Record};
 use warden_core::json::Json;
 use warden_core::outcome::Reply;
 use warden_core::pipeline::{self, Answer, Permit, Refusal, Upstream};
@@ -87,7 +87,10 @@ impl SessionBook {
         let app = self.gate.apps().get(app).cloned().ok_or(NotStarted::App)?;
         let overrides: Map<String, Value> = overrides.into_iter().filter(|(_, value)| !value.is_null()).collect();
         if let Some(name) = overrides.keys().find(|name| self.reserved.holds(name)) {
-            return Err(NotStarted::Overrides(format!("`state_overrides/{}` is reserved for the host", name.escape_debug())));
+            return Err(NotStarted::Overrides(format!(
+                "`state_overrides/{}` is reserved for the host",
+                name.escape_debug()
+            )));
         }
         let whole = Value::Object(overrides.clone());
         let bytes = whole.to_string().len();

@@ -137,7 +137,9 @@ mod tests {
             delegates.apply(at(0), &change);
         }
         let finds = |delegates: &Delegates, id: &str, second, token| {
-            delegates.find(&format!("hash of {id}"), at(second), |id| token && id == "token").map(|(id, _)| id.to_owned())
+            delegates
+                .find(&format!("hash of {id}"), at(second), |id| token && id == "token")
+                .map(|(id, _)| id.to_owned())
         };
         assert_eq!(finds(&delegates, "c", 10, true).as_deref(), Some("c"));
         assert_eq!(finds(&delegates, "c", 10, false), None, "the worker's token was revoked");

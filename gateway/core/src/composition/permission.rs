@@ -14,8 +14,8 @@
 //! the lowest decides. A nested `*` is as specific as the key that it stands under: it is what the key would say alone.
 //! A server that has the name of a group is meant by `SERVER/*`.
 
-use crate::glob::{Glob, PATTERN_MAX};
 use super::problem::{Problem, Problems, join, shown, shown_text};
+use crate::glob::{Glob, PATTERN_MAX};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -304,7 +304,9 @@ impl Record {
         let mut sealed = Vec::new();
         if let Some(members) = value.as_object_mut() {
             // What a person wrote to a worker is encrypted, and its place is a session's alone.
-            sealed.extend(["sealed", "input_sealed", "text"].into_iter().filter_map(|name| members.shift_remove_entry(name)));
+            sealed.extend(
+                ["sealed", "input_sealed", "text"].into_iter().filter_map(|name| members.shift_remove_entry(name)),
+            );
         }
         mask(&mut value, scanner);
         if let Some(members) = value.as_object_mut() {

@@ -119,7 +119,8 @@ impl Counted {
         if let Some(call) = Call::of(decision) {
             self.began(&decision.id, call);
         }
-        if let Some(session) = decision.session.as_deref().filter(|_| decision.tool.is_some() && is_forwarded(decision)) {
+        if let Some(session) = decision.session.as_deref().filter(|_| decision.tool.is_some() && is_forwarded(decision))
+        {
             self.sessions.began(&decision.id, session);
         }
     }

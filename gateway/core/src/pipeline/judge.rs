@@ -315,7 +315,7 @@ pub(super) fn enforced_by(door: Door) -> Enforced {
     match door {
         Door::Mcp | Door::Decide | Door::OperatorPlane | Door::Llm | Door::State | Door::Inbox | Door::WorkerPlane => {
             Enforced::Gateway
-        },
+        }
         Door::Authzen => Enforced::Caller,
     }
 }

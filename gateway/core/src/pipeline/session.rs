@@ -90,7 +90,8 @@ impl<P: Ports> Gate<P> {
     ) -> Result<T, &'static str> {
         if let Ask::Session { app, overrides } = &proposal.ask {
             let facts = self.apps.get(app).map(|app| to_be_started(app, overrides));
-            return self.counted(|counted| then(&mut counted.sessions, facts.map(|facts| Stands { facts, call: None })));
+            return self
+                .counted(|counted| then(&mut counted.sessions, facts.map(|facts| Stands { facts, call: None })));
         }
         let Some(name) = &proposal.correlation.session else {
             return match self.apps.claims(&proposal.server) && needs_session(&proposal.ask) {
@@ -158,7 +159,12 @@ impl<P: Ports> Gate<P> {
         let id = TaskId::new(proposal.correlation.task.clone()?);
         let mut facts = self.counted(|counted| {
             let task = &counted.tasks.get(&id, now)?.task;
-            task.is_of(&proposal.worker).then(|| TaskFacts { id: id.to_string(), ambient: task.ambient, zone: task.zone.clone(), ..TaskFacts::default() })
+            task.is_of(&proposal.worker).then(|| TaskFacts {
+                id: id.to_string(),
+                ambient: task.ambient,
+                zone: task.zone.clone(),
+                ..TaskFacts::default()
+            })
         })?;
         let scope = self.scopes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         if let Some(scope) = scope {
@@ -231,7 +237,8 @@ fn plain(json: &Json) -> Value {
 fn bounded(fields: Value) -> Value {
     let Value::Object(fields) = fields else { return fields };
     let fine = |value: &Value| is_within(value, FIELD_DEPTH_MAX) && value.to_string().len() <= FIELD_MAX;
-    let kept = |value: Value| if fine(&value) { value } else { Value::from(format!("… (more than {FIELD_MAX} bytes)")) };
+    let kept =
+        |value: Value| if fine(&value) { value } else { Value::from(format!("… (more than {FIELD_MAX} bytes)")) };
     Value::Object(fields.into_iter().map(|(name, value)| (name, kept(value))).collect())
 }
 

@@ -20,7 +20,8 @@ pub(super) fn with_nodes(mut source: Source) -> Source {
     let mut nodes = Vec::new();
     let mut layers = BTreeMap::new();
     let bound = source.workers.iter().enumerate();
-    let bound: Vec<(usize, String)> = bound.filter_map(|(at, worker)| Some((at, worker.composition.clone()?))).collect();
+    let bound: Vec<(usize, String)> =
+        bound.filter_map(|(at, worker)| Some((at, worker.composition.clone()?))).collect();
     for (at, reference) in bound {
         // One that is not registered is bound to nothing, which denies everything.
         let Some(tree) = source.trees.get(&reference).cloned() else { continue };
@@ -99,7 +100,8 @@ impl Writer<'_> {
         self.engines(&mut text, node.model.as_ref());
         self.delegates(&mut text, below);
         let rest = self.effective.grant(&Target::Other);
-        let actions = [Verb::WriteState.action(), Verb::StartSession.action(), "inbox"].map(|name| literal("Action", name));
+        let actions =
+            [Verb::WriteState.action(), Verb::StartSession.action(), "inbox"].map(|name| literal("Action", name));
         permit(&mut text, rest, "other", &format!("action in [{}]", actions.join(", ")), "resource", "");
         text
     }
@@ -108,10 +110,13 @@ impl Writer<'_> {
     /// question already.
     fn delegates(&self, text: &mut String, below: &[(String, &str)]) {
         let action = "action == Action::\"start_delegate\"";
-        let grants: Vec<Grant> = below.iter().map(|(_, slug)| self.effective.grant(&Target::Delegate { slug })).collect();
+        let grants: Vec<Grant> =
+            below.iter().map(|(_, slug)| self.effective.grant(&Target::Delegate { slug })).collect();
         match grants.as_slice() {
             [] => {}
-            [first, rest @ ..] if rest.iter().all(|grant| grant == first) => permit(text, *first, "delegates", action, "resource", ""),
+            [first, rest @ ..] if rest.iter().all(|grant| grant == first) => {
+                permit(text, *first, "delegates", action, "resource", "")
+            }
             _ => below.iter().zip(grants).for_each(|((name, _), grant)| {
                 permit(text, grant, &format!("delegate {name}"), action, &on("Worker", name), "");
             }),
@@ -130,7 +135,8 @@ impl Writer<'_> {
     /// A tool that is not in the catalogue may be any: whatever would be denied to one kind of it is denied.
     fn unlisted(&self, server: &str) -> Grant {
         let kinds = [(false, false), (false, true), (true, false), (true, true)].into_iter();
-        let grants = kinds.map(|(is_read, is_bash)| self.effective.grant(&Target::Tool { server, tool: None, is_read, is_bash }));
+        let grants = kinds
+            .map(|(is_read, is_bash)| self.effective.grant(&Target::Tool { server, tool: None, is_read, is_bash }));
         grants.min().unwrap_or(Grant::Deny)
     }
 
@@ -141,12 +147,26 @@ impl Writer<'_> {
         }
         for (grant, actions) in [(Grant::Allow, &granted.allow), (Grant::Ask, &granted.ask)] {
             if !actions.is_empty() {
-                permit(text, grant, &format!("tools {server}"), &format!("action in [{}]", actions.join(", ")), "resource", "");
+                permit(
+                    text,
+                    grant,
+                    &format!("tools {server}"),
+                    &format!("action in [{}]", actions.join(", ")),
+                    "resource",
+                    "",
+                );
             }
         }
         let unlisted = self.unlisted(server);
         let resource = on("Tool", &format!("{server}/*"));
-        permit(text, unlisted, &format!("unlisted {server}"), "action == Action::\"call_tool/unlisted\"", &resource, "");
+        permit(
+            text,
+            unlisted,
+            &format!("unlisted {server}"),
+            "action == Action::\"call_tool/unlisted\"",
+            &resource,
+            "",
+        );
         let resource = on("Server", server);
         let mut whole = Granted::default();
         let mut reaches = unlisted > Grant::Deny || !granted.allow.is_empty() || !granted.ask.is_empty();
@@ -158,12 +178,20 @@ impl Writer<'_> {
         }
         for (grant, actions) in [(Grant::Allow, &whole.allow), (Grant::Ask, &whole.ask)] {
             if !actions.is_empty() {
-                permit(text, grant, &format!("server {server}"), &format!("action in [{}]", actions.join(", ")), &resource, "");
+                permit(
+                    text,
+                    grant,
+                    &format!("server {server}"),
+                    &format!("action in [{}]", actions.join(", ")),
+                    &resource,
+                    "",
+                );
             }
         }
         if reaches {
             // Who may call one of its tools may connect to it, and see which they are.
-            let any = Verb::ALL.into_iter().filter(|verb| is_of_any(*verb)).map(|verb| literal("Action", verb.action()));
+            let any =
+                Verb::ALL.into_iter().filter(|verb| is_of_any(*verb)).map(|verb| literal("Action", verb.action()));
             let action = format!("action in [{}]", any.collect::<Vec<_>>().join(", "));
             permit(text, Grant::Allow, &format!("connect {server}"), &action, &resource, "");
         }
@@ -174,7 +202,14 @@ impl Writer<'_> {
             let grant = self.effective.grant(&Target::Engine { id: &engine.id });
             let Some(models) = self.models(&engine.id, model) else { continue };
             let resource = on("Engine", &engine.id);
-            permit(text, grant, &format!("engine {}", engine.id), "action == Action::\"call_engine\"", &resource, &models);
+            permit(
+                text,
+                grant,
+                &format!("engine {}", engine.id),
+                "action == Action::\"call_engine\"",
+                &resource,
+                &models,
+            );
             if grant > Grant::Deny {
                 let proposes = self.proposes();
                 let action = "action == Action::\"propose_tool_call\"";
@@ -268,7 +303,6 @@ fn literal(ty: &str, id: &str) -> String {
 fn string(text: &str) -> String {
     format!("\"{}\"", text.escape_debug())
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -30,7 +30,10 @@ impl Shape {
         let none = |is_flag| if is_flag { Value::Seen(false) } else { Value::Number(0) };
         Ok(Self {
             modes: [mode(Mode::DryRun)?, mode(Mode::Execute)?, mode(Mode::Scheduled)?],
-            apps: apps.iter().map(|app| Ok((app.name.clone(), uid("App", &app.name)?))).collect::<Result<_, String>>()?,
+            apps: apps
+                .iter()
+                .map(|app| Ok((app.name.clone(), uid("App", &app.name)?)))
+                .collect::<Result<_, String>>()?,
             overrides: shape::overrides(apps)?,
             facts: shape::facts(apps).into_iter().map(|(name, is_flag)| (name.to_owned(), none(is_flag))).collect(),
         })

@@ -6,8 +6,8 @@ use super::context::Shape;
 use super::layer::{Layer, Rule, SourceFile, Standing, Stood};
 use super::level::{ByAction, Inbound, Level, Levels};
 use super::load::Loaded;
-use super::site::{self, SiteSchema};
 use super::shape::AppShape;
+use super::site::{self, SiteSchema};
 use super::slice::{Index, Lineage, Slice};
 use super::targets::{Targets, targets};
 use super::{Problem, Problems, probe};
@@ -18,8 +18,8 @@ use crate::composition::register::Checked;
 use crate::facts::Facts;
 use crate::proposal::{AcknowledgeAsk, Ask, EntityName, SiteAsk, Verb, is_within};
 use cedar_policy::{
-    Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
-    RestrictedExpression as Expression, Schema,
+    Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request, RestrictedExpression as Expression,
+    Schema,
 };
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -297,7 +297,10 @@ impl Snapshot {
             let of_site = in_tree.then(|| slices_of(&plain, &lineage, &targets));
             let uid = uid("Worker", &worker.name).map_err(general)?;
             let record = Arc::new(serde_json::json!({ "type": "Worker", "id": worker.name, "parents": worker.groups }));
-            workers.insert(worker.name.clone(), Bound { uid, record, slices, of_site, composition: worker.composition.clone() });
+            workers.insert(
+                worker.name.clone(),
+                Bound { uid, record, slices, of_site, composition: worker.composition.clone() },
+            );
         }
         let digests = Arc::new(Digests {
             charter: charter.digest.clone(),
@@ -406,7 +409,9 @@ impl Snapshot {
         };
         let names = ends.iter().rev().map(|end| &name[..*end]);
         let above: Vec<Option<&Bound>> = names.filter(differs).map(|name| self.workers.get(name)).collect();
-        above.into_iter().map(move |bound| bound.zip(number).and_then(|(bound, number)| bound.case_of_site(target, number)))
+        above
+            .into_iter()
+            .map(move |bound| bound.zip(number).and_then(|(bound, number)| bound.case_of_site(target, number)))
     }
 
     /// The question whether an operator may acknowledge something held. Compositions are for workers and say nothing of it.
@@ -640,7 +645,8 @@ impl Bound {
 }
 
 fn marks(catalogue: &Catalogue) -> HashMap<String, HashMap<String, Marks>> {
-    let tools = |tools: &BTreeMap<String, Tool>| tools.iter().map(|(name, tool)| (name.clone(), tool.marks())).collect();
+    let tools =
+        |tools: &BTreeMap<String, Tool>| tools.iter().map(|(name, tool)| (name.clone(), tool.marks())).collect();
     catalogue.servers.iter().map(|(server, of)| (server.clone(), tools(of))).collect()
 }
 
@@ -650,7 +656,8 @@ fn slices_of(index: &Index, worker: &Lineage, targets: &[Target]) -> Vec<Arc<Sli
     let of = |target: &Target| {
         // Nodes that are not below this one are never asked about: they share one slice.
         let node = target.resource.id().unescaped();
-        let is_far = target.action.id().unescaped() == Verb::StartDelegate.action() && !is_within(node, worker.uid().id().unescaped());
+        let is_far = target.action.id().unescaped() == Verb::StartDelegate.action()
+            && !is_within(node, worker.uid().id().unescaped());
         if is_far {
             return index.slice(&nobodys, &nobodys, &nobodys);
         }

@@ -1,8 +1,8 @@
 //! Which calls of a session wait for a person: by the risk of the tool, where the session works, and how sure its worker is.
 
-use crate::glob::fits;
 use super::app::App;
 use super::harvest::CERTAIN;
+use crate::glob::fits;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 

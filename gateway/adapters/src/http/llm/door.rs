@@ -23,8 +23,8 @@ use warden_core::llm::Api;
 use warden_core::llm::refusal::No;
 use warden_core::llm::request::{self, Asked};
 use warden_core::pipeline::{self, Answer};
-use warden_core::session::Session;
 use warden_core::proposal::{Ask, Correlation, Door, EngineAsk, Mode, Proposal, TaskFacts, TaskId, Verb};
+use warden_core::session::Session;
 use warden_core::task::Task;
 
 const LEASE: &str = "x-warden-lease";

@@ -116,7 +116,9 @@ fn not_started(e: &NotStarted) -> Response {
             }
             response
         }
-        NotStarted::Journal => error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the session could not be recorded: try again later"),
+        NotStarted::Journal => {
+            error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the session could not be recorded: try again later")
+        }
     }
 }
 
@@ -151,7 +153,7 @@ fn listed(book: &SessionBook, which: &Which, of: Option<&str>, only: Option<&str
     };
     let limit = which.limit.unwrap_or(LISTED).min(LISTED_MAX);
     let status = which.status.as_deref();
-    let (sessions, more) = book.listed(fits, status, limit, |id, session, held| shown(id, session, held));
+    let (sessions, more) = book.listed(fits, status, limit, shown);
     let next_after = more.then(|| sessions.last().map(|last| last["session"].clone())).flatten();
     json!({ "sessions": sessions, "next_after": next_after })
 }
@@ -224,12 +226,7 @@ struct Why {
     reason: Option<String>,
 }
 
-async fn act(
-    State(plane): Plane,
-    Path((id, act)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+async fn act(State(plane): Plane, Path((id, act)): Path<(String, String)>, headers: HeaderMap, body: Body) -> Response {
     let done = async {
         found(&plane, &headers, &id)?;
         let act = match act.as_str() {

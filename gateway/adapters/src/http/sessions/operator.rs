@@ -62,7 +62,8 @@ async fn resume(
         ("escalate", None, team) => Resume::Escalate(team),
         ("stop", None, None) => Resume::Stop(None),
         _ => {
-            let message = "say `action`: `resume_with_input` with `input`, `escalate` with a `team` if you like, or `stop`";
+            let message =
+                "say `action`: `resume_with_input` with `input`, `escalate` with a `team` if you like, or `stop`";
             return error(StatusCode::BAD_REQUEST, "malformed_request", message);
         }
     };

@@ -1,9 +1,9 @@
 //! Tests of the lattice: what maps grant, alone and together.
 
 use super::super::effective::{Bounds, Effective, ToolList};
-use crate::glob::Glob;
 use super::super::permission::{Grant, PermissionMap, Target};
 use super::super::resolve::ToolSelection;
+use crate::glob::Glob;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
