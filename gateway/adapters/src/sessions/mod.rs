@@ -20,7 +20,7 @@ use warden_core::port::{Journal, JournalError, Room};
 use warden_core::proposal::DecisionId;
 use warden_core::session::app::App;
 use warden_core::session::locks::{Locks, Writer};
-use warden_core::session::rule::{NO_TERMINAL_TOOL, TEAM};
+use warden_core::session::rule::{Finalised, finalise};
 use warden_core::session::status::{self, Kind};
 use warden_core::session::{Cause, Changed, Session, SessionChange, SessionEvent};
 use warden_core::task::state::Reserved;
@@ -271,18 +271,13 @@ impl SessionBook {
 
 /// How a session ends whose worker is through.
 fn ended(app: &App, session: &Session) -> Option<Changed> {
-    let Some(latest) = &session.latest else {
-        let to = app.default_terminal_status.as_deref()?;
-        let reason = Some(NO_TERMINAL_TOOL.to_owned());
-        return Some(Changed { reason, ..change(Some(app), &session.status, to, Cause::DefaultTerminalStatus) });
+    let newest = session.latest.as_ref();
+    let Finalised { status, fields, reason, escalated_to } = finalise(app, newest.map(|latest| &latest.said))?;
+    let cause = match newest {
+        Some(latest) => Cause::Tool { tool: latest.tool.clone(), decision: latest.decision.clone() },
+        None => Cause::DefaultTerminalStatus,
     };
-    let cause = Cause::Tool { tool: latest.tool.clone(), decision: latest.decision.clone() };
-    let mut changed = change(Some(app), &session.status, &latest.said.status, cause);
-    if changed.means == Kind::Escalation {
-        changed.escalated_to = latest.said.fields.get(TEAM).and_then(|team| team.as_str()).map(str::to_owned);
-    }
-    changed.fields.clone_from(&latest.said.fields);
-    Some(changed)
+    Some(Changed { fields, reason, escalated_to, ..change(Some(app), &session.status, &status, cause) })
 }
 
 /// A change to a status of an app; without one to a status that every session has.

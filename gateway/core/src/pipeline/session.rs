@@ -11,7 +11,8 @@ use crate::policy::snapshot::Snapshot;
 use crate::proposal::{Ask, DecisionId, Door, Proposal, TaskFacts, TaskId, Verb};
 use crate::session::app::App;
 use crate::session::history::{self, Step};
-use crate::session::{CountedCall, Ran, Said, Session, SessionFacts, risk, rule, status};
+use crate::session::rule::Matched;
+use crate::session::{CountedCall, Ran, Session, SessionFacts, risk, rule, status};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -188,39 +189,29 @@ impl<P: Ports> Gate<P> {
 
     /// What a call that ran tells its session. What failed, or of which nobody knows, tells nothing.
     pub(super) fn ran(&self, id: &DecisionId, tells: Tells, reply: &Reply, happened: Happened) -> Option<Ran> {
-        if !matches!(happened, Happened::Done | Happened::Redacted | Happened::Withheld) {
-            return None;
-        }
         let Tells { session, tool, app, arguments } = tells;
         // An answer that nobody is given is read by nobody.
         let result = match reply {
-            Reply::Answered { body, is_error: false, .. } if happened != Happened::Withheld => Some(plain(body)),
-            Reply::Answered { is_error: true, .. } => return None,
+            Reply::Answered { body, .. } if happened != Happened::Withheld => Some(plain(body)),
             _ => None,
         };
-        // What failed, what only began (a task of MCP 2025-11-25) and what asks back before it does anything (2026-07-28) has not run.
-        let unfinished = |result: &Value| {
-            let begun = ["task", "inputRequests"].iter().any(|name| result.get(*name).is_some());
-            begun || result.get("isError") == Some(&Value::Bool(true))
-        };
-        if result.as_ref().is_some_and(unfinished) {
+        if !has_run(happened, result.as_ref()) {
             return None;
         }
         let scanner = self.ports.scanner();
-        let said = rule::matched(&app, &tool, &arguments).and_then(|number| {
-            let rule = app.terminal_tools.get(number)?;
-            let fields = Value::Object(rule::extract(&rule.extract_fields, &arguments, result.as_ref()));
-            let fields = match presentable(&bounded(fields), scanner) {
+        let said = rule::known(&app, &tool, &arguments, result.as_ref()).map(|known| {
+            let fields = match presentable(&bounded(Value::Object(known.fields)), scanner) {
                 Value::Object(fields) => fields,
                 _ => Map::new(),
             };
-            Some(Said { rule: number, status: rule.status.clone(), fields })
+            Matched { fields, ..known }
         });
         self.counted(|counted| {
-            let mut harvest = counted.sessions.get(&session)?.harvest.clone();
+            let before = &counted.sessions.get(&session)?.harvest;
+            let mut harvest = before.clone();
             harvest.take(&app, &tool, &arguments);
             harvest.rationale = harvest.rationale.map(|text| scanner.mask(&text).into_owned());
-            let changed = counted.sessions.get(&session).is_some_and(|session| session.harvest != harvest);
+            let changed = *before != harvest;
             let ran = Ran { session, tool, said, harvest: changed.then_some(harvest) };
             counted.sessions.tell(id, &ran);
             (ran.said.is_some() || ran.harvest.is_some()).then_some(ran)
@@ -231,6 +222,17 @@ impl<P: Ports> Gate<P> {
 /// JSON with numbers as numbers: rules compare and read them.
 fn plain(json: &Json) -> Value {
     serde_json::from_str(&json.to_string()).unwrap_or_default()
+}
+
+/// Whether a call did what it is for: only then it says anything of its session. What failed, what only began (a task of MCP 2025-11-25),
+/// what asks back before it does anything (2026-07-28), and of what nobody knows has not.
+fn has_run(happened: Happened, result: Option<&Value>) -> bool {
+    let answered = matches!(happened, Happened::Done | Happened::Redacted | Happened::Withheld);
+    let unfinished = |result: &Value| {
+        let begun = ["task", "inputRequests"].iter().any(|name| result.get(*name).is_some());
+        begun || result.get("isError") == Some(&Value::Bool(true))
+    };
+    answered && !result.is_some_and(unfinished)
 }
 
 /// Fields that a record can hold: of one that is too large or too deep only its size stays.
@@ -303,5 +305,39 @@ fn handling(app: &App, tool: &str, environment: Option<&str>) -> &'static str {
         Some(risk::Handling::Auto) => "auto",
         Some(risk::Handling::Notify) => "notify",
         Some(risk::Handling::Approve) => "approve",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Happened, bounded, has_run};
+    use serde_json::json;
+
+    #[test]
+    fn s2_28_only_what_really_ran_says_anything_of_its_session() {
+        for (happened, runs) in [
+            (Happened::Done, true),
+            (Happened::Redacted, true),
+            (Happened::Withheld, true),
+            (Happened::Failed, false),
+            (Happened::Cancelled, false),
+            (Happened::Unknown, false),
+            (Happened::NotSent, false),
+            (Happened::Expired, false),
+        ] {
+            assert_eq!(has_run(happened, None), runs, "{happened:?}");
+            assert_eq!(has_run(happened, Some(&json!({ "content": [] }))), runs, "{happened:?}");
+            for unfinished in [json!({ "isError": true }), json!({ "task": {} }), json!({ "inputRequests": [] })] {
+                assert!(!has_run(happened, Some(&unfinished)), "{happened:?} {unfinished}");
+            }
+        }
+    }
+
+    #[test]
+    fn s2_21_a_field_that_no_record_should_hold_is_told_by_its_size_alone() {
+        let deep = (0..20).fold(json!(1), |inner, _| json!([inner]));
+        let kept = bounded(json!({ "fine": { "a": [1, "b"] }, "large": "x".repeat(5000), "deep": deep }));
+        assert_eq!(kept["fine"], json!({ "a": [1, "b"] }));
+        assert!(kept["large"].as_str().unwrap().len() < 100 && kept["deep"].is_string());
     }
 }

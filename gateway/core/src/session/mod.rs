@@ -28,6 +28,7 @@ use harvest::Harvest;
 use history::{Step, Tally};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use rule::Matched;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use status::Kind;
@@ -105,19 +106,7 @@ pub struct Latest {
     pub tool: String,
     /// What it says.
     #[serde(flatten)]
-    pub said: Said,
-}
-
-/// What a terminal tool says of its session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Said {
-    /// The rule of its app, from 0.
-    pub rule: usize,
-    /// The status that it leads to.
-    pub status: String,
-    /// The fields that it leaves.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub fields: Map<String, Value>,
+    pub said: Matched,
 }
 
 /// What a call that ran tells its session; a part of its outcome.
@@ -129,7 +118,7 @@ pub struct Ran {
     pub tool: String,
     /// The status it leads to, when its app has a rule for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub said: Option<Said>,
+    pub said: Option<Matched>,
     /// Confidence, signal and rationale from here on, when it says anything of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub harvest: Option<Harvest>,
@@ -293,7 +282,7 @@ impl Sessions {
     }
 
     /// The id of a prefix's next session. A day that a clock goes back to gives no id twice.
-    pub fn next_id(&self, prefix: &str, today: Date) -> String {
+    fn next_id(&self, prefix: &str, today: Date) -> String {
         let (date, number) = match self.minted.get(prefix) {
             Some((date, number)) if *date >= today => (*date, number + 1),
             _ => (today, 1),

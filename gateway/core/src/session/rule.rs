@@ -10,90 +10,11 @@ pub const TEAM: &str = "team";
 /// Why a session has the default status.
 pub const NO_TERMINAL_TOOL: &str = "no terminal tool ran";
 
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CallEnd {
-    /// It ran.
-    Executed,
-    /// It ran, and people were told.
-    ExecutedWithNotify,
-    /// A person let it run, and it did.
-    Approved,
-    /// Policy did not let it run.
-    Denied,
-    /// A person did not let it run.
-    Rejected,
-    /// Nobody answered in time.
-    Timeout,
-    /// It waits for an answer.
-    Pending,
-    /// It ran and said that it failed.
-    Failed,
-    /// It was sent, and nobody knows.
-    Unknown,
-}
-
-impl CallEnd {
-    /// Every way to end.
-    pub const ALL: [CallEnd; 9] = [
-        CallEnd::Executed,
-        CallEnd::ExecutedWithNotify,
-        CallEnd::Approved,
-        CallEnd::Denied,
-        CallEnd::Rejected,
-        CallEnd::Timeout,
-        CallEnd::Pending,
-        CallEnd::Failed,
-        CallEnd::Unknown,
-    ];
-
-    /// Whether the call did what it is for. Only then may it end a session or say anything about one.
-    pub fn counts(self) -> bool {
-        match self {
-            CallEnd::Executed | CallEnd::ExecutedWithNotify | CallEnd::Approved => true,
-            CallEnd::Denied | CallEnd::Rejected | CallEnd::Timeout => false,
-            CallEnd::Pending | CallEnd::Failed | CallEnd::Unknown => false,
-        }
-    }
-}
-
-/// A call of a session.
-#[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
-    /// The tool, `SERVER/TOOL`.
-    pub tool: &'a str,
-    /// Its arguments, numbers as numbers.
-    pub args: &'a Value,
-    /// Its result, if it is known.
-    pub result: Option<&'a Value>,
-    /// How it ended.
-    pub end: CallEnd,
-}
-
-/// What made a session end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// A call that a rule knows.
-    Tool {
-        /// The tool, as it was called.
-        tool: String,
-        /// The rule's place in the app's `terminal_tools`, from 0.
-        rule: usize,
-    },
-    /// No call did: the app's own default.
-    #[serde(rename = "default_terminal_status")]
-    Default,
-}
-
 /// How a session ends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Finalised {
     /// The status that it gets.
     pub status: String,
-    /// By what.
-    pub cause: Cause,
     /// What is kept of the call, in the order of the rule.
     pub fields: Map<String, Value>,
     /// Why, when no rule says so.
@@ -102,39 +23,37 @@ pub struct Finalised {
     pub escalated_to: Option<String>,
 }
 
-/// A call that a rule knows.
-#[derive(Clone, Debug, PartialEq)]
+/// What a rule makes of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Matched {
-    /// The rule's place, from 0.
+    /// The rule's place in the app's `terminal_tools`, from 0.
     pub rule: usize,
-    /// Its status.
+    /// The status that it leads to.
     pub status: String,
-    /// What is kept of the call.
+    /// The fields that the session keeps.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
 }
 
-/// How a session ends whose worker is through. `calls` begin with the newest. Nothing when no rule fits and its app has no
-/// default: such a session stays as it is.
-pub fn finalise<'a>(app: &App, calls: impl IntoIterator<Item = Call<'a>>) -> Option<Finalised> {
-    let mut ran = calls.into_iter().filter(|call| call.end.counts());
-    let found = ran.find_map(|call| Some((call.tool, known(app, call)?)));
-    let Some((tool, Matched { rule, status, fields })) = found else {
+/// How a session ends whose worker is through. `newest` is the newest of its calls that really ran and that a rule fits. Nothing without
+/// one in an app that has no default: such a session stays as it is.
+pub fn finalise(app: &App, newest: Option<&Matched>) -> Option<Finalised> {
+    let Some(Matched { status, fields, .. }) = newest else {
         let status = app.default_terminal_status.clone()?;
         let reason = Some(NO_TERMINAL_TOOL.to_owned());
-        return Some(Finalised { status, cause: Cause::Default, fields: Map::new(), reason, escalated_to: None });
+        return Some(Finalised { status, fields: Map::new(), reason, escalated_to: None });
     };
-    let escalates = app.status(&status).is_some_and(|status| status.kind == Kind::Escalation);
+    let escalates = app.status(status).is_some_and(|status| status.kind == Kind::Escalation);
     let team = fields.get(TEAM).filter(|_| escalates).and_then(Value::as_str);
     let escalated_to = team.map(str::to_owned);
-    let cause = Cause::Tool { tool: tool.to_owned(), rule };
-    Some(Finalised { status, cause, fields, reason: None, escalated_to })
+    Some(Finalised { status: status.clone(), fields: fields.clone(), reason: None, escalated_to })
 }
 
-/// What an app's rules make of one call, however it ended.
-pub fn known(app: &App, call: Call<'_>) -> Option<Matched> {
-    let place = matched(app, call.tool, call.args)?;
+/// What an app's rules make of a call that ran.
+pub fn known(app: &App, tool: &str, args: &Value, result: Option<&Value>) -> Option<Matched> {
+    let place = matched(app, tool, args)?;
     let rule = app.terminal_tools.get(place)?;
-    let fields = extract(&rule.extract_fields, call.args, call.result);
+    let fields = extract(&rule.extract_fields, args, result);
     Some(Matched { rule: place, status: rule.status.clone(), fields })
 }
 
@@ -213,12 +132,15 @@ mod tests {
     use crate::session::fixture::{app, rule};
     use serde_json::json;
 
-    fn call<'a>(tool: &'a str, args: &'a Value) -> Call<'a> {
-        Call { tool, args, result: None, end: CallEnd::Executed }
+    /// Of calls that all ran, the newest first.
+    fn ended(app: &App, calls: &[(&str, &Value)]) -> Option<Finalised> {
+        let newest = calls.iter().find_map(|(tool, args)| known(app, tool, args, None));
+        finalise(app, newest.as_ref())
     }
 
     fn status(app: &App, oldest_first: &[(&str, Value)]) -> Option<String> {
-        Some(finalise(app, oldest_first.iter().rev().map(|(tool, args)| call(tool, args)))?.status)
+        let calls: Vec<(&str, &Value)> = oldest_first.iter().rev().map(|(tool, args)| (*tool, args)).collect();
+        Some(ended(app, &calls)?.status)
     }
 
     #[test]
@@ -396,38 +318,34 @@ mod tests {
     #[test]
     fn s2_22_fields_come_from_the_text_of_a_result() {
         let (args, result) = (json!({"summary": ""}), json!("{\"text\": \"restarted\"}"));
-        let mut call = call("desk/mark_done", &args);
-        call.result = Some(&result);
-        assert_eq!(finalise(&app(), [call]).unwrap().fields.get("resolution"), Some(&json!("restarted")));
+        let known = known(&app(), "desk/mark_done", &args, Some(&result)).unwrap();
+        assert_eq!(known.fields.get("resolution"), Some(&json!("restarted")));
     }
 
     #[test]
     fn s2_23_without_a_rule_the_default_says_how_it_ends_and_why() {
         let args = json!({});
-        for calls in [vec![], vec![call("desk/look", &args)]] {
-            let ended = finalise(&app(), calls).unwrap();
-            assert_eq!((ended.status.as_str(), &ended.cause), ("needs_review", &Cause::Default));
+        for calls in [vec![], vec![("desk/look", &args)]] {
+            let ended = ended(&app(), &calls).unwrap();
+            assert_eq!(ended.status, "needs_review");
             assert_eq!(ended.reason.as_deref(), Some("no terminal tool ran"));
             assert!(ended.fields.is_empty() && ended.escalated_to.is_none());
         }
-        assert_eq!(serde_json::to_value(Cause::Default).unwrap(), json!("default_terminal_status"));
     }
 
     #[test]
-    fn s2_23_a_rule_that_fires_gives_the_tool_as_its_cause_and_no_reason() {
+    fn s2_23_a_rule_that_fires_needs_no_reason() {
         let args = json!({"team": "a"});
-        let ended = finalise(&app(), [call("pager/call_people", &args)]).unwrap();
-        assert_eq!(ended.cause, Cause::Tool { tool: "pager/call_people".into(), rule: 1 });
-        assert_eq!(ended.reason, None);
-        let written = serde_json::to_value(&ended.cause).unwrap();
-        assert_eq!(written, json!({"tool": {"tool": "pager/call_people", "rule": 1}}));
+        let known = known(&app(), "pager/call_people", &args, None).unwrap();
+        assert_eq!((known.rule, known.status.as_str()), (1, "handed_on"));
+        assert_eq!(finalise(&app(), Some(&known)).unwrap().reason, None);
     }
 
     #[test]
     fn s2_12_s2_23_an_app_that_declares_nothing_leaves_its_sessions_alone() {
         let args = json!({});
-        assert_eq!(finalise(&App::bare("a"), [call("desk/mark_done", &args)]), None);
-        assert_eq!(finalise(&App::bare("a"), []), None);
+        assert_eq!(ended(&App::bare("a"), &[("desk/mark_done", &args)]), None);
+        assert_eq!(ended(&App::bare("a"), &[]), None);
     }
 
     #[test]
@@ -439,7 +357,7 @@ mod tests {
 
     #[test]
     fn s2_25_an_escalation_tells_whom_when_the_call_does() {
-        let to = |app: &App, tool: &str, args: Value| finalise(app, [call(tool, &args)]).unwrap().escalated_to;
+        let to = |app: &App, tool: &str, args: Value| ended(app, &[(tool, &args)]).unwrap().escalated_to;
         let app = app();
         assert_eq!(to(&app, "pager/call_people", json!({"team": "network"})).as_deref(), Some("network"));
         assert_eq!(to(&app, "pager/call_people", json!({})), None);
@@ -452,28 +370,5 @@ mod tests {
         let mut other = app;
         other.terminal_tools = vec![rule("call_people", "handed_on").taking("whom", &["args.team"])];
         assert_eq!(to(&other, "pager/call_people", json!({"team": "network"})), None);
-    }
-
-    #[test]
-    fn s2_28_only_what_really_ran_ends_a_session() {
-        let app = app();
-        let args = json!({});
-        let ran = [CallEnd::Executed, CallEnd::ExecutedWithNotify, CallEnd::Approved];
-        for rule in &app.terminal_tools {
-            for end in CallEnd::ALL {
-                let ended = finalise(&app, [Call { end, ..call(&rule.tool_name, &args) }]).unwrap();
-                let expected = if ran.contains(&end) { rule.status.as_str() } else { "needs_review" };
-                assert_eq!((end.counts(), ended.status.as_str()), (ran.contains(&end), expected), "{end:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn s2_28_a_call_that_did_not_run_does_not_hide_an_older_one_that_did() {
-        let args = json!({});
-        for end in CallEnd::ALL.into_iter().filter(|end| !end.counts()) {
-            let newest = Call { end, ..call("pager/call_people", &args) };
-            assert_eq!(finalise(&app(), [newest, call("desk/mark_done", &args)]).unwrap().status, "done", "{end:?}");
-        }
     }
 }
