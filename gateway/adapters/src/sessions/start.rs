@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use warden_core::composition::tree::is_within as is_within_levels;
 use warden_core::journal::record::{Body, Record};
@@ -64,14 +65,30 @@ pub enum NotStarted {
 struct Starting<'b> {
     starting: &'b Mutex<HashMap<String, u64>>,
     app: String,
+    is_taken: AtomicBool,
+}
+
+impl Starting<'_> {
+    /// The session is there from here on, and counted by itself. Nobody sees it counted twice.
+    fn becomes(&self, a_session: impl FnOnce()) {
+        let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        a_session();
+        give_back(&mut starting, &self.app);
+        self.is_taken.store(true, Ordering::Release);
+    }
 }
 
 impl Drop for Starting<'_> {
     fn drop(&mut self) {
-        let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = starting.get_mut(&self.app) {
-            *count = count.saturating_sub(1);
+        if !self.is_taken.load(Ordering::Acquire) {
+            give_back(&mut self.starting.lock().unwrap_or_else(PoisonError::into_inner), &self.app);
         }
+    }
+}
+
+fn give_back(starting: &mut HashMap<String, u64>, app: &str) {
+    if let Some(count) = starting.get_mut(app) {
+        *count = count.saturating_sub(1);
     }
 }
 
@@ -102,8 +119,9 @@ impl SessionBook {
         if let Some(problem) = self.schemas.problem(&app.name, &whole) {
             return Err(NotStarted::Overrides(problem));
         }
-        let _place = self.place(&app).ok_or(NotStarted::TooMany(app.max_sessions))?;
-        let begins = Begins { book: self, app: &app, worker, by, overrides: &overrides, id: Mutex::default() };
+        let place = self.place(&app).ok_or(NotStarted::TooMany(app.max_sessions))?;
+        let begins =
+            Begins { book: self, place: &place, app: &app, worker, by, overrides: &overrides, id: Mutex::default() };
         let proposal = Proposal {
             door: Door::WorkerPlane,
             worker: worker.to_owned(),
@@ -133,7 +151,7 @@ impl SessionBook {
         let open = self.gate.counted(|counted| counted.sessions.open_of(&app.name));
         (open + *count < u64::from(app.max_sessions)).then(|| {
             *count += 1;
-            Starting { starting: &self.starting, app: app.name.clone() }
+            Starting { starting: &self.starting, app: app.name.clone(), is_taken: AtomicBool::new(false) }
         })
     }
 }
@@ -141,6 +159,7 @@ impl SessionBook {
 /// Makes a permitted session: its id, its record, and then it is there.
 struct Begins<'b> {
     book: &'b SessionBook,
+    place: &'b Starting<'b>,
     app: &'b App,
     worker: &'b str,
     by: Option<&'b str>,
@@ -166,7 +185,7 @@ impl Upstream for Begins<'_> {
         if gate.ports.append(record, Room::Ordinary).await.is_err() {
             return Reply::NotSent;
         }
-        gate.counted(|counted| counted.sessions.apply(at, &change));
+        self.place.becomes(|| gate.counted(|counted| counted.sessions.apply(at, &change)));
         *self.id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
         Reply::Passed { bytes: permit.into_payload().as_str().len() as u64, failed: false, finding: None }
     }
