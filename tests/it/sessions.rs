@@ -783,3 +783,21 @@ async fn s2_56_many_sessions_are_open_at_once_and_their_list_has_pages() {
     );
     running.stop();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workers_own_question_counts_in_no_session_before_a_restart_and_after_it() {
+    let desk = Desk::new(ALL, &app(), &json!({}));
+    let running = desk.site.serve_classified();
+    let (session, token) = (desk.start().await, desk.site.token());
+    let question = json!({ "subject": { "type": "Worker", "id": "assistant" }, "action": { "name": "odd/mark" },
+        "resource": { "type": "Tool", "id": "odd/mark" }, "context": { "marker": "x" } });
+    let url = format!("http://127.0.0.1:{}/access/v1/evaluation", desk.site.port);
+    let asked = desk.http.post(url).bearer_auth(&token).header("x-warden-session", &session);
+    let answer: Value = asked.json(&question).send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["decision"], true, "{answer}");
+    assert_eq!(desk.get(&token, &format!("/v1/sessions/{session}")).await.1["calls"], 0);
+    running.kill();
+    let running = desk.site.serve();
+    assert_eq!(desk.get(&token, &format!("/v1/sessions/{session}")).await.1["calls"], 0, "the records say the same");
+    running.stop();
+}

@@ -198,8 +198,11 @@ impl Counted {
 }
 
 impl CountedCall {
-    /// What an allowing decision of a tool was counted as in its session.
+    /// What an allowing decision of a tool was counted as in its session. A worker's own question whether it might is none.
     pub fn of(decision: &Decision) -> Option<Self> {
+        if decision.door == Door::Authzen && decision.caller.is_none() {
+            return None;
+        }
         let session = decision.session.clone()?;
         let tool = decision.tool.as_ref()?;
         Some(Self { session, tool: format!("{}/{tool}", decision.server), steps: decision.history.clone() })

@@ -23,12 +23,14 @@ impl Locks {
     }
 
     /// Whether somebody is changing a session. Asking leaves nothing behind.
-    pub fn is_busy(&self, session: &str) -> bool {
+    #[cfg(test)]
+    fn is_busy(&self, session: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(session)
     }
 
     /// How many are being changed.
-    pub fn busy(&self) -> usize {
+    #[cfg(test)]
+    fn busy(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
