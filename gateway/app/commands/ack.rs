@@ -1,6 +1,6 @@
 //! `warden ack`.
 
-use super::{data_dir, plain, plain_lines, say, table, tell};
+use super::{data_dir, plain, plain_lines, say, table, tell, text};
 use crate::cli::{Ack, AckGrant, Global};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
@@ -62,10 +62,6 @@ fn yes(AckGrant { id: _, reason, hash, time, times, session, same, when }: AckGr
 
 fn each(of: &Value) -> impl Iterator<Item = &Value> {
     of.as_array().into_iter().flatten()
-}
-
-fn text(of: &Value, name: &str) -> String {
-    plain(of[name].as_str().unwrap_or_default())
 }
 
 fn list(global: &Global, all: &Value) {

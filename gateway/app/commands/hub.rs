@@ -1,6 +1,6 @@
 //! `warden hub`.
 
-use super::{ack::step, data_dir, plain, plain_lines, say, tell};
+use super::{ack::step, data_dir, plain, plain_lines, say, tell, text};
 use crate::cli::{Global, Hub};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
@@ -89,10 +89,6 @@ fn stdin() -> Result<String, Failure> {
 
 fn each(of: &Value) -> impl Iterator<Item = &Value> {
     of.as_array().into_iter().flatten()
-}
-
-fn text(of: &Value, name: &str) -> String {
-    plain(of[name].as_str().unwrap_or_default())
 }
 
 fn show(message: &Value) {

@@ -89,3 +89,8 @@ fn plain(text: &str) -> String {
     let shown = |c: char| if is_invisible(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] };
     text.chars().flat_map(shown).collect()
 }
+
+/// A field of an answer as plain text, empty where it is absent.
+fn text(of: &serde_json::Value, name: &str) -> String {
+    plain(of[name].as_str().unwrap_or_default())
+}

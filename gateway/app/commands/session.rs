@@ -2,7 +2,7 @@
 
 use super::ack::step;
 use super::audit::{print, timeline_of};
-use super::{data_dir, plain, plain_lines, say, table, tell};
+use super::{data_dir, plain, plain_lines, say, table, tell, text};
 use crate::cli::{Global, Session, SessionResume};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
@@ -58,10 +58,6 @@ fn typed(text: String) -> Result<String, Failure> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text)?;
     Ok(text)
-}
-
-fn text(of: &Value, name: &str) -> String {
-    plain(of[name].as_str().unwrap_or_default())
 }
 
 fn list(global: &Global, all: &Value) {

@@ -1,6 +1,6 @@
 //! `warden worker`.
 
-use super::{data_dir, plain, say, table, tell};
+use super::{data_dir, plain, say, table, tell, text};
 use crate::cli::{BrainName, Global, Schedule, Worker, WorkerRun};
 use crate::client::Client;
 use crate::exit::{BUSY, FAILED, Failure, NO, Outcome};
@@ -79,10 +79,6 @@ async fn runs(global: &Global, client: &Client, run: WorkerRun) -> Outcome {
 
 fn each(of: &Value) -> impl Iterator<Item = &Value> {
     of.as_array().into_iter().flatten()
-}
-
-fn text(of: &Value, name: &str) -> String {
-    plain(of[name].as_str().unwrap_or_default())
 }
 
 fn show(report: &Value) {
