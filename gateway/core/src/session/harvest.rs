@@ -28,9 +28,9 @@ pub struct Harvest {
 }
 
 impl Harvest {
-    /// Takes what one call says, from the oldest to the newest. Calls that did not run say nothing: see
-    /// [`super::rule::CallEnd::counts`]. A value that cannot be read leaves what was said before, so that nobody who was
-    /// unsure becomes sure by it.
+    /// Takes what one call says, from the oldest to the newest. Calls that did not run say nothing, and the pipeline
+    /// hands none of them here. A value that cannot be read leaves what was said before, so that nobody who was unsure
+    /// becomes sure by it.
     pub fn take(&mut self, app: &App, tool: &str, args: &Value) {
         if is_typed_terminal(app, tool) {
             self.locked = true;
