@@ -132,7 +132,7 @@ fn recorded(case: &Case<'_>, facts: &Facts, verdict: Verdict, digest: &str) -> S
     json!({ "ts": "2026-11-21T08:00:00Z", "id": "d", "worker": case.principal.id().unescaped(), "server": server, "tool": tool,
         "principal": { "type": "Worker", "id": "x" }, "action": action, "resource": { "type": resource["type"], "id": resource["id"] },
         "context": { "acknowledged": false, "mode": "execute", "secret_findings": findings, "secret_suspicions": facts.suspicions.len(),
-            "unseen": facts.input.unseen, "dot_segments": facts.dot_segments, "input": facts.input.record },
+            "unseen": facts.input.unseen, "dot_segments": facts.dot_segments, "session": facts.session, "input": facts.input.record },
         "verdict": verdict, "reason": "allowed", "policies": [], "enforced": "gateway", "digests": { "catalogue": digest } })
     .to_string()
 }

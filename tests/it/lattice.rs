@@ -220,6 +220,11 @@ fn s4_20_a_rule_on_the_worker_binds_its_nodes_and_a_permit_for_a_node_alone_give
         ["w", "w/a", "w/a/b"].map(|worker| says(worker, "git", "write_a")),
         [Verdict::Allow, Verdict::Escalate, Verdict::Escalate]
     );
+    // A list shows what is not sure to be refused, there or above.
+    for worker in ["w", "w/a", "w/a/b"] {
+        let shown = |name: &str| snapshot.is_listed(worker, "git", &Ask::Tool { name: name.into() });
+        assert_eq!(["read_a", "write_a", "run"].map(shown), [true, true, false], "{worker}");
+    }
 }
 
 /// A model override binds the engine door.

@@ -12,6 +12,8 @@ use warden_core::policy::layer::LayerName;
 use warden_core::policy::snapshot::{Case, Snapshot};
 use warden_core::proposal::{Ask, Verb};
 use warden_core::secrets::Finding;
+use warden_core::session::SessionFacts;
+use warden_core::session::history::Value as Fact;
 use warden_core::verdict::{Verdict, evaluate};
 
 /// SplitMix64: the same for the same seed, everywhere.
@@ -71,6 +73,10 @@ fn policy(chance: &mut Chance, n: usize) -> String {
     };
     let mut conditions = Vec::new();
     for _ in 0..chance.below(3) {
+        if chance.below(3) == 0 {
+            conditions.push(format!("when {{ {} }}", of_session(chance)));
+            continue;
+        }
         let plain = match chance.below(if has_input {
             8
         } else if is_call {
@@ -97,6 +103,50 @@ fn policy(chance: &mut Chance, n: usize) -> String {
     }
     let effect = if permit { "permit" } else { "forbid" };
     format!("@id(\"p{n}\") {effect} ({principal}, {action}, {resource}) {};", conditions.join(" "))
+}
+
+/// A condition on a session: what of it a request holds follows what is read here.
+fn of_session(chance: &mut Chance) -> &'static str {
+    chance.one(&[
+        "context has session",
+        "context has session && context.session.terminal",
+        "context has session && !context.session.facts.seen && context.session.facts.sum < 5",
+        "context has session.overrides.region && context.session.overrides.region == \"eu\"",
+        "context has session && context.session has confidence && context.session.confidence < 500",
+        "context has session && (context.session.overrides has region || context.session[\"status\"] == \"done\")",
+        "context has session && {s: context.session}.s.facts.sum + context.session.calls > 6",
+        "if context has session then context.session.facts.sum + 9223372036854775800 > 0 else true",
+        "if context has session.signal then context.session.signal == \"failed\" else context.dot_segments",
+        "context has session && context.session == context.session && context.session.app == App::\"desk\"",
+    ])
+}
+
+/// A session in any state, or none.
+fn session(chance: &mut Chance) -> Option<SessionFacts> {
+    let long = |n: usize| i64::try_from(n).unwrap();
+    let some = |chance: &mut Chance| chance.below(2) == 0;
+    some(chance).then(|| SessionFacts {
+        id: "DESK-20260101-001".into(),
+        app: "desk".into(),
+        status: chance.one(&["running", "done"]).into(),
+        terminal: some(chance),
+        calls: long(chance.below(10)),
+        confidence: some(chance).then(|| long(chance.below(1_000))),
+        signal: some(chance).then(|| chance.one(&["failed", "success"]).into()),
+        handling: "auto".into(),
+        overrides: match chance.below(3) {
+            0 => serde_json::Map::new(),
+            _ => [("region".to_owned(), chance.one(&["eu", "us"]).into())].into_iter().collect(),
+        },
+        facts: [
+            ("seen".to_owned(), Fact::Seen(some(chance))),
+            ("sum".to_owned(), Fact::Number(long(chance.below(12)))),
+        ]
+        .into_iter()
+        .skip(chance.below(2))
+        .collect(),
+        ..SessionFacts::default()
+    })
 }
 
 pub fn set(chance: &mut Chance, size: usize) -> String {
@@ -173,6 +223,7 @@ pub fn draw(cases: usize, seed: u64, mut see: impl FnMut(Drawn<'_>)) {
             let findings = usize::from(chance.below(6) == 0);
             let unseen: &[&str] = if chance.below(5) == 0 { &["/x"] } else { &[] };
             let mut facts = facts(findings, chance.below(5) == 0, unseen, input);
+            facts.session = session(&mut chance);
             facts.suspicions = (chance.below(12) == 0).then(|| Finding::unscannable("")).into_iter().collect();
             let place = format!(
                 "seed={seed} case={done} {} {} on {}\n{site}\n{composition:?}",

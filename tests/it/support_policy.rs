@@ -3,11 +3,13 @@
 use serde_json::json;
 use std::collections::BTreeMap;
 use warden_core::catalogue::input::Input;
+use warden_core::catalogue::ty::{Extra, Field, Ty};
 use warden_core::catalogue::{Catalogue, Effect, Tool};
 use warden_core::facts::{Facts, Mode};
 use warden_core::policy::Problems;
 use warden_core::policy::layer::SourceFile;
 use warden_core::policy::level::{ByAction, Levels};
+use warden_core::policy::shape::AppShape;
 use warden_core::policy::snapshot::{Snapshot, Source, Worker};
 use warden_core::secrets::Finding;
 
@@ -23,6 +25,17 @@ pub fn catalogue() -> Catalogue {
         }
     }
     catalogue
+}
+
+/// An app `desk`, whose sessions are started with a `region` and remember whether something was `seen` and a `sum`.
+fn desk() -> AppShape {
+    let region = Field { ty: Ty::Text(None), required: false, nullable: false };
+    AppShape {
+        name: "desk".into(),
+        overrides: Some(Ty::Record(BTreeMap::from([("region".to_owned(), region)]), Extra::Refuse)),
+        facts: BTreeMap::from([("seen".to_owned(), true), ("sum".to_owned(), false)]),
+        ..AppShape::default()
+    }
 }
 
 /// Workers `ann` (in `Group::"staff"`), `bob`, and `eve`, who is bound to composition `tree` where there is one.
@@ -50,6 +63,7 @@ pub fn source(site: &str, composition: Option<&str>) -> Source {
         levels: Levels::default(),
         results: ByAction::default(),
         standings: BTreeMap::new(),
+        apps: vec![desk()],
         ..Source::default()
     }
 }

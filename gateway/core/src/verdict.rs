@@ -126,7 +126,7 @@ fn of_one(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluation {
     let Some(slice) = &case.slice else {
         return Evaluation::deny("composition_unresolved", None);
     };
-    let request = match snapshot.request(case, facts) {
+    let request = match snapshot.least_request(case, slice, facts) {
         Ok(request) => request,
         // The text may quote a value, so it is not kept.
         Err(_) => return Evaluation::deny("request_invalid", Some("the request does not fit the schema".into())),
@@ -155,6 +155,7 @@ pub fn under_charter(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Opt
         acknowledged: Some(alone(slice.acknowledged.as_ref().unwrap_or(&slice.plain))?),
         liftable: slice.liftable.clone(),
         permits_more: false,
+        reads: slice.reads.clone(),
         reads_principal: true,
         listed: false,
         beside: None,

@@ -3,9 +3,10 @@
 
 use super::cover::{Coverage, Parts, RuleState};
 use super::question::{self, Answer, Question};
+use crate::policy::entities::deepest;
 use crate::policy::layer::Rule;
 use crate::policy::nearest;
-use crate::policy::snapshot::{Snapshot, deepest};
+use crate::policy::snapshot::Snapshot;
 use crate::verdict::Verdict;
 use cedar_policy::{Entities, EntityUid, Policy, PolicySet, Request};
 use serde::{Deserialize, Serialize};

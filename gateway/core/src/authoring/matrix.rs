@@ -3,8 +3,9 @@
 //! Arguments are not known, so a cell holds the best and the worst verdict that they could bring about: every clause that
 //! reads `context.input` is taken for what helps, and then for what hinders.
 
-use crate::policy::est::{self, Reads};
+use crate::policy::est;
 use crate::policy::probe;
+use crate::policy::reads::Reads;
 use crate::policy::slice::Slice;
 use crate::policy::snapshot::{Case, Snapshot};
 use crate::proposal::Ask;
@@ -67,6 +68,7 @@ fn supposed(slice: &Slice, suppose: Suppose) -> Slice {
         PolicySet::from_policies(policies).unwrap_or_default()
     };
     Slice {
+        reads: slice.reads.clone(),
         reads_principal: slice.reads_principal,
         plain: set(&slice.plain),
         acknowledged: slice.acknowledged.as_ref().map(set),
@@ -79,7 +81,7 @@ fn supposed(slice: &Slice, suppose: Suppose) -> Slice {
 
 /// The policy with the clauses that read arguments taken for true; nothing when one of them is taken for false.
 fn supposed_policy(policy: &Policy, suppose: Suppose) -> Option<Policy> {
-    if Reads::of([policy]).is_none() {
+    if Reads::of([policy]).of_input().is_none() {
         return Some(policy.clone());
     }
     let helps = (policy.effect() == Effect::Permit) == (suppose == Suppose::Best);
@@ -88,7 +90,7 @@ fn supposed_policy(policy: &Policy, suppose: Suppose) -> Option<Policy> {
         .filter(|clause| {
             let mut reads = Reads::default();
             reads.add(&clause.body);
-            reads.is_none()
+            reads.of_input().is_none()
         })
         .collect();
     helps.then(|| est::with_conditions(policy, &kept)).flatten()

@@ -1,8 +1,9 @@
 //! A question in the words of Cedar, and the answer of whole layers: no slices, nothing prepared. What slices are held
 //! against.
 
+use crate::policy::entities::deepest;
 use crate::policy::layer::LayerName;
-use crate::policy::snapshot::{Snapshot, deepest};
+use crate::policy::snapshot::Snapshot;
 use crate::verdict::Verdict;
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, EntityUid, Policy, PolicySet, PrincipalConstraint, Request,

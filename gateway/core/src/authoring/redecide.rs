@@ -7,10 +7,9 @@ use crate::catalogue::input::Input;
 use crate::catalogue::recorded;
 use crate::decision::Enforced;
 use crate::facts::{Facts, Mode};
-use crate::policy::est::Reads;
 use crate::policy::level::Level;
 use crate::policy::probe;
-use crate::policy::slice::Slice;
+use crate::policy::reads::Reads;
 use crate::policy::snapshot::{Case, Snapshot};
 use crate::proposal::{AcknowledgeAsk, Ask, DoneTo, EngineAsk, EntityName, SiteAsk, TaskFacts, TaskId, Verb};
 use crate::secrets::Finding;
@@ -22,7 +21,6 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// What of a decision's record it takes to decide it again. The rest is not read: there are many.
 #[derive(Clone, Debug, Deserialize)]
@@ -205,14 +203,12 @@ pub struct Redecider<'s> {
     /// By digest, then by tool: whether its arguments had the types that they have now.
     same: HashMap<String, Option<HashMap<String, bool>>>,
     kept: HashMap<String, Catalogue>,
-    /// What the policies of a slice read of the arguments. The slice is kept, so that its address stays its own.
-    reads: HashMap<*const Slice, (Reads, Arc<Slice>)>,
 }
 
 impl<'s> Redecider<'s> {
     /// Under `snapshot`; `catalogues` knows the tool catalogues of then.
     pub fn new(snapshot: &'s Snapshot, catalogues: &'s Catalogues<'s>) -> Self {
-        Self { snapshot, catalogues, same: HashMap::new(), kept: HashMap::new(), reads: HashMap::new() }
+        Self { snapshot, catalogues, same: HashMap::new(), kept: HashMap::new() }
     }
 
     /// The verdict on a recorded proposal.
@@ -236,6 +232,8 @@ impl<'s> Redecider<'s> {
         if seen.unseen.iter().any(|pointer| pointer.contains("[secret:") || pointer.contains('…')) {
             return Err(Cannot::Cut);
         }
+        let everything = Reads::whole();
+        let read = case.slice.as_ref().map_or(Some(&everything), |slice| slice.reads.of_input());
         let ty = &case.target.input;
         let mut lost = Vec::new();
         let input = recorded::restore(ty, &seen.input, &mut lost).map_err(|_| Cannot::Types)?;
@@ -243,13 +241,13 @@ impl<'s> Redecider<'s> {
             (input, Level::Facts) => input,
             (Some(input), _) => Some(input),
             // Nothing is guessed where nothing is read.
-            (None, level) => match (self.reads(&case).is_some_and(Reads::is_none), level) {
-                (true, _) => probe::sample(ty),
-                (false, Level::Sealed) => return Err(Cannot::Sealed),
-                (false, _) => return Err(Cannot::NoInput),
+            (None, level) => match (&read, level) {
+                (None, _) => probe::sample(ty),
+                (Some(_), Level::Sealed) => return Err(Cannot::Sealed),
+                (Some(_), _) => return Err(Cannot::NoInput),
             },
         };
-        if !lost.is_empty() && self.reads(&case).is_none_or(|reads| lost.iter().any(|name| reads.reads(name))) {
+        if read.is_some_and(|read| lost.iter().any(|name| read.has(name))) {
             return Err(Cannot::Cut);
         }
         let many = |n: usize| vec![nothing(); n];
@@ -349,15 +347,6 @@ impl<'s> Redecider<'s> {
         let same = case.target.action.id().unescaped() == action || matches!(ask, Ask::Site(_));
         let now_listed = action == "call_tool/unlisted";
         if same || now_listed { Ok(case) } else { Err(Cannot::Action) }
-    }
-
-    fn reads(&mut self, case: &Case<'s>) -> Option<&Reads> {
-        let slice = case.slice.as_ref()?;
-        let (reads, _) = self
-            .reads
-            .entry(Arc::as_ptr(slice))
-            .or_insert_with(|| (Reads::of(slice.plain.policies()), Arc::clone(slice)));
-        Some(reads)
     }
 }
 

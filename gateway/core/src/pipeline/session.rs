@@ -208,11 +208,8 @@ impl<P: Ports> Gate<P> {
         });
         self.counted(|counted| {
             let before = &counted.sessions.get(&session)?.harvest;
-            let mut harvest = before.clone();
-            harvest.take(&app, &tool, &arguments);
-            harvest.rationale = harvest.rationale.map(|text| scanner.mask(&text).into_owned());
-            let changed = *before != harvest;
-            let ran = Ran { session, tool, said, harvest: changed.then_some(harvest) };
+            let harvest = before.after((&app, &tool, &arguments), |text| scanner.mask(text).into_owned());
+            let ran = Ran { session, tool, said, harvest };
             counted.sessions.tell(id, &ran);
             (ran.said.is_some() || ran.harvest.is_some()).then_some(ran)
         })

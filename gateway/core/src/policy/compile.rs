@@ -3,8 +3,9 @@
 //! allow → a permit, ask → a permit when acknowledged, deny → nothing. Written anew for each snapshot, so that a tool that is catalogued or
 //! classified later is held against the same keys. Nodes that may do the same share one layer, named by what it says.
 
+use super::entities::uid;
 use super::layer::SourceFile;
-use super::snapshot::{Source, Worker, uid};
+use super::snapshot::{Source, Worker};
 use crate::catalogue::{Effect, Tool, sha256_hex};
 use crate::composition::effective::Effective;
 use crate::composition::nodes::Node;

@@ -1,7 +1,8 @@
 //! The context of a request: facts written as Cedar has them. From pairs, never from JSON, which would be parsed.
 
+use super::entities::uid;
+use super::reads::Reads;
 use super::shape::{self, AppShape};
-use super::snapshot::uid;
 use crate::budget::BudgetFacts;
 use crate::catalogue::input;
 use crate::catalogue::ty::Ty;
@@ -39,7 +40,8 @@ impl Shape {
         })
     }
 
-    pub(super) fn context(&self, facts: &Facts) -> Result<Context, String> {
+    /// What of the facts is read. What every action has is always there; of what only some have, no more than that.
+    pub(super) fn context(&self, facts: &Facts, reads: &Reads) -> Result<Context, String> {
         let mode = self.modes.iter().find(|(mode, _)| *mode == facts.mode).map(|(_, uid)| uid.clone());
         let mode = mode.ok_or("no such mode")?;
         let count = |n: usize| long(i64::try_from(n).unwrap_or(i64::MAX));
@@ -51,52 +53,69 @@ impl Shape {
             pair("unseen", texts(&facts.input.unseen)),
             pair("dot_segments", Expression::new_bool(facts.dot_segments)),
         ];
-        if let Some(budget) = &facts.budget {
+        if let Some(budget) = facts.budget.as_ref().filter(|_| reads.has("budget")) {
             pairs.push(pair("budget", record(budget_fields(budget))?));
         }
-        if let Some(task) = &facts.task {
+        if let Some(task) = facts.task.as_ref().filter(|_| reads.has("task")) {
             pairs.push(pair("task", record(task_fields(task))?));
         }
-        if let Some(session) = &facts.session {
-            pairs.push(pair("session", record(self.session_fields(session)?)?));
+        if let Some((session, reads)) = facts.session.as_ref().zip(reads.member("session")) {
+            pairs.push(pair("session", record(self.session_fields(session, reads)?)?));
         }
         pairs.extend(facts.input.cedar.clone().map(|input| pair("input", input)));
         Context::from_pairs(pairs).map_err(|e| e.to_string())
     }
 
-    fn session_fields(&self, session: &SessionFacts) -> Result<Vec<Pair>, String> {
+    fn session_fields(&self, session: &SessionFacts, reads: &Reads) -> Result<Vec<Pair>, String> {
         // A session of an app that is not configured any more has no place in the schema: the request is refused.
         let app = self.apps.get(&session.app).ok_or_else(|| format!("no app `{}`", session.app))?;
+        let mut fields = Vec::new();
+        let mut field = |name: &str, value: &dyn Fn() -> Expression| {
+            if reads.has(name) {
+                fields.push(pair(name, value()));
+            }
+        };
+        field("id", &|| text(&session.id));
+        field("app", &|| Expression::new_entity_uid(app.clone()));
+        field("status", &|| text(&session.status));
+        field("terminal", &|| Expression::new_bool(session.terminal));
+        field("age_s", &|| long(session.age_s));
+        field("calls", &|| long(session.calls));
+        field("same_tool", &|| long(session.same_tool));
+        field("handling", &|| text(&session.handling));
+        field("gated", &|| Expression::new_bool(session.gated));
+        if let Some(thousandths) = session.confidence {
+            field("confidence", &|| long(thousandths));
+        }
+        if let Some(signal) = &session.signal {
+            field("signal", &|| text(signal));
+        }
+        if reads.has("overrides") {
+            fields.push(pair("overrides", self.overrides(session)?));
+        }
+        if let Some(reads) = reads.member("facts") {
+            fields.push(pair("facts", self.history(session, reads)?));
+        }
+        Ok(fields)
+    }
+
+    fn overrides(&self, session: &SessionFacts) -> Result<Expression, String> {
+        if session.overrides.is_empty() {
+            return record(Vec::new());
+        }
+        let given = Json::from(&serde_json::Value::Object(session.overrides.clone()));
+        // What its app's schema let through and policy cannot see is left out: policies read what is there.
+        let read = input::read(&self.overrides, &given).map_err(|e| e.to_string())?;
+        read.cedar.map_or_else(|| record(Vec::new()), Ok)
+    }
+
+    fn history(&self, session: &SessionFacts, reads: &Reads) -> Result<Expression, String> {
         let value = |value: &Value| match value {
             Value::Seen(seen) => Expression::new_bool(*seen),
             Value::Number(n) => long(*n),
         };
-        let said = |name: &String, none: &Value| value(session.facts.get(name).unwrap_or(none));
-        let facts = self.facts.iter().map(|(name, none)| (name.clone(), said(name, none))).collect();
-        let overrides = if session.overrides.is_empty() {
-            record(Vec::new())?
-        } else {
-            let given = Json::from(&serde_json::Value::Object(session.overrides.clone()));
-            // What its app's schema let through and policy cannot see is left out: policies read what is there.
-            let read = input::read(&self.overrides, &given).map_err(|e| e.to_string())?;
-            read.cedar.map_or_else(|| record(Vec::new()), Ok)?
-        };
-        let mut fields = vec![
-            pair("id", text(&session.id)),
-            pair("app", Expression::new_entity_uid(app.clone())),
-            pair("status", text(&session.status)),
-            pair("terminal", Expression::new_bool(session.terminal)),
-            pair("age_s", long(session.age_s)),
-            pair("calls", long(session.calls)),
-            pair("same_tool", long(session.same_tool)),
-            pair("handling", text(&session.handling)),
-            pair("gated", Expression::new_bool(session.gated)),
-            pair("overrides", overrides),
-            pair("facts", record(facts)?),
-        ];
-        fields.extend(session.confidence.map(|thousandths| pair("confidence", long(thousandths))));
-        fields.extend(session.signal.as_ref().map(|signal| pair("signal", text(signal))));
-        Ok(fields)
+        let read = self.facts.iter().filter(|(name, _)| reads.has(name));
+        record(read.map(|(name, none)| (name.clone(), value(session.facts.get(name).unwrap_or(none)))).collect())
     }
 }
 

@@ -161,68 +161,6 @@ pub fn names(expression: &Value, variable: &str) -> bool {
         || parts(expression).into_iter().any(|part| names(part, variable))
 }
 
-/// What of `context.input` an expression reads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reads {
-    /// `context.input` as a value: all of it.
-    pub whole: bool,
-    /// Arguments by name.
-    pub arguments: std::collections::BTreeSet<String>,
-}
-
-impl Reads {
-    /// Nothing of it.
-    pub fn is_none(&self) -> bool {
-        !self.whole && self.arguments.is_empty()
-    }
-
-    /// Whether it reads an argument.
-    pub fn reads(&self, argument: &str) -> bool {
-        self.whole || self.arguments.contains(argument)
-    }
-
-    /// Adds what `expression` reads.
-    pub fn add(&mut self, expression: &Value) {
-        let has = expression.get("has");
-        if let Some(mut path) = has.and_then(|has| context_path(has.get("left")?)) {
-            let attribute = has.and_then(|has| has.get("attr"));
-            match attribute {
-                Some(Value::String(name)) => path.push(name),
-                Some(Value::Array(names)) => path.extend(names.iter().filter_map(Value::as_str)),
-                _ => {}
-            }
-            // That there is an input at all depends on the action alone.
-            if path.len() > 1 {
-                self.add_path(&path);
-            }
-        } else if let Some(path) = context_path(expression) {
-            self.add_path(&path);
-        } else {
-            parts(expression).into_iter().for_each(|part| self.add(part));
-        }
-    }
-
-    fn add_path(&mut self, path: &[&str]) {
-        match path {
-            [] | ["input"] => self.whole = true,
-            ["input", argument, ..] => drop(self.arguments.insert((*argument).to_owned())),
-            _ => {}
-        }
-    }
-
-    /// Of the conditions of policies.
-    pub fn of<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> Self {
-        let mut reads = Self::default();
-        for policy in policies {
-            match policy.to_json() {
-                Ok(est) => conditions(&est).for_each(|(_, body)| reads.add(body)),
-                Err(_) => reads.whole = true,
-            }
-        }
-        reads
-    }
-}
-
 /// Whether a condition of a policy looks at who asks; also where that cannot be told.
 pub fn mentions_principal(policy: &Policy) -> bool {
     fn inside(expression: &Value) -> bool {
@@ -250,7 +188,7 @@ pub fn with_acknowledged(policy: &Policy, value: bool) -> Option<Policy> {
     Policy::from_json(Some(policy.id().clone()), est).ok()
 }
 
-fn conditions(est: &Value) -> impl Iterator<Item = (bool, &Value)> {
+pub(crate) fn conditions(est: &Value) -> impl Iterator<Item = (bool, &Value)> {
     let all = est.get("conditions").and_then(Value::as_array).into_iter().flatten();
     all.map(|condition| (condition["kind"] == "unless", &condition["body"]))
 }

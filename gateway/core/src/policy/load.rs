@@ -38,6 +38,8 @@ pub struct Loaded {
     pub site_schema: SiteSchema,
     /// The generated schema.
     pub schema: Schema,
+    /// The same with [`schema::with_optional_session`]; none without apps, and so without sessions.
+    pub least_schema: Option<Schema>,
     /// The same in Cedar's text form.
     pub schema_text: String,
     /// `sha256:` and hex.
@@ -93,12 +95,29 @@ impl Loaded {
         }
         let schema_json = builder.json(Footprint::All).map_err(|e| general(e.to_string()))?;
         let schema_digest = hash_of(&schema_json);
+        let least_schema = match source.apps.is_empty() {
+            true => None,
+            false => Some(
+                Schema::from_json_value(schema::with_optional_session(schema_json.clone()))
+                    .map_err(|e| general(format!("the generated schema: {e}")))?,
+            ),
+        };
         let schema_text = cedar_policy::SchemaFragment::from_json_value(schema_json)
             .map_err(|e| e.to_string())
             .and_then(|fragment| fragment.to_cedarschema().map_err(|e| e.to_string()))
             .map_err(general)?;
         let schema = builder.schema(Footprint::All).map_err(|e| general(e.to_string()))?;
-        Ok(Self { charter, site, compositions, site_schema, schema, schema_text, schema_digest, standings })
+        Ok(Self {
+            charter,
+            site,
+            compositions,
+            site_schema,
+            schema,
+            least_schema,
+            schema_text,
+            schema_digest,
+            standings,
+        })
     }
 }
 

@@ -1,17 +1,20 @@
 //! Policies: three layers, loaded strictly, kept ready as slices.
 //!
-//! [`layer`] reads text, [`schema`] says what it can speak about, [`site`] what operators add to that, [`est`] looks into
-//! conditions, [`check`] validates, [`load`] does all of this, [`slice`](mod@slice) prepares what one worker and one target
+//! [`layer`] reads text, [`schema`] says what it can speak about, [`site`] what operators add to that, [`est`] and [`reads`] look
+//! into conditions, [`check`] validates, [`load`] does all of this, [`slice`](mod@slice) prepares what one worker and one target
 //! need, [`snapshot`] holds it all together, and [`probe`] refuses a snapshot that allows what must never be allowed.
 
+mod case;
 pub mod check;
 mod compile;
 mod context;
+pub(crate) mod entities;
 pub mod est;
 pub mod layer;
 pub mod level;
 pub mod load;
 pub mod probe;
+pub mod reads;
 pub mod schema;
 pub mod shape;
 pub mod site;

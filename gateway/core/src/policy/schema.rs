@@ -160,6 +160,15 @@ fn session_of(base: &mut Value, apps: &[AppShape]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The same schema with nothing that a session has to have: for requests that hold what their policies read of it.
+pub fn with_optional_session(mut schema: Value) -> Value {
+    for at in ["//commonTypes/Session/attributes", "//commonTypes/Session/attributes/facts/attributes"] {
+        let attributes = schema.pointer_mut(at).and_then(Value::as_object_mut).into_iter().flatten();
+        attributes.for_each(|(_, attribute)| attribute["required"] = false.into());
+    }
+    schema
+}
+
 /// What policy sees of the parameters of a verb. Parameters that MCP does not know for it are refused, since some readers
 /// fold case and would take `URI` for `uri`; what a server asks of a worker is free in form.
 pub fn verb_input(verb: Verb) -> Ty {

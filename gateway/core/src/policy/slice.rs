@@ -5,6 +5,7 @@
 
 use super::est;
 use super::layer::{Layer, LayerName, Rule, Standing};
+use super::reads::Reads;
 use cedar_policy::{
     ActionConstraint, Effect, EntityUid, Policy, PolicyId, PolicySet, PrincipalConstraint, ResourceConstraint,
 };
@@ -24,6 +25,8 @@ pub struct Slice {
     pub permits_more: bool,
     /// Whether a list shows the target: a permit's scope matches in every layer, and no forbid is without condition.
     pub listed: bool,
+    /// What the conditions read of the context, those of rules in shadow included.
+    pub reads: Reads,
     /// Whether a condition looks at who asks. Otherwise whoever has this slice gets the same verdict by it.
     pub reads_principal: bool,
     /// The same with the rules in shadow; absent when there are none.
@@ -38,6 +41,7 @@ struct Entry {
     standing: Standing,
     effect: Effect,
     conditional: bool,
+    reads: Reads,
     reads_principal: bool,
     principal: PrincipalConstraint,
     action: ActionConstraint,
@@ -149,6 +153,7 @@ impl Index {
             standing: rule.standing,
             effect: policy.effect(),
             conditional: est::is_conditional(policy),
+            reads: Reads::of([policy]),
             reads_principal: est::mentions_principal(policy),
             principal,
             action,
@@ -181,10 +186,12 @@ impl Index {
     fn build(&self, numbers: &[usize]) -> Slice {
         let live: Vec<usize> =
             numbers.iter().copied().filter(|n| self.entries[*n].standing == Standing::Live).collect();
-        let beside = (live.len() < numbers.len()).then(|| Arc::new(self.build_of(numbers)));
-        let reads_principal = beside.as_ref().is_some_and(|beside| beside.reads_principal);
         let slice = self.build_of(&live);
-        Slice { beside, reads_principal: reads_principal || slice.reads_principal, ..slice }
+        if live.len() == numbers.len() {
+            return slice;
+        }
+        let all = self.build_of(numbers);
+        Slice { reads: all.reads.clone(), reads_principal: all.reads_principal, beside: Some(Arc::new(all)), ..slice }
     }
 
     fn build_of(&self, numbers: &[usize]) -> Slice {
@@ -192,6 +199,8 @@ impl Index {
         let set = |policies: Vec<Policy>| PolicySet::from_policies(policies).unwrap_or_default();
         let mentions = entries().any(|entry| entry.acknowledged.is_some());
         let permits = |layer| entries().any(|entry| entry.layer == layer && entry.effect == Effect::Permit);
+        let mut reads = Reads::default();
+        entries().for_each(|entry| reads.merge(&entry.reads));
         let shut = entries().any(|entry| entry.effect == Effect::Forbid && !entry.conditional);
         Slice {
             plain: set(entries().map(|entry| entry.plain.clone()).collect()),
@@ -201,6 +210,7 @@ impl Index {
                 .filter(|entry| entry.acknowledged.is_some() && entry.effect == Effect::Forbid)
                 .map(|entry| entry.plain.id().clone())
                 .collect(),
+            reads,
             reads_principal: entries().any(|entry| entry.reads_principal),
             permits_more: entries().any(|e| e.acknowledged.is_some() && e.effect == Effect::Permit),
             listed: permits(LayerName::Site) && (!self.needs_composition || permits(LayerName::Composition)) && !shut,

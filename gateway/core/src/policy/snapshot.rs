@@ -1,13 +1,17 @@
 //! A policy snapshot: everything a verdict needs, prepared once. One snapshot serves a proposal from its first to its
 //! last evaluation.
 
+use super::case::Bound;
+pub use super::case::{Case, NoCase, Record};
 use super::compile;
 use super::context::Shape;
+use super::entities::{entities, uid, with_site_entities, worker_lineage};
 use super::layer::{Layer, Rule, SourceFile, Standing, Stood};
 use super::level::{ByAction, Inbound, Level, Levels};
 use super::load::Loaded;
+use super::reads::Reads;
 use super::shape::AppShape;
-use super::site::{self, SiteSchema};
+use super::site::SiteSchema;
 use super::slice::{Index, Lineage, Slice};
 use super::targets::{Targets, targets};
 use super::{Problem, Problems, probe};
@@ -16,13 +20,9 @@ use crate::catalogue::ty::Ty;
 use crate::catalogue::{Catalogue, HeaderParam, Tool, sha256_hex};
 use crate::composition::register::Checked;
 use crate::facts::Facts;
-use crate::proposal::{AcknowledgeAsk, Ask, EntityName, SiteAsk, Verb, is_within};
-use cedar_policy::{
-    Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request, RestrictedExpression as Expression,
-    Schema,
-};
+use crate::proposal::{Verb, is_within};
+use cedar_policy::{Context, Entities, EntityUid, PolicyId, Request, Schema};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -122,23 +122,25 @@ pub struct Target {
 /// See the module.
 pub struct Snapshot {
     schema: Schema,
-    entities: Entities,
-    targets: Vec<Target>,
-    servers: HashMap<String, Server>,
-    engines: HashMap<String, EngineTargets>,
+    /// For requests that hold no more of a session than is read; none without apps.
+    least_schema: Option<Schema>,
+    pub(super) entities: Entities,
+    pub(super) targets: Vec<Target>,
+    pub(super) servers: HashMap<String, Server>,
+    pub(super) engines: HashMap<String, EngineTargets>,
     /// By member; the one of all others under the empty name.
-    state: HashMap<String, usize>,
-    inboxes: HashMap<String, HashMap<Verb, usize>>,
-    operate: usize,
+    pub(super) state: HashMap<String, usize>,
+    pub(super) inboxes: HashMap<String, HashMap<Verb, usize>>,
+    pub(super) operate: usize,
     /// By name.
-    apps: HashMap<String, usize>,
+    pub(super) apps: HashMap<String, usize>,
     /// By whole name.
-    nodes: HashMap<String, usize>,
-    acknowledge: Target,
+    pub(super) nodes: HashMap<String, usize>,
+    pub(super) acknowledge: Target,
     /// By worker.
     owners: HashMap<String, String>,
-    site: Site,
-    workers: HashMap<String, Bound>,
+    pub(super) site: Site,
+    pub(super) workers: HashMap<String, Bound>,
     rules: HashMap<PolicyId, Rule>,
     shape: Shape,
     nodes_of: BTreeMap<String, Vec<String>>,
@@ -155,17 +157,17 @@ pub struct Snapshot {
 
 /// The actions of the site's own schema, and the policies that can matter for them. Who does them to what is not known
 /// before it is asked.
-struct Site {
+pub(super) struct Site {
     /// Of its actions and their groups.
-    names: HashSet<String>,
-    actions: HashMap<String, SiteTarget>,
-    index: Index,
+    pub(super) names: HashSet<String>,
+    pub(super) actions: HashMap<String, SiteTarget>,
+    pub(super) index: Index,
 }
 
-struct SiteTarget {
-    target: Target,
-    principals: Vec<String>,
-    resources: Vec<String>,
+pub(super) struct SiteTarget {
+    pub(super) target: Target,
+    pub(super) principals: Vec<String>,
+    pub(super) resources: Vec<String>,
 }
 
 pub(super) struct Server {
@@ -178,77 +180,6 @@ pub(super) struct Server {
 pub(super) struct EngineTargets {
     pub(super) call: usize,
     pub(super) tool_call: usize,
-}
-
-struct Bound {
-    uid: EntityUid,
-    record: Arc<serde_json::Value>,
-    /// By target; none when the worker's composition cannot be resolved.
-    slices: Option<Vec<Arc<Slice>>>,
-    /// The same without a composition, for nodes and what they come from.
-    of_site: Option<Vec<Arc<Slice>>>,
-    composition: Option<String>,
-}
-
-/// What a verdict is asked about: one worker, one target, found in the snapshot.
-#[derive(Clone)]
-pub struct Case<'s> {
-    /// Who.
-    pub principal: Cow<'s, EntityUid>,
-    /// Who, for the record.
-    pub principal_record: Record<'s>,
-    /// The action, with the type of its arguments.
-    pub target: &'s Target,
-    /// What it is done to.
-    pub resource: Cow<'s, EntityUid>,
-    /// That, for the record.
-    pub resource_record: Record<'s>,
-    /// The policies that can matter; none when the worker's composition cannot be resolved.
-    pub slice: Option<Arc<Slice>>,
-    /// Whether a composition permit is needed as well.
-    pub in_composition: bool,
-    /// The target's place among the snapshot's; none of a site's own action.
-    pub(super) number: Option<usize>,
-}
-
-/// An entity for the record.
-#[derive(Clone)]
-pub enum Record<'s> {
-    /// Of the configuration and the catalogue.
-    Known(&'s Arc<serde_json::Value>),
-    /// As a caller named it, which may hold anything.
-    Named(serde_json::Value),
-}
-
-impl Record<'_> {
-    /// The value.
-    pub fn value(&self) -> &serde_json::Value {
-        match self {
-            Record::Known(value) => value,
-            Record::Named(value) => value,
-        }
-    }
-}
-
-/// Why there is no such case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoCase {
-    /// No such worker.
-    Worker,
-    /// No such server.
-    Server,
-    /// No such engine.
-    Engine,
-    /// No such inbox.
-    Inbox,
-    /// No such app.
-    App,
-    /// No such node, or none of the worker's own.
-    Node,
-    /// No such action.
-    Action,
-    /// The action is not for entities of these types.
-    Type,
 }
 
 impl Snapshot {
@@ -270,7 +201,17 @@ impl Snapshot {
 
     fn prepare(source: Source, loaded: Loaded) -> Result<Self, Problems> {
         let general = |message: String| Problems(vec![Problem::general(message)]);
-        let Loaded { charter, site, compositions, site_schema, schema, schema_text, schema_digest, standings } = loaded;
+        let Loaded {
+            charter,
+            site,
+            compositions,
+            site_schema,
+            schema,
+            least_schema,
+            schema_text,
+            schema_digest,
+            standings,
+        } = loaded;
         let Targets { mut targets, servers, engines, state, inboxes, operate, apps, nodes, mut acknowledge } =
             targets(&source).map_err(general)?;
         settings_known(&source, &targets, &site_schema)?;
@@ -313,6 +254,7 @@ impl Snapshot {
         let shape = Shape::of(&source.apps).map_err(general)?;
         let snapshot = Self {
             schema,
+            least_schema,
             entities,
             targets,
             servers,
@@ -343,99 +285,6 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Finds the worker and the target of what is asked. A tool that is not catalogued is `call_tool/unlisted`.
-    pub fn case(&self, worker: &str, server: &str, ask: &Ask) -> Result<Case<'_>, NoCase> {
-        if let Ask::Acknowledge(ask) = ask {
-            return self.acknowledge_case(ask);
-        }
-        let bound = self.workers.get(worker).ok_or(NoCase::Worker)?;
-        let number = match ask {
-            Ask::Site(ask) => return self.site_case(bound, ask),
-            Ask::Verb(Verb::Operate) => self.operate,
-            Ask::Engine(ask) => {
-                let engine = self.engines.get(&ask.engine).ok_or(NoCase::Engine)?;
-                match ask.verb {
-                    Verb::CallEngine => engine.call,
-                    Verb::ProposeToolCall => engine.tool_call,
-                    _ => return Err(NoCase::Action),
-                }
-            }
-            Ask::Inbox { inbox, verb } => {
-                let verbs = self.inboxes.get(inbox).ok_or(NoCase::Inbox)?;
-                *verbs.get(verb).ok_or(NoCase::Action)?
-            }
-            Ask::Session { app, .. } => *self.apps.get(app).ok_or(NoCase::App)?,
-            Ask::Delegate { node } => {
-                // Whose a node is stands in its name.
-                let below = node != worker && is_within(node, worker);
-                *self.nodes.get(node).filter(|_| below).ok_or(NoCase::Node)?
-            }
-            Ask::State { key } => *self.state.get(key).or_else(|| self.state.get("")).ok_or(NoCase::Action)?,
-            ask => {
-                let server = self.servers.get(server).ok_or(NoCase::Server)?;
-                match ask {
-                    Ask::Tool { name } => *server.tools.get(name).unwrap_or(&server.unlisted),
-                    Ask::Verb(verb) => *server.verbs.get(verb).ok_or(NoCase::Action)?,
-                    Ask::Engine(_)
-                    | Ask::State { .. }
-                    | Ask::Inbox { .. }
-                    | Ask::Session { .. }
-                    | Ask::Delegate { .. }
-                    | Ask::Acknowledge(_)
-                    | Ask::Site(_)
-                    | Ask::Unknown => return Err(NoCase::Action),
-                }
-            }
-        };
-        Ok(bound.case(&self.targets[number], number))
-    }
-
-    /// The same asked by everything above a node, the nearest first, of the charter and the site alone: a node never does what these keep
-    /// from what it comes from. The composition layer of a node bounds it by itself, and lets it have another model. Nothing for a worker
-    /// that is no node.
-    pub fn above<'s>(&'s self, case: &Case<'s>) -> impl Iterator<Item = Option<Case<'s>>> {
-        let name = case.principal.id().unescaped();
-        let ends: Vec<usize> = match case.principal.type_name().to_string().as_str() {
-            "Worker" => name.match_indices('/').map(|(at, _)| at).collect(),
-            _ => Vec::new(),
-        };
-        let own = self.workers.get(name);
-        let (target, number) = (case.target, case.number);
-        // Where the same rules fit and none looks at who asks, the answer is the one that is known already.
-        let differs = |above: &&str| {
-            let slice = |bound: Option<&'s Bound>| Some(Arc::clone(bound?.of_site.as_ref()?.get(number?)?));
-            let (own, above) = (slice(own), slice(self.workers.get(*above)));
-            !own.zip(above).is_some_and(|(own, above)| Arc::ptr_eq(&own, &above) && !own.reads_principal)
-        };
-        let names = ends.iter().rev().map(|end| &name[..*end]);
-        let above: Vec<Option<&Bound>> = names.filter(differs).map(|name| self.workers.get(name)).collect();
-        above
-            .into_iter()
-            .map(move |bound| bound.zip(number).and_then(|(bound, number)| bound.case_of_site(target, number)))
-    }
-
-    /// The question whether an operator may acknowledge something held. Compositions are for workers and say nothing of it.
-    fn acknowledge_case<'s>(&'s self, ask: &AcknowledgeAsk) -> Result<Case<'s>, NoCase> {
-        let named = |ty: &str, id: &str| uid(ty, id).map_err(|_| NoCase::Type);
-        let (principal, resource) = (named("Operator", &ask.operator)?, named(&ask.resource.ty, &ask.resource.id)?);
-        let lineage =
-            |uid: &EntityUid| Lineage::new(uid.clone(), self.entities.ancestors(uid).into_iter().flatten().cloned());
-        let action = Lineage::new(self.acknowledge.action.clone(), []);
-        let slice = self.site.index.slice(&lineage(&principal), &action, &lineage(&resource));
-        let known = self.targets.iter().find(|target| target.resource == resource);
-        let of = serde_json::json!({ "type": ask.resource.ty, "id": ask.resource.id });
-        Ok(Case {
-            principal_record: Record::Named(serde_json::json!({ "type": "Operator", "id": ask.operator })),
-            principal: Cow::Owned(principal),
-            target: &self.acknowledge,
-            resource_record: known.map_or(Record::Named(of), |target| Record::Known(&target.resource_record)),
-            resource: Cow::Owned(resource),
-            slice: Some(slice),
-            in_composition: false,
-            number: None,
-        })
-    }
-
     /// Whether an operator is a worker itself, or its parent, or the owner of one of these.
     pub fn is_own(&self, operator: &str, worker: &str) -> bool {
         let same = |name: &str| name.eq_ignore_ascii_case(operator);
@@ -444,68 +293,9 @@ impl Snapshot {
         ends.map(|end| &worker[..end]).any(|name| same(name) || self.owners.get(name).is_some_and(|owner| same(owner)))
     }
 
-    /// A question about the site's own things. A worker that is asked about is one of Warden's; everybody else is as the
-    /// site's entities say, or has nothing but a name.
-    fn site_case<'s>(&'s self, caller: &'s Bound, ask: &SiteAsk) -> Result<Case<'s>, NoCase> {
-        let site = self.site.actions.get(&ask.action).ok_or(NoCase::Action)?;
-        if !site.principals.contains(&ask.principal.ty) || !site.resources.contains(&ask.resource.ty) {
-            return Err(NoCase::Type);
-        }
-        let bound = match ask.principal.ty.as_str() {
-            "Worker" => Some(self.workers.get(&ask.principal.id).ok_or(NoCase::Worker)?),
-            _ => None,
-        };
-        let named = |name: &EntityName| uid(&name.ty, &name.id).map_err(|_| NoCase::Type);
-        let (principal, resource) = (named(&ask.principal)?, named(&ask.resource)?);
-        let lineage = |uid: &EntityUid| {
-            let ancestors = self.entities.ancestors(uid).into_iter().flatten().cloned();
-            Lineage::new(uid.clone(), ancestors)
-        };
-        let action = Lineage::new(site.target.action.clone(), site.target.action_lineage.iter().cloned());
-        // Their compositions say nothing of a site's own actions, so workers in one may do none of them.
-        let in_composition = [Some(caller), bound].into_iter().flatten().any(|bound| bound.composition.is_some());
-        let slice =
-            (!in_composition).then(|| self.site.index.slice(&lineage(&principal), &action, &lineage(&resource)));
-        let record = |uid: &EntityUid| {
-            let parents = self.entities.ancestors(uid).into_iter().flatten().map(ToString::to_string);
-            let (ty, id) = (uid.type_name().to_string(), uid.id().unescaped().to_owned());
-            serde_json::json!({ "type": ty, "id": id, "parents": parents.collect::<Vec<_>>() })
-        };
-        Ok(Case {
-            principal_record: Record::Named(record(&principal)),
-            principal: Cow::Owned(principal),
-            target: &site.target,
-            resource_record: Record::Named(record(&resource)),
-            resource: Cow::Owned(resource),
-            slice,
-            in_composition,
-            number: None,
-        })
-    }
-
     /// Whether an action is one of the site's own, or a group of them.
     pub fn is_sites_own(&self, action: &EntityUid) -> bool {
         self.site.names.contains(action.id().unescaped())
-    }
-
-    /// Every worker with every target, and every action of the site's own, for probes and tests.
-    pub fn cases(&self) -> impl Iterator<Item = Case<'_>> {
-        let own = self
-            .workers
-            .values()
-            .flat_map(|bound| self.targets.iter().enumerate().map(|(number, target)| bound.case(target, number)));
-        own.chain(self.site.actions.values().filter_map(|site| self.site_probe(site)))
-    }
-
-    /// A case of a site's action for entities that nobody has heard of.
-    fn site_probe(&self, site: &SiteTarget) -> Option<Case<'_>> {
-        let name = |types: &[String]| {
-            let ty = types.iter().find(|ty| *ty != "Worker")?;
-            Some(EntityName { ty: ty.clone(), id: "warden-probe".into() })
-        };
-        let action = site.target.action.id().unescaped().to_owned();
-        let ask = SiteAsk { principal: name(&site.principals)?, action, resource: name(&site.resources)? };
-        self.site_case(self.workers.values().next()?, &ask).ok()
     }
 
     /// The tools and verbs that the decision door knows beside the site's own actions.
@@ -545,10 +335,19 @@ impl Snapshot {
 
     /// The request that the facts make, validated against the schema. A failure means that facts and schema differ.
     pub fn request(&self, case: &Case<'_>, facts: &Facts) -> Result<Request, String> {
-        let context = self.shape.context(facts)?;
+        self.ask(case, self.shape.context(facts, &Reads::whole())?, &self.schema)
+    }
+
+    /// The same with no more in it than the policies of a slice read. What they read and is not there is an error, and so a deny.
+    pub fn least_request(&self, case: &Case<'_>, slice: &Slice, facts: &Facts) -> Result<Request, String> {
+        let schema = self.least_schema.as_ref().unwrap_or(&self.schema);
+        self.ask(case, self.shape.context(facts, &slice.reads)?, schema)
+    }
+
+    fn ask(&self, case: &Case<'_>, context: Context, schema: &Schema) -> Result<Request, String> {
         let (principal, resource) = (case.principal.clone().into_owned(), case.resource.clone().into_owned());
-        Request::new(principal, case.target.action.clone(), resource, context, Some(&self.schema))
-            .map_err(|e| e.to_string())
+        let action = case.target.action.clone();
+        Request::new(principal, action, resource, context, Some(schema)).map_err(|e| e.to_string())
     }
 
     /// The entities, shared by all requests.
@@ -565,11 +364,6 @@ impl Snapshot {
     pub fn header_params(&self, server: &str, tool: &str) -> &[HeaderParam] {
         let number = self.servers.get(server).and_then(|server| server.tools.get(tool));
         number.map_or(&[], |number| &self.targets[*number].header_params)
-    }
-
-    /// Whether a list shows this to a worker.
-    pub fn is_listed(&self, worker: &str, server: &str, ask: &Ask) -> bool {
-        self.case(worker, server, ask).is_ok_and(|case| case.slice.is_some_and(|slice| slice.listed))
     }
 
     /// The arguments of a tool that carry authority. Of one that is not catalogued only their names are known.
@@ -623,27 +417,6 @@ impl Target {
     }
 }
 
-impl Bound {
-    fn case<'s>(&'s self, target: &'s Target, number: usize) -> Case<'s> {
-        Case {
-            principal: Cow::Borrowed(&self.uid),
-            principal_record: Record::Known(&self.record),
-            target,
-            resource: Cow::Borrowed(&target.resource),
-            resource_record: Record::Known(&target.resource_record),
-            slice: self.slices.as_ref().map(|slices| slices[number].clone()),
-            in_composition: self.composition.is_some(),
-            number: Some(number),
-        }
-    }
-
-    /// The same where only the charter and the site are asked.
-    fn case_of_site<'s>(&'s self, target: &'s Target, number: usize) -> Option<Case<'s>> {
-        let slice = self.of_site.as_ref()?[number].clone();
-        Some(Case { slice: Some(slice), in_composition: false, ..self.case(target, number) })
-    }
-}
-
 fn marks(catalogue: &Catalogue) -> HashMap<String, HashMap<String, Marks>> {
     let tools =
         |tools: &BTreeMap<String, Tool>| tools.iter().map(|(name, tool)| (name.clone(), tool.marks())).collect();
@@ -680,61 +453,6 @@ fn policy_digest(
         .chain(compositions.iter().map(|(name, layer)| (name.as_str(), layer.digest.as_str())))
         .collect();
     sha256_hex(serde_json::json!([all, standings]).to_string().as_bytes())
-}
-
-pub(super) fn uid(ty: &str, id: &str) -> Result<EntityUid, String> {
-    let ty: EntityTypeName = ty.parse().map_err(|e| format!("entity type `{ty}`: {e}"))?;
-    Ok(EntityUid::from_type_name_and_id(ty, EntityId::new(id)))
-}
-
-/// A node is in what is right above it, and so in everything that is in.
-fn worker_parents(worker: &Worker) -> Result<Vec<EntityUid>, String> {
-    let above = worker.name.rsplit_once('/').map(|(above, _)| uid("Worker", above));
-    above.into_iter().chain(worker.groups.iter().map(|group| uid("Group", group))).collect()
-}
-
-fn worker_lineage(worker: &Worker) -> Result<Lineage, String> {
-    let above = worker.name.match_indices('/').map(|(at, _)| uid("Worker", &worker.name[..at]));
-    let ancestors: Vec<EntityUid> =
-        above.chain(worker.groups.iter().map(|group| uid("Group", group))).collect::<Result<_, _>>()?;
-    Ok(Lineage::new(uid("Worker", &worker.name)?, ancestors))
-}
-
-fn entities(workers: &[Worker], targets: &[Target], schema: &Schema) -> Result<Entities, String> {
-    let mut all = Vec::new();
-    for worker in workers {
-        let parents = worker_parents(worker)?.into_iter().collect();
-        all.push(Entity::new_no_attrs(uid("Worker", &worker.name)?, parents));
-    }
-    for target in targets {
-        let record = &target.resource_record;
-        let text = |name: &str| Expression::new_string(record[name].as_str().unwrap_or_default().to_owned());
-        let own = match record["type"].as_str() {
-            Some("Engine") => HashMap::from([("kind".to_owned(), text("kind")), ("zone".to_owned(), text("zone"))]),
-            Some("StateKey") => {
-                HashMap::from([("reserved".to_owned(), Expression::new_bool(record["reserved"] == true))])
-            }
-            _ => HashMap::new(),
-        };
-        if !own.is_empty() {
-            // The two verbs of an engine are done to one entity.
-            if !all.iter().any(|entity: &Entity| entity.uid() == target.resource) {
-                all.push(Entity::new(target.resource.clone(), own, HashSet::new()).map_err(|e| e.to_string())?);
-            }
-            continue;
-        }
-        let Some(effect) = record.get("effect").and_then(serde_json::Value::as_str) else { continue };
-        let flag = |name: &str| Expression::new_bool(record[name] == true);
-        let attributes = HashMap::from([
-            ("effect".to_owned(), Expression::new_entity_uid(uid("Effect", effect)?)),
-            ("open_world".to_owned(), flag("open_world")),
-            ("listed".to_owned(), flag("listed")),
-            ("changed".to_owned(), flag("changed")),
-        ]);
-        let parents: HashSet<EntityUid> = target.resource_parents.iter().cloned().collect();
-        all.push(Entity::new(target.resource.clone(), attributes, parents).map_err(|e| e.to_string())?);
-    }
-    Entities::from_entities(all, Some(schema)).map_err(|e| format!("entities: {e}"))
 }
 
 /// A setting for an action that is not there would be one that nobody gets.
@@ -797,47 +515,4 @@ fn ancestors(name: &str, groups: &BTreeMap<String, Vec<String>>) -> BTreeSet<Str
         }
     }
     all
-}
-
-/// The operators' entities beside Warden's own, which they cannot add to.
-fn with_site_entities(
-    own: Entities,
-    files: &[SourceFile],
-    site: &SiteSchema,
-    schema: &Schema,
-) -> Result<Entities, Problems> {
-    let mut all = own;
-    for file in files.iter().filter(|file| site::is_entities(file)) {
-        let problem = |message: String| {
-            let help = Some("see https://docs.cedarpolicy.com/auth/entities-syntax.html".to_owned());
-            Problems(vec![Problem {
-                file: file.name.clone(),
-                code: "site_entities".into(),
-                help,
-                ..Problem::general(message)
-            }])
-        };
-        // The parser's own words may quote an attribute's value; it is the operators' file, and they read them.
-        let theirs = Entities::from_json_str(&file.text, None).map_err(|e| problem(deepest(&e)))?;
-        if let Some(foreign) = theirs.iter().find(|e| !site.entity_types.contains_key(&e.uid().type_name().to_string()))
-        {
-            return Err(problem(format!("`{}` is not of a type that the site's schema declares", foreign.uid())));
-        }
-        let everything: Vec<Entity> = all.into_iter().chain(theirs).collect();
-        all = Entities::from_entities(everything, Some(schema)).map_err(|e| problem(deepest(&e)))?;
-    }
-    Ok(all)
-}
-
-/// The innermost cause of an error, which says what is wrong.
-pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(cause) = error.source() {
-        error = cause;
-    }
-    let said = error.to_string();
-    match said.contains("untagged enum RawCedarValueJson") {
-        true => "a number must be a whole one of 64 bits; a decimal is {\"__extn\": {\"fn\": \"decimal\", \"arg\": \"1.5\"}}".into(),
-        false => said,
-    }
 }

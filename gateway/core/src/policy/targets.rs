@@ -1,8 +1,9 @@
 //! Every action on every resource that the configuration and the catalogue lead to.
 
+use super::entities::uid;
 use super::level::{Inbound, Level};
 use super::schema::verb_input;
-use super::snapshot::{Engine, EngineTargets, Server, Source, Target, uid};
+use super::snapshot::{Engine, EngineTargets, Server, Source, Target};
 use crate::catalogue::ty::Ty;
 use crate::catalogue::{Effect as ToolEffect, Tool};
 use crate::proposal::{DoneTo, Verb};

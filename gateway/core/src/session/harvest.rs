@@ -25,13 +25,26 @@ pub struct Harvest {
     pub rationale: Option<String>,
     /// Whether a tool that ends its part of the work was called: from then on only such a tool says how sure it is.
     pub locked: bool,
+    /// How many calls have changed it. Of two that are recorded in the other order the later one still counts.
+    pub turn: u64,
 }
 
 impl Harvest {
+    /// What stands after a call; nothing when that changes nothing. `shown` makes of a rationale what may be kept.
+    pub fn after(&self, call: (&App, &str, &Value), shown: impl FnOnce(&str) -> String) -> Option<Self> {
+        let (app, tool, args) = call;
+        let mut next = self.clone();
+        next.take(app, tool, args);
+        next.rationale = next.rationale.map(|text| shown(&text));
+        let changed = *self != next;
+        next.turn += 1;
+        changed.then_some(next)
+    }
+
     /// Takes what one call says, from the oldest to the newest. Calls that did not run say nothing, and the pipeline
     /// hands none of them here. A value that cannot be read leaves what was said before, so that nobody who was unsure
     /// becomes sure by it.
-    pub fn take(&mut self, app: &App, tool: &str, args: &Value) {
+    fn take(&mut self, app: &App, tool: &str, args: &Value) {
         if is_typed_terminal(app, tool) {
             self.locked = true;
             self.say_signal(app, SUCCESS);
@@ -95,9 +108,12 @@ pub fn thousandths(share: f64) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proposal::DecisionId;
     use crate::session::fixture::{app, strings};
+    use crate::session::{Ran, SessionChange, SessionEvent, Sessions, Started};
+    use jiff::Timestamp;
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     fn sure() -> App {
         App { harvest_terminal_tools: strings(&["hand_in"]), patch_tools: strings(&["note"]), ..app() }
@@ -110,7 +126,43 @@ mod tests {
     }
 
     fn said(confidence: Option<u16>, signal: Option<&str>, rationale: Option<&str>, locked: bool) -> Harvest {
-        Harvest { confidence, signal: signal.map(str::to_owned), rationale: rationale.map(str::to_owned), locked }
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        Harvest { confidence, signal: text(signal), rationale: text(rationale), locked, turn: 0 }
+    }
+
+    #[test]
+    fn what_two_calls_say_is_the_same_in_whichever_order_it_is_recorded() {
+        let say = |before: &Harvest, share: f64| {
+            before.after((&sure(), "note", &json!({ "patch": { "confidence": share } })), str::to_owned)
+        };
+        let first = say(&Harvest::default(), 0.3).unwrap();
+        let second = say(&first, 0.8).unwrap();
+        assert_eq!(say(&second, 0.8), None);
+        let told = |harvests: [&Harvest; 2]| {
+            let mut sessions = Sessions::default();
+            let started = Started {
+                app: "desk".into(),
+                worker: "w".into(),
+                by: None,
+                decision: DecisionId::new("d0"),
+                overrides: Map::new(),
+            };
+            let session = "DESK-20260101-001".to_owned();
+            let change = SessionChange { session: session.clone(), event: SessionEvent::Started(started) };
+            sessions.apply(Timestamp::UNIX_EPOCH, &change);
+            for harvest in harvests {
+                let ran = Ran {
+                    session: session.clone(),
+                    tool: "desk/note".into(),
+                    said: None,
+                    harvest: Some(harvest.clone()),
+                };
+                sessions.tell(&DecisionId::new("d1"), &ran);
+            }
+            sessions.get(&session).map(|session| session.harvest.clone())
+        };
+        assert_eq!(told([&first, &second]), Some(second.clone()));
+        assert_eq!(told([&second, &first]), Some(second));
     }
 
     #[test]

@@ -381,7 +381,7 @@ impl Sessions {
     pub fn tell(&mut self, id: &DecisionId, ran: &Ran) {
         // One that is over is never touched again.
         let Some(session) = self.all.get_mut(&ran.session).filter(|session| !session.terminal) else { return };
-        if let Some(harvest) = &ran.harvest {
+        if let Some(harvest) = ran.harvest.as_ref().filter(|harvest| harvest.turn >= session.harvest.turn) {
             session.harvest = harvest.clone();
         }
         let is_newer = session.latest.as_ref().is_none_or(|latest| latest.decision < *id);
