@@ -11,11 +11,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-/// Signals of apps that name none.
-pub const SIGNALS: [&str; 3] = ["success", "failed", "needs_input"];
-/// Sessions that are open at once in apps that set no limit.
-pub const SESSIONS_MAX: u32 = 100;
-
 /// An app. Its checks are those of [`super::check`]; whoever makes one otherwise sees to them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct App {
@@ -61,31 +56,6 @@ pub struct App {
 }
 
 impl App {
-    /// An app that declares nothing: its sessions never change by themselves.
-    pub fn bare(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            session_id_prefix: id::PREFIX.to_owned(),
-            statuses: BTreeMap::new(),
-            default_terminal_status: None,
-            terminal_tools: Vec::new(),
-            harvest_terminal_tools: Vec::new(),
-            patch_tools: Vec::new(),
-            escalate_action_tool_name: None,
-            escalate_action_default_team: None,
-            escalation_teams: Vec::new(),
-            servers: Vec::new(),
-            state_overrides_schema: None,
-            signals: SIGNALS.map(str::to_owned).to_vec(),
-            risk: BTreeMap::new(),
-            production_risk: BTreeMap::new(),
-            gates: Gates::default(),
-            max_sessions: SESSIONS_MAX,
-            max_open_s: None,
-            facts: BTreeMap::new(),
-        }
-    }
-
     /// A status by its name, Warden's own included.
     pub fn status(&self, name: &str) -> Option<StatusDef> {
         status::built_in(name).or_else(|| self.statuses.get(name).cloned())
@@ -192,7 +162,7 @@ impl Serialize for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::fixture::app;
+    use crate::session::fixture::{app, bare};
 
     #[test]
     fn s2_21_a_place_is_an_argument_or_a_member_of_the_result() {
@@ -218,7 +188,7 @@ mod tests {
         ] {
             assert_eq!(app().may_finalise(status), may, "{status}");
         }
-        assert!(App::bare("a").may_finalise("running"));
+        assert!(bare().may_finalise("running"));
         assert_eq!(app().status("stopped").map(|status| status.terminal), Some(true));
         assert_eq!(app().status("done").map(|status| status.name), Some("done".into()));
         assert_eq!(app().status("ghost"), None);

@@ -284,7 +284,10 @@ fn s2_11_without_statuses_there_is_neither_default_nor_rule() {
 #[test]
 fn s2_12_an_app_that_declares_nothing_is_in_order() {
     let (app, warnings) = check(json!({})).unwrap();
-    assert_eq!(app, App::bare("case"), "what nobody writes is the same on either way");
+    assert_eq!((app.statuses.len(), app.terminal_tools.len(), app.default_terminal_status), (0, 0, None));
+    assert_eq!(app.signals, ["success", "failed", "needs_input"]);
+    assert_eq!((app.session_id_prefix.as_str(), app.max_sessions, app.max_open_s), ("SES", 100, None));
+    assert_eq!((app.gates.min_confidence, app.gates.environment_field.as_str()), (600, "environment"));
     assert_eq!(warnings, [""; 0]);
 }
 

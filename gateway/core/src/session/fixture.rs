@@ -1,6 +1,7 @@
 //! An app for tests.
 
 use super::app::{App, Rule, Source};
+use super::raw::RawApp;
 use super::status::{Kind, StatusDef};
 
 pub(super) fn strings(all: &[&str]) -> Vec<String> {
@@ -24,9 +25,15 @@ impl Rule {
     }
 }
 
+/// One that declares nothing: its sessions never change by themselves.
+pub(super) fn bare() -> App {
+    let (app, _) = App::check("a", RawApp::default(), &[].into(), &[]).unwrap();
+    app
+}
+
 /// One that has a status of every kind, and two rules.
 pub(super) fn app() -> App {
-    let mut app = App::bare("a");
+    let mut app = bare();
     for (name, terminal, kind) in [
         ("in_progress", false, Kind::Pending),
         ("done", true, Kind::Success),

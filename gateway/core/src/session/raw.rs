@@ -1,11 +1,15 @@
 //! An app as people write it. Unknown keys are refused at every level, and so is a key that is there twice.
 
-use super::app::{SESSIONS_MAX, SIGNALS};
 use super::{id, ordered};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// Signals of apps that name none.
+const SIGNALS: [&str; 3] = ["success", "failed", "needs_input"];
+/// Sessions that are open at once in apps that set no limit.
+const SESSIONS_MAX: u32 = 100;
 
 /// An app: a kind of session, declared whole in configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -54,17 +54,6 @@ pub struct Gates {
     pub min_confidence: u16,
 }
 
-impl Default for Gates {
-    fn default() -> Self {
-        Self {
-            risks: [Risk::High].into(),
-            environments: vec!["production".to_owned()],
-            environment_field: "environment".to_owned(),
-            min_confidence: 600,
-        }
-    }
-}
-
 impl Gates {
     /// Whether an environment is one of those that are gated. Case does not matter: `Production` is no way around.
     pub fn holds(&self, environment: &str) -> bool {
@@ -124,6 +113,7 @@ pub fn gated(app: &App, tool: &str, environment: Option<&str>, confidence: Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::fixture::bare;
     use proptest::prelude::*;
 
     fn risks(all: &[(&str, Risk)]) -> BTreeMap<String, Risk> {
@@ -218,7 +208,7 @@ mod tests {
         App {
             risk: risks(&[("desk/read", Low), ("desk/note", Medium), ("desk/drop", High)]),
             production_risk: risks(&[("desk/note", High), ("desk/drop", Low), ("desk/new", Low), ("desk/read", Low)]),
-            ..App::bare("a")
+            ..bare()
         }
     }
 
@@ -239,7 +229,7 @@ mod tests {
 
     #[test]
     fn s2_60_an_app_that_lists_no_tool_lets_none_run() {
-        assert!(gated(&App::bare("a"), "desk/read", None, None));
+        assert!(gated(&bare(), "desk/read", None, None));
         assert!(gated(&app(), "desk/unheard_of", Some("staging"), Some(1000)));
     }
 
@@ -294,7 +284,7 @@ mod tests {
             there in proptest::collection::btree_map("[a-c*]{1,2}(/[a-c*]{1,2})?", any_risk(), 0..5),
             tool in "[a-c]{1,2}/[a-c]{1,2}", confidence in proptest::option::of(0u16..=1000),
         ) {
-            let mut app = App::bare("a");
+            let mut app = bare();
             (app.risk, app.production_risk) = (usual, there);
             prop_assert!(risk(&app, &tool, Some("production")) >= risk(&app, &tool, None));
             prop_assert!(!gated(&app, &tool, None, confidence) || gated(&app, &tool, Some("production"), confidence));

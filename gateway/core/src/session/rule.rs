@@ -129,7 +129,7 @@ fn object(text: &str) -> Option<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::fixture::{app, rule};
+    use crate::session::fixture::{app, bare, rule};
     use serde_json::json;
 
     /// Of calls that all ran, the newest first.
@@ -344,8 +344,8 @@ mod tests {
     #[test]
     fn s2_12_s2_23_an_app_that_declares_nothing_leaves_its_sessions_alone() {
         let args = json!({});
-        assert_eq!(ended(&App::bare("a"), &[("desk/mark_done", &args)]), None);
-        assert_eq!(ended(&App::bare("a"), &[]), None);
+        assert_eq!(ended(&bare(), &[("desk/mark_done", &args)]), None);
+        assert_eq!(ended(&bare(), &[]), None);
     }
 
     #[test]
