@@ -1,6 +1,6 @@
 //! `warden ack`.
 
-use super::{data_dir, plain, plain_lines, say, table, tell, text};
+use super::{data_dir, each, plain, plain_lines, say, table, tell, text};
 use crate::cli::{Ack, AckGrant, Global};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
@@ -58,10 +58,6 @@ fn yes(AckGrant { id: _, reason, hash, time, times, session, same, when }: AckGr
         yes["scope"] = json!({ "for_s": seconds, "times": times, "session": session, "same": same, "when": when });
     }
     Ok(yes)
-}
-
-fn each(of: &Value) -> impl Iterator<Item = &Value> {
-    of.as_array().into_iter().flatten()
 }
 
 fn list(global: &Global, all: &Value) {

@@ -1,6 +1,6 @@
 //! `warden budget`.
 
-use super::{data_dir, plain, say, table};
+use super::{data_dir, each, plain, say, table};
 use crate::cli::{Budget, By, Global};
 use crate::client::Client;
 use crate::exit::Outcome;
@@ -40,10 +40,6 @@ pub async fn run(global: &Global, budget: Budget) -> Outcome {
         }
     }
     Ok(0)
-}
-
-fn each(of: &Value) -> impl Iterator<Item = &Value> {
-    of.as_array().into_iter().flatten()
 }
 
 /// An amount as people read it: tokens as they are, money in dollars.

@@ -1,7 +1,7 @@
 //! `warden composition`.
 
 use super::ack::step;
-use super::{config, data_dir, plain, say, table, tell};
+use super::{config, data_dir, each, plain, say, table, tell};
 use crate::cli::{Composition, Global};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
@@ -82,9 +82,8 @@ fn summary(shown: &Value, what: &str) {
     let name = plain(shown["composition"].as_str().unwrap_or_default());
     let hash = plain(shown["hash"].as_str().unwrap_or_default());
     say(format!("{name} {what}: {} nodes, {hash}", count("nodes")));
-    for one in shown["shadowed"].as_array().into_iter().flatten() {
-        let dropped =
-            one["dropped"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    for one in each(&shown["shadowed"]) {
+        let dropped = each(&one["dropped"]).filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
         let place = plain(one["pointer"].as_str().unwrap_or_default());
         say(format!(
             "shadowed: {place} ({}); dropped: {}",
@@ -92,7 +91,7 @@ fn summary(shown: &Value, what: &str) {
             if dropped.is_empty() { "nothing" } else { &dropped }
         ));
     }
-    for one in shown["widening_ignored"].as_array().into_iter().flatten() {
+    for one in each(&shown["widening_ignored"]) {
         let part = |name: &str| plain(one[name].as_str().unwrap_or_default());
         say(format!(
             "widening ignored: {} `{}` says {}, and {} is what it gets",
@@ -102,7 +101,7 @@ fn summary(shown: &Value, what: &str) {
             part("bounded")
         ));
     }
-    for note in shown["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for note in each(&shown["notes"]).filter_map(Value::as_str) {
         say(format!("note: {}", plain(note)));
     }
 }
@@ -142,9 +141,9 @@ async fn show(global: &Global, composition: Option<String>) -> Outcome {
             return Ok(0);
         }
         let mut rows = vec![["COMPOSITION", "NODES", "WORKERS", "HASH"].map(str::to_owned).to_vec()];
-        for one in all["compositions"].as_array().into_iter().flatten() {
+        for one in each(&all["compositions"]) {
             let part = |name: &str| plain(one[name].as_str().unwrap_or_default());
-            let workers = one["workers"].as_array().into_iter().flatten().filter_map(Value::as_str).map(plain);
+            let workers = each(&one["workers"]).filter_map(Value::as_str).map(plain);
             rows.push(vec![
                 part("composition"),
                 one["nodes"].to_string(),
@@ -171,7 +170,7 @@ async fn show(global: &Global, composition: Option<String>) -> Outcome {
         return Ok(0);
     }
     summary(&one, "is registered");
-    for node in one["nodes"].as_array().into_iter().flatten() {
+    for node in each(&one["nodes"]) {
         let path = node["path"].as_str().unwrap_or_default();
         let model = if node["model"].is_null() {
             String::new()

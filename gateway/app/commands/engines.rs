@@ -1,6 +1,6 @@
 //! `warden engines`.
 
-use super::{data_dir, plain, say, table};
+use super::{data_dir, each, plain, say, table};
 use crate::cli::{Engines, Global};
 use crate::client::Client;
 use crate::exit::Outcome;
@@ -17,7 +17,7 @@ pub async fn run(global: &Global, engines: Engines) -> Outcome {
         }
         Engines::Ping { engine } => {
             let told = client.post("/v1/engines/ping", &json!({ "engine": engine })).await?;
-            let told: Vec<&Value> = told["engines"].as_array().into_iter().flatten().collect();
+            let told: Vec<&Value> = each(&told["engines"]).collect();
             let mut rows = vec![["ENGINE", "", "MS", ""].map(str::to_owned).to_vec()];
             for one in &told {
                 if global.json {
@@ -37,7 +37,7 @@ pub async fn run(global: &Global, engines: Engines) -> Outcome {
 }
 
 fn list(global: &Global, engines: &Value) {
-    let engines: Vec<&Value> = engines.as_array().into_iter().flatten().collect();
+    let engines: Vec<&Value> = each(engines).collect();
     if global.json {
         engines.into_iter().for_each(say);
         return;
@@ -46,7 +46,7 @@ fn list(global: &Global, engines: &Value) {
     for one in &engines {
         let text = |name: &str| plain(one[name].as_str().unwrap_or_default());
         let texts = |name: &str| {
-            let all = one[name].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let all = each(&one[name]).filter_map(Value::as_str);
             plain(&all.collect::<Vec<_>>().join(" "))
         };
         let priced = one["prices"].as_array().map_or(0, Vec::len);

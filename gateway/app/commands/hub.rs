@@ -1,6 +1,6 @@
 //! `warden hub`.
 
-use super::{ack::step, data_dir, plain, plain_lines, say, tell, text};
+use super::{ack::step, data_dir, each, plain, plain_lines, say, tell, text};
 use crate::cli::{Global, Hub};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
@@ -85,10 +85,6 @@ fn stdin() -> Result<String, Failure> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(|e| Failure::invalid(format!("stdin: {e}")))?;
     Ok(text)
-}
-
-fn each(of: &Value) -> impl Iterator<Item = &Value> {
-    of.as_array().into_iter().flatten()
 }
 
 fn show(message: &Value) {

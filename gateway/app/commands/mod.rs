@@ -90,6 +90,11 @@ fn plain(text: &str) -> String {
     text.chars().flat_map(shown).collect()
 }
 
+/// The items of a list in an answer, none where it is absent.
+fn each(of: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+    of.as_array().into_iter().flatten()
+}
+
 /// A field of an answer as plain text, empty where it is absent.
 fn text(of: &serde_json::Value, name: &str) -> String {
     plain(of[name].as_str().unwrap_or_default())

@@ -1,6 +1,6 @@
 //! `warden tools`.
 
-use super::{data_dir, plain, plain_lines, say, table};
+use super::{data_dir, each, plain, plain_lines, say, table};
 use crate::cli::{Global, Tools};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
@@ -34,8 +34,7 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
                     (false, false) => "held: its definition has changed, see `warden tools approve`".to_owned(),
                     (false, true) => String::new(),
                 };
-                let alike: Vec<&str> =
-                    tool["alike"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                let alike: Vec<&str> = each(&tool["alike"]).filter_map(Value::as_str).collect();
                 if !alike.is_empty() {
                     let sep = if note.is_empty() { "" } else { "; " };
                     note = format!("{note}{sep}can be taken for {}", plain(&alike.join(", ")));
@@ -89,7 +88,7 @@ pub async fn run(global: &Global, tools: Tools) -> Outcome {
             if global.json {
                 say(&answer);
             } else {
-                for tool in answer["tools"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                for tool in each(&answer["tools"]).filter_map(Value::as_str) {
                     say(format!(
                         "{}{}",
                         plain(tool),
@@ -127,7 +126,7 @@ async fn show_new(global: &Global, dir: &std::path::Path, tool: &str) -> Outcome
         let difference = TextDiff::from_lines(&before, &after);
         say(difference.unified_diff().context_radius(2).header("in the catalogue", "as its server lists it now"));
     }
-    let alike: Vec<&str> = found["alike"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let alike: Vec<&str> = each(&found["alike"]).filter_map(Value::as_str).collect();
     if !alike.is_empty() {
         say(format!("\nIt can be taken for {}.", plain(&alike.join(", "))));
     }

@@ -1,6 +1,6 @@
 //! `warden worker`.
 
-use super::{data_dir, plain, say, table, tell, text};
+use super::{data_dir, each, plain, say, table, tell, text};
 use crate::cli::{BrainName, Global, Schedule, Worker, WorkerRun};
 use crate::client::Client;
 use crate::exit::{BUSY, FAILED, Failure, NO, Outcome};
@@ -75,10 +75,6 @@ async fn runs(global: &Global, client: &Client, run: WorkerRun) -> Outcome {
             _ = tokio::signal::ctrl_c() => return Ok(0),
         }
     }
-}
-
-fn each(of: &Value) -> impl Iterator<Item = &Value> {
-    of.as_array().into_iter().flatten()
 }
 
 fn show(report: &Value) {

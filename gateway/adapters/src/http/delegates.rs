@@ -8,7 +8,7 @@ use crate::keys::{hex, random};
 use crate::world::now;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
 use axum::{Json, Router};
@@ -23,7 +23,6 @@ use warden_core::outcome::Reply;
 use warden_core::pipeline::{self, Answer, Permit, Upstream};
 use warden_core::port::{Journal, Room};
 use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal, is_within, root_of};
-use warden_core::verdict::Verdict;
 
 type Plane = State<Arc<WorkerPlane>>;
 
@@ -101,23 +100,7 @@ async fn started(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result
         return Ok((StatusCode::CREATED, Json(body)).into_response());
     }
     match answer {
-        Answer::Refused(refusal) => {
-            let status = match refusal.reason.as_str() {
-                "unknown_node" => StatusCode::NOT_FOUND,
-                reason if reason.starts_with("journal_") => StatusCode::SERVICE_UNAVAILABLE,
-                _ if refusal.verdict == Verdict::Escalate => StatusCode::ACCEPTED,
-                _ => StatusCode::FORBIDDEN,
-            };
-            let message = refusal.advice.as_deref().unwrap_or("refused by policy");
-            let mut response = error(status, &refusal.reason, message);
-            if let Ok(value) = HeaderValue::from_str(refusal.id.as_str()) {
-                response.headers_mut().insert("x-warden-decision", value);
-            }
-            if refusal.verdict == Verdict::Escalate {
-                proposals::locate(response.headers_mut(), &refusal.id);
-            }
-            Err(Box::new(response))
-        }
+        Answer::Refused(refusal) => Err(Box::new(proposals::refused(&refusal))),
         Answer::Answered { .. } | Answer::Ended { .. } => Err(refuse(
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",

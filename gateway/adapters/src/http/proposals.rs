@@ -16,8 +16,9 @@ use std::time::Duration;
 use warden_core::ack::Ending;
 use warden_core::mcp::result;
 use warden_core::outcome::Reply;
-use warden_core::pipeline::{Answer, ack};
+use warden_core::pipeline::{Answer, Refusal, ack};
 use warden_core::proposal::DecisionId;
+use warden_core::verdict::Verdict;
 
 /// The longest that a worker may wait, in seconds.
 const WAIT_MAX_S: u64 = 55;
@@ -32,6 +33,25 @@ pub(super) fn locate(headers: &mut HeaderMap, id: &DecisionId) {
     if let Ok(place) = HeaderValue::from_str(&format!("/v1/proposals/{id}")) {
         headers.insert(header::LOCATION, place);
     }
+}
+
+/// What a worker is told of a proposal of its own that is no call: 202 when it is held, 404 for what is not there, 403 by policy.
+pub(super) fn refused(refusal: &Refusal) -> Response {
+    let held = refusal.verdict == Verdict::Escalate;
+    let status = match refusal.reason.as_str() {
+        "unknown_node" => StatusCode::NOT_FOUND,
+        reason if reason.starts_with("journal_") => StatusCode::SERVICE_UNAVAILABLE,
+        _ if held => StatusCode::ACCEPTED,
+        _ => StatusCode::FORBIDDEN,
+    };
+    let mut response = error(status, &refusal.reason, refusal.advice.as_deref().unwrap_or("refused by policy"));
+    if let Ok(id) = HeaderValue::from_str(refusal.id.as_str()) {
+        response.headers_mut().insert("x-warden-decision", id);
+    }
+    if held {
+        locate(response.headers_mut(), &refusal.id);
+    }
+    response
 }
 
 #[derive(Deserialize)]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use warden_core::json::{self, Json as Strict};
 use warden_core::outcome::Reply;
-use warden_core::pipeline::{self, Answer, Permit, Upstream};
+use warden_core::pipeline::{self, Answer, Permit, Refusal, Upstream};
 use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal, TaskId};
 use warden_core::task::Task;
 use warden_core::task::scope::{Scope, Source};
@@ -394,21 +394,9 @@ async fn written(
             false => pipeline::handle(&plane.gate, proposal, &WithTheLast).await,
         };
         if let Answer::Refused(refusal) = answer {
-            let held = refusal.verdict == Verdict::Escalate;
-            let status = match refusal.reason.starts_with("journal_") {
-                true => StatusCode::SERVICE_UNAVAILABLE,
-                false if held => StatusCode::ACCEPTED,
-                false => StatusCode::FORBIDDEN,
-            };
-            let message = format!("`{key}`: {}", refusal.advice.as_deref().unwrap_or("refused by policy"));
-            let mut response = *refused(status, &refusal.reason, &message);
-            if let Ok(value) = HeaderValue::from_str(refusal.id.as_str()) {
-                response.headers_mut().insert("x-warden-decision", value);
-            }
-            if held {
-                super::proposals::locate(response.headers_mut(), &refusal.id);
-            }
-            return Err(Box::new(response));
+            let advice = refusal.advice.as_deref().unwrap_or("refused by policy");
+            let advice = Some(format!("`{key}`: {advice}"));
+            return Err(Box::new(super::proposals::refused(&Refusal { advice, ..refusal })));
         }
     }
     match keeps.failed.load(Ordering::Acquire) {

@@ -19,7 +19,6 @@ use std::time::Duration;
 use warden_core::proposal::DecisionId;
 use warden_core::reason::advice;
 use warden_core::session::{Changed, Session, SessionEvent};
-use warden_core::verdict::Verdict;
 
 type Plane = State<Arc<WorkerPlane>>;
 
@@ -100,22 +99,7 @@ fn not_started(e: &NotStarted) -> Response {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             response
         }
-        NotStarted::Refused(refusal) => {
-            let held = refusal.verdict == Verdict::Escalate;
-            let status = match refusal.reason.starts_with("journal_") {
-                true => StatusCode::SERVICE_UNAVAILABLE,
-                false if held => StatusCode::ACCEPTED,
-                false => StatusCode::FORBIDDEN,
-            };
-            let mut response = error(status, &refusal.reason, refusal.advice.as_deref().unwrap_or("refused by policy"));
-            if let Ok(value) = HeaderValue::from_str(refusal.id.as_str()) {
-                response.headers_mut().insert("x-warden-decision", value);
-            }
-            if held {
-                proposals::locate(response.headers_mut(), &refusal.id);
-            }
-            response
-        }
+        NotStarted::Refused(refusal) => proposals::refused(refusal),
         NotStarted::Journal => {
             error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the session could not be recorded: try again later")
         }
