@@ -233,7 +233,8 @@ fn s4_07_s4_24_a_model_override_is_what_its_node_may_call() {
     let node = |slug: &str, model: Value, children: Value| json!({ "agent": { "slug": slug }, "skills": [], "tools": [], "children": children, "modelOverride": model });
     let concrete = json!({ "kind": "concrete", "modelId": "m1", "providerSlug": "e" });
     let elsewhere = json!({ "kind": "concrete", "modelId": "m1", "providerSlug": "other" });
-    let class = json!({ "kind": "strategy", "modelClass": "review" });
+    // What does not belong to its kind says nothing.
+    let class = json!({ "kind": "strategy", "modelClass": "review", "modelId": "m1" });
     let empty = json!({ "kind": "strategy", "modelClass": "coding" });
     let children = json!([
         node("one", concrete, json!([])),

@@ -14,7 +14,7 @@ use axum::routing::{delete, post};
 use axum::{Json, Router};
 use jiff::SignedDuration;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use warden_core::composition::delegate::{Delegate, DelegateChange, DelegateEvent, LIVE_MAX};
 use warden_core::journal::record::{Body as RecordBody, Record};
@@ -66,7 +66,8 @@ async fn started(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result
         let message = format!("`ttl_s`: {ttl_s}, and a delegate acts for 1 to {TTL_MAX_S} seconds");
         return Err(refuse(StatusCode::BAD_REQUEST, "malformed_request", &message));
     }
-    if plane.gate.counted(|counted| counted.delegates.count(root_of(&token.worker), now())) >= LIVE_MAX {
+    let acting = acting(plane, root_of(&token.worker), |_, _| ()).len();
+    if acting >= LIVE_MAX {
         let message = format!("{LIVE_MAX} delegates of this worker act, and no more may: end one first");
         return Err(refuse(StatusCode::TOO_MANY_REQUESTS, "too_many_delegates", &message));
     }
@@ -158,6 +159,15 @@ impl Upstream for Begins<'_> {
     }
 }
 
+/// The delegates that act now, of a worker and of all below it.
+fn acting<T>(plane: &WorkerPlane, worker: &str, each: impl Fn(&str, &Delegate) -> T) -> Vec<T> {
+    let identities = plane.identities.read().unwrap_or_else(PoisonError::into_inner);
+    plane.gate.counted(|counted| {
+        let of = counted.delegates.of(worker, now(), |id| identities.has_token(id));
+        of.map(|(id, delegate)| each(id, delegate)).collect()
+    })
+}
+
 /// The delegates below the caller.
 async fn list(State(plane): Plane, headers: HeaderMap) -> Response {
     let token = match plane.token(&headers) {
@@ -165,14 +175,13 @@ async fn list(State(plane): Plane, headers: HeaderMap) -> Response {
         Err(refused) => return *refused,
     };
     let nodes = plane.gate.snapshot().nodes_of(&token.worker).to_vec();
-    let live = plane.gate.counted(|counted| {
-        let below = counted.delegates.live(now()).filter(|(_, delegate)| nodes.contains(&delegate.node));
-        let shown = below.map(|(id, delegate)| {
-            json!({ "id": id, "node": delegate.node, "by": delegate.by, "expires": delegate.expires,
-                "session": delegate.session, "task": delegate.task })
-        });
-        shown.collect::<Vec<_>>()
+    // One whose node the composition has no more acts no more.
+    let live = acting(&plane, &token.worker, |id, delegate| {
+        let shown = json!({ "id": id, "node": delegate.node, "by": delegate.by, "expires": delegate.expires,
+            "session": delegate.session, "task": delegate.task });
+        nodes.contains(&delegate.node).then_some(shown)
     });
+    let live: Vec<Value> = live.into_iter().flatten().collect();
     Json(json!({ "nodes": nodes, "delegates": live })).into_response()
 }
 

@@ -4,13 +4,14 @@
 use super::cover::{Coverage, Parts, RuleState};
 use super::question::{self, Answer, Question};
 use crate::policy::entities::deepest;
-use crate::policy::layer::Rule;
+use crate::policy::layer::{LayerName, Rule};
 use crate::policy::nearest;
 use crate::policy::snapshot::Snapshot;
 use crate::verdict::Verdict;
 use cedar_policy::{Entities, EntityUid, Policy, PolicySet, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// One case as it is written.
 #[derive(Clone, Debug, Deserialize)]
@@ -87,8 +88,14 @@ pub struct Failed {
 /// A case, ready to be asked of several sets.
 pub struct Ready {
     case: Case,
-    asked: [Request; 2],
     entities: Entities,
+    /// The worker's own question and, of a node, those of all above it. The least answer counts.
+    sides: Vec<Side>,
+}
+
+/// One question of a case.
+struct Side {
+    asked: [Request; 2],
     in_composition: bool,
     /// The policies whose scope fits: no other can matter.
     set: PolicySet,
@@ -130,7 +137,7 @@ impl Suite {
     /// All cases that fail.
     pub fn run(&self) -> Vec<Failed> {
         let differ = |ready: &Ready| {
-            let why = ready.differs(&ready.set);
+            let why = ready.differs(None);
             (!why.is_empty()).then(|| Failed { name: ready.case.name.clone(), why })
         };
         self.failed.iter().cloned().chain(self.ready.iter().filter_map(differ)).collect()
@@ -139,21 +146,13 @@ impl Suite {
     /// What the cases show of the rules.
     pub fn coverage(&self) -> Vec<super::cover::Covered> {
         let mut coverage = Coverage::new(&self.parts);
-        self.ready.iter().for_each(|ready| coverage.add(&ready.states));
+        self.ready.iter().flat_map(|ready| &ready.sides).for_each(|side| coverage.add(&side.states));
         coverage.of(&self.parts)
     }
 
     /// Whether a case notices that `rule` is replaced by `other`, or dropped.
     pub fn notices(&self, rule: &Rule, other: Option<&Policy>) -> bool {
-        let Some(number) = self.parts.rules().iter().position(|known| known.id == rule.policy.id().as_ref()) else {
-            return false;
-        };
-        let fits = |ready: &&Ready| ready.states.get(number).is_some_and(|state| state.scope);
-        self.ready.iter().filter(fits).any(|ready| {
-            let kept = ready.set.policies().filter(|policy| policy.id() != rule.policy.id());
-            let set = PolicySet::from_policies(kept.chain(other).cloned()).unwrap_or_default();
-            !ready.differs(&set).is_empty()
-        })
+        self.ready.iter().any(|ready| ready.concerns(rule) && !ready.differs(Some((rule, other))).is_empty())
     }
 }
 
@@ -169,16 +168,48 @@ fn prepare(snapshot: &Snapshot, parts: &Parts, case: Case) -> Result<Ready, Fail
         Some(entities) => Entities::from_json_value(entities.clone(), Some(snapshot.schema()))
             .map_err(|e| refuse(format!("the entities do not fit the schema: {}", deepest(&e))))?,
     };
-    let request = |acknowledged| question.request(snapshot, acknowledged).map_err(refuse);
-    let asked = [request(None)?, request(Some(true))?];
-    let states = parts.look(&asked[0], &entities);
-    let fits: std::collections::HashSet<&str> =
-        parts.rules().iter().zip(&states).filter(|(_, state)| state.scope).map(|(rule, _)| rule.id.as_str()).collect();
-    let whole = question.layers(snapshot);
-    let fitting = whole.policies().filter(|policy| fits.contains(AsRef::<str>::as_ref(policy.id()))).cloned();
-    let set = PolicySet::from_policies(fitting).unwrap_or_default();
-    let in_composition = snapshot.composition(question.principal.id().unescaped()).is_some();
-    Ok(Ready { asked, entities, in_composition, set, states, case })
+    let mut sides = vec![Side::new(snapshot, parts, &entities, &question, true).map_err(refuse)?];
+    for above in question.above(snapshot) {
+        sides.push(Side::new(snapshot, parts, &entities, &above, false).map_err(refuse)?);
+    }
+    Ok(Ready { entities, sides, case })
+}
+
+impl Side {
+    /// A node's own question has its composition's layer; what is above it is asked of the charter and the site alone.
+    fn new(
+        snapshot: &Snapshot,
+        parts: &Parts,
+        entities: &Entities,
+        question: &Question,
+        is_own: bool,
+    ) -> Result<Self, String> {
+        let asked = [question.request(snapshot, None)?, question.request(snapshot, Some(true))?];
+        let states = parts.look(&asked[0], entities);
+        let fits = parts.rules().iter().zip(&states).filter(|(_, state)| state.scope);
+        let fits: HashSet<&str> = fits.map(|(rule, _)| rule.id.as_str()).collect();
+        let whole = question.layers(snapshot);
+        let counts = |policy: &&Policy| is_own || LayerName::of(policy.id()) != Some(LayerName::Composition);
+        let fitting = whole.policies().filter(|policy| fits.contains(AsRef::<str>::as_ref(policy.id())));
+        let set = PolicySet::from_policies(fitting.filter(counts).cloned()).unwrap_or_default();
+        let in_composition = is_own && snapshot.composition(question.principal.id().unescaped()).is_some();
+        Ok(Self { asked, in_composition, set, states })
+    }
+
+    fn answer(&self, entities: &Entities, instead: Option<(&Rule, Option<&Policy>)>) -> Answer {
+        let ask = |set: &PolicySet| question::answer(&self.asked, set, entities, self.in_composition);
+        match instead.filter(|(rule, _)| self.has(rule)) {
+            None => ask(&self.set),
+            Some((rule, other)) => {
+                let kept = self.set.policies().filter(|policy| policy.id() != rule.policy.id());
+                ask(&PolicySet::from_policies(kept.chain(other).cloned()).unwrap_or_default())
+            }
+        }
+    }
+
+    fn has(&self, rule: &Rule) -> bool {
+        self.set.policy(rule.policy.id()).is_some()
+    }
 }
 
 /// A worker or a tool that a case names has to be there, unless it brings its own entities: a typo would pass as a denial.
@@ -197,10 +228,17 @@ fn known(snapshot: &Snapshot, uid: &EntityUid) -> Result<(), String> {
 }
 
 impl Ready {
-    /// What `set` answers otherwise than the case says.
-    fn differs(&self, set: &PolicySet) -> Vec<String> {
-        let Answer { verdict, policies, errors } =
-            question::answer(&self.asked, set, &self.entities, self.in_composition);
+    /// Whether a rule can matter for it.
+    fn concerns(&self, rule: &Rule) -> bool {
+        self.sides.iter().any(|side| side.has(rule))
+    }
+
+    /// What is answered otherwise than the case says, with another rule, or none, instead of one.
+    fn differs(&self, instead: Option<(&Rule, Option<&Policy>)>) -> Vec<String> {
+        let answers = self.sides.iter().map(|side| side.answer(&self.entities, instead));
+        let Some(Answer { verdict, policies, errors }) = answers.min_by_key(|answer| answer.verdict.rank()) else {
+            return Vec::new();
+        };
         let mut why = Vec::new();
         if verdict != self.case.decision {
             let by = if policies.is_empty() { String::new() } else { format!(" by {}", policies.join(", ")) };

@@ -45,8 +45,15 @@ enum Suppose {
     Worst,
 }
 
-/// The cell of one worker and one tool.
+/// The cell of one worker and one tool. A node of a composition never gets more than what is above it.
 pub fn cell(snapshot: &Snapshot, case: &Case<'_>) -> Cell {
+    snapshot.above(case).fold(of_one(snapshot, case), |cell, above| {
+        let above = above.map_or(Cell { best: 0, worst: 0 }, |above| of_one(snapshot, &above));
+        Cell { best: cell.best.min(above.best), worst: cell.worst.min(above.worst) }
+    })
+}
+
+fn of_one(snapshot: &Snapshot, case: &Case<'_>) -> Cell {
     let Some(slice) = &case.slice else { return Cell { best: 0, worst: 0 } };
     let rank = |suppose, facts| match snapshot.request(case, facts) {
         Ok(request) => decide(snapshot, &supposed(slice, suppose), &request, case.in_composition).verdict.rank(),

@@ -1,7 +1,7 @@
 //! A question in the words of Cedar, and the answer of whole layers: no slices, nothing prepared. What slices are held
 //! against.
 
-use crate::policy::entities::deepest;
+use crate::policy::entities::{deepest, uid};
 use crate::policy::layer::LayerName;
 use crate::policy::snapshot::Snapshot;
 use crate::verdict::Verdict;
@@ -102,7 +102,7 @@ impl Question {
     /// The layers that decide it, as one set.
     pub fn layers(&self, snapshot: &Snapshot) -> PolicySet {
         let worker = self.principal.id().unescaped();
-        let bound = (self.principal.type_name().basename() == "Worker").then(|| snapshot.composition(worker)).flatten();
+        let bound = self.is_by_worker().then(|| snapshot.composition(worker)).flatten();
         let prefix = bound.map(|name| format!("{}{name}/", LayerName::Composition.prefix()));
         let mut all = PolicySet::new();
         for layer in &snapshot.layers {
@@ -115,6 +115,19 @@ impl Question {
             }
         }
         all
+    }
+
+    /// The same asked by everything above a node of a composition, the nearest first: a node never does what the charter and the site keep
+    /// from these.
+    pub fn above(&self, snapshot: &Snapshot) -> Vec<Question> {
+        let name = self.principal.id().unescaped();
+        let ends = name.match_indices('/').map(|(end, _)| &name[..end]).filter(|_| self.is_by_worker());
+        let known = ends.rev().filter(|above| snapshot.is_known(above));
+        known.filter_map(|above| Some(Question { principal: uid("Worker", above).ok()?, ..self.clone() })).collect()
+    }
+
+    fn is_by_worker(&self) -> bool {
+        self.principal.type_name().basename() == "Worker"
     }
 
     /// What `set` says of it.

@@ -4,12 +4,11 @@ use crate::amount::Amount;
 use crate::budget::BudgetFacts;
 use crate::catalogue::Catalogue;
 use crate::catalogue::input::Input;
-use crate::catalogue::recorded;
+use crate::catalogue::recorded::{self, is_cut};
 use crate::decision::Enforced;
 use crate::facts::{Facts, Mode};
 use crate::policy::level::Level;
 use crate::policy::probe;
-use crate::policy::reads::Reads;
 use crate::policy::snapshot::{Case, Snapshot};
 use crate::proposal::{AcknowledgeAsk, Ask, DoneTo, EngineAsk, EntityName, SiteAsk, TaskFacts, TaskId, Verb};
 use crate::secrets::Finding;
@@ -232,8 +231,13 @@ impl<'s> Redecider<'s> {
         if seen.unseen.iter().any(|pointer| pointer.contains("[secret:") || pointer.contains('…')) {
             return Err(Cannot::Cut);
         }
-        let everything = Reads::whole();
-        let read = case.slice.as_ref().map_or(Some(&everything), |slice| slice.reads.of_input());
+        let reads = self.snapshot.reads(&case);
+        let of_start = reads.member("session").and_then(|session| session.member("overrides"));
+        let started = seen.session.iter().flat_map(|session| &session.overrides);
+        if of_start.is_some_and(|read| started.into_iter().any(|(name, value)| read.has(name) && is_cut(value))) {
+            return Err(Cannot::Cut);
+        }
+        let read = reads.of_input();
         let ty = &case.target.input;
         let mut lost = Vec::new();
         let input = recorded::restore(ty, &seen.input, &mut lost).map_err(|_| Cannot::Types)?;

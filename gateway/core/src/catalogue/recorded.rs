@@ -38,6 +38,20 @@ pub fn restore(ty: &Ty, record: &Value, lost: &mut Vec<String>) -> Result<Option
     }
 }
 
+/// Whether something of a recorded value is missing: a text that was cut, or a secret value that was masked.
+pub fn is_cut(record: &Value) -> bool {
+    let masked = |text: &str| text.contains("[secret:");
+    match record {
+        Value::String(text) => masked(text),
+        Value::Array(items) => items.iter().any(is_cut),
+        Value::Object(members) => {
+            let is_head = members.len() == 3 && ["cut", "bytes", "tag"].iter().all(|name| members.contains_key(*name));
+            is_head || members.iter().any(|(name, value)| masked(name) || is_cut(value))
+        }
+        _ => false,
+    }
+}
+
 fn value_of(ty: &Ty, record: &Value, whole: &mut bool) -> Result<Expression, OtherType> {
     Ok(match (ty, record) {
         (Ty::Text(_), Value::String(text)) => {

@@ -72,26 +72,39 @@ impl Delegates {
                 self.live.retain(|_, delegate| delegate.expires > at);
                 self.live.insert(change.delegate.clone(), delegate.clone());
             }
-            DelegateEvent::Ended { .. } => drop(self.live.remove(&change.delegate)),
+            DelegateEvent::Ended { .. } => self.end(&change.delegate),
         }
     }
 
-    /// The one with this token's hash that is live at a time, with its id. `is_token` says whether a worker's own token is still good:
+    /// It ends with all below it.
+    fn end(&mut self, id: &str) {
+        let mut ended = vec![id.to_owned()];
+        while let Some(id) = ended.pop() {
+            self.live.remove(&id);
+            ended.extend(self.live.iter().filter(|(_, below)| below.by_token == id).map(|(id, _)| id.clone()));
+        }
+    }
+
+    /// The one with this token's hash that acts at a time, with its id. `is_token` says whether a worker's own token is still good:
     /// a delegate ends with any that it comes from.
     pub fn find(&self, hash: &str, now: Timestamp, is_token: impl Fn(&str) -> bool) -> Option<(&str, &Delegate)> {
         let (id, found) = self.live.iter().find(|(_, delegate)| delegate.hash == hash)?;
-        let mut at = found;
+        self.acts(found, now, &is_token).then_some((id.as_str(), found))
+    }
+
+    fn acts(&self, delegate: &Delegate, now: Timestamp, is_token: &impl Fn(&str) -> bool) -> bool {
+        let mut at = delegate;
         // A chain is as long as its tree is deep; each is started by an older one.
         for _ in 0..=self.live.len() {
             if at.expires <= now {
-                return None;
+                return false;
             }
             match self.live.get(&at.by_token) {
                 Some(above) => at = above,
-                None => return is_token(&at.by_token).then_some((id.as_str(), found)),
+                None => return is_token(&at.by_token),
             }
         }
-        None
+        false
     }
 
     /// One by its id.
@@ -99,14 +112,15 @@ impl Delegates {
         self.live.get(id)
     }
 
-    /// All that are live at a time, by id.
-    pub fn live(&self, now: Timestamp) -> impl Iterator<Item = (&String, &Delegate)> {
-        self.live.iter().filter(move |(_, delegate)| delegate.expires > now)
-    }
-
-    /// How many a worker has, with all below it.
-    pub fn count(&self, worker: &str, now: Timestamp) -> usize {
-        self.live(now).filter(|(_, delegate)| is_within(&delegate.node, worker)).count()
+    /// All of a worker, and of the nodes below it, that act at a time, by id. `is_token` as in [`Self::find`].
+    pub fn of<'d>(
+        &'d self,
+        worker: &'d str,
+        now: Timestamp,
+        is_token: impl Fn(&str) -> bool + 'd,
+    ) -> impl Iterator<Item = (&'d String, &'d Delegate)> {
+        let below = self.live.iter().filter(move |(_, delegate)| is_within(&delegate.node, worker));
+        below.filter(move |(_, delegate)| self.acts(delegate, now, &is_token))
     }
 }
 
@@ -149,6 +163,7 @@ mod tests {
         delegates.apply(at(20), &ended);
         assert_eq!(finds(&delegates, "c", 20, true), None, "one above it was ended: nothing vouches for it");
         assert_eq!(finds(&delegates, "a", 20, true).as_deref(), Some("a"));
-        assert_eq!((delegates.count("w", at(20)), delegates.count("v", at(20))), (2, 0));
+        let of = |worker: &str, token| delegates.of(worker, at(20), move |_| token).count();
+        assert_eq!((of("w", true), of("v", true), of("w", false)), (1, 0, 0), "what ended is in nobody's way");
     }
 }

@@ -1,6 +1,7 @@
 //! What a verdict is asked about: who does what to what, found in the snapshot with the policies that can matter for it.
 
 use super::entities::uid;
+use super::reads::Reads;
 use super::slice::{Lineage, Slice};
 use super::snapshot::{SiteTarget, Snapshot, Target};
 use crate::proposal::{AcknowledgeAsk, Ask, EntityName, SiteAsk, Verb, is_within};
@@ -157,6 +158,19 @@ impl Snapshot {
         let listed = |case: &Case<'_>| case.slice.as_ref().is_some_and(|slice| slice.listed);
         self.case(worker, server, ask)
             .is_ok_and(|case| listed(&case) && self.above(&case).all(|above| above.as_ref().is_some_and(listed)))
+    }
+
+    /// What a verdict on a case reads of the context, of a node with what is asked of all above it. Everything, where that cannot be told.
+    pub fn reads(&self, case: &Case<'_>) -> Reads {
+        let own = std::iter::once(case.slice.clone());
+        let above = self.above(case).map(|above| above.and_then(|above| above.slice));
+        own.chain(above).fold(Reads::default(), |mut all, slice| {
+            match slice {
+                Some(slice) => all.merge(&slice.reads),
+                None => all = Reads::whole(),
+            }
+            all
+        })
     }
 
     /// The question whether an operator may acknowledge something held. Compositions are for workers and say nothing of it.

@@ -224,11 +224,11 @@ impl Writer<'_> {
     fn models(&self, engine: &str, model: Option<&Value>) -> Option<String> {
         let Some(model) = model else { return Some(String::new()) };
         let member = |name: &str| model.get(name).and_then(Value::as_str);
-        match (member("modelId"), member("modelClass")) {
-            (Some(id), _) => member("providerSlug")
+        match (member("kind"), member("modelId"), member("modelClass")) {
+            (Some("concrete"), Some(id), _) => member("providerSlug")
                 .is_none_or(|slug| slug == engine)
                 .then(|| format!("context.input.model == {}", string(id))),
-            (None, Some(class)) => {
+            (Some("strategy"), _, Some(class)) => {
                 // A class that nobody has filled has no model.
                 let patterns = self.source.model_classes.get(class).map_or(&[][..], Vec::as_slice);
                 let models = patterns.iter().filter_map(|pattern| {
@@ -238,7 +238,7 @@ impl Writer<'_> {
                 let models: Vec<String> = models.collect();
                 (!models.is_empty()).then(|| models.join(" || "))
             }
-            (None, None) => None,
+            _ => None,
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Problem, Problems};
 use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression as Expression, Schema};
 use std::collections::{HashMap, HashSet};
 
-pub(super) fn uid(ty: &str, id: &str) -> Result<EntityUid, String> {
+pub(crate) fn uid(ty: &str, id: &str) -> Result<EntityUid, String> {
     let ty: EntityTypeName = ty.parse().map_err(|e| format!("entity type `{ty}`: {e}"))?;
     Ok(EntityUid::from_type_name_and_id(ty, EntityId::new(id)))
 }

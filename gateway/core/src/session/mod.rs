@@ -341,6 +341,7 @@ impl Sessions {
                 for fact in done {
                     session.take_back(fact, id, &call.steps);
                 }
+                session.history.retain(|_, tally| *tally != Tally::default());
                 return Err(why);
             }
             done.push(fact);
