@@ -50,10 +50,16 @@ impl Desk {
             .to_string(),
         )
         .unwrap();
-        let mut server = odd_server(&site.dir.join("effects"));
+        let desk = Self { site, http: reqwest::Client::new() };
+        desk.configure(&config);
+        desk
+    }
+
+    /// The configuration, beside the odd server.
+    fn configure(&self, config: &Value) {
+        let mut server = odd_server(&self.site.dir.join("effects"));
         server["command"].as_array_mut().unwrap().push("notes".into());
-        site.configure(&json!({ "odd": server }), &config);
-        Self { site, http: reqwest::Client::new() }
+        self.site.configure(&json!({ "odd": server }), config);
     }
 
     pub async fn post(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
@@ -738,6 +744,29 @@ async fn s2_43_a_stopped_session_does_nothing_more_not_even_what_was_granted() {
     desk.site.ok(&["session", "stop", &session, "--reason", "enough"]);
     assert_eq!(client.why(&desk, "mark", json!({ "marker": "later" })).await.as_deref(), Some("session_stopped"));
     assert_eq!(client.why(&desk, "echo", json!({ "text": "a" })).await.as_deref(), Some("session_stopped"));
+    running.stop();
+    assert_eq!(desk.site.effects(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_43_s2_49_a_session_stays_whose_it_is_when_its_app_is_gone() {
+    let desk = Desk::new(ALL, &app(), &json!({}));
+    let running = desk.site.serve_classified();
+    let (open, stopped) = (desk.start().await, desk.start().await);
+    desk.site.ok(&["session", "stop", &stopped, "--reason", "enough"]);
+    running.stop();
+    desk.configure(&json!({}));
+    let running = desk.site.serve();
+    let other = desk.token_of("other", "worker");
+    for (token, session, why) in [
+        (&desk.site.token(), &open, "unknown_app"),
+        (&desk.site.token(), &stopped, "unknown_app"),
+        (&other, &open, "unknown_session"),
+    ] {
+        let client = Client::open(&desk, None, "odd", token).await.unwrap();
+        let client = Client { session: Some(session.clone()), ..client };
+        assert_eq!(client.why(&desk, "echo", json!({ "text": "a" })).await.as_deref(), Some(why));
+    }
     running.stop();
     assert_eq!(desk.site.effects(), Vec::<String>::new());
 }

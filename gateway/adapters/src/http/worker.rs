@@ -326,9 +326,9 @@ impl WorkerPlane {
         self.own(&token.worker, said)
     }
 
-    /// Of what a worker says, what it may say: sessions of apps, which the gate holds against their owner, and its own open tasks.
+    /// Of what a worker says, what it may say: sessions, which the gate holds against their owner, and its own open tasks.
     fn own(&self, worker: &str, said: Correlation) -> Correlation {
-        let session = said.session.filter(|session| self.gate.apps().knows(session));
+        let session = said.session.filter(|session| self.gate.names_session(session));
         let is_own = |task: &String| self.llm.tasks.of(&TaskId::new(task.clone()), Some(worker)).is_ok();
         Correlation { session, task: said.task.filter(is_own), run: None, delegate: None }
     }

@@ -273,7 +273,8 @@ impl SessionBook {
 fn ended(app: &App, session: &Session) -> Option<Changed> {
     let newest = session.latest.as_ref();
     let Finalised { status, fields, reason, escalated_to } = finalise(app, newest.map(|latest| &latest.said))?;
-    let cause = match newest {
+    // Only the default comes with a reason.
+    let cause = match newest.filter(|_| reason.is_none()) {
         Some(latest) => Cause::Tool { tool: latest.tool.clone(), decision: latest.decision.clone() },
         None => Cause::DefaultTerminalStatus,
     };

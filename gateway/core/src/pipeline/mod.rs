@@ -341,7 +341,11 @@ pub async fn advise<P: Ports>(gate: &Gate<P>, proposal: Proposal) -> Result<Deci
 async fn send<P: Ports, U: Upstream>(gate: &Gate<P>, permit: Permit, upstream: &U, since: Timestamp) -> Answer {
     let sent = Sent::of(gate, &permit);
     let mut on_its_way = OnItsWay { gate, id: sent.id.clone(), ended: false };
-    let reply = upstream.forward(permit).await;
+    // A session that was stopped while the decision was written down runs nothing more.
+    let reply = match gate.is_stopped(&permit.proposal) {
+        true => Reply::NotSent,
+        false => upstream.forward(permit).await,
+    };
     let answer = complete(gate, sent, reply, since).await;
     on_its_way.ended = true;
     answer
@@ -496,7 +500,10 @@ async fn conclude<P: Ports>(
             match gate.ports.append(record, room).await {
                 Ok(receipt) => {
                     set_aside.kept = true;
-                    gate.counted(|counted| counted.allowed(&decision));
+                    gate.counted(|counted| {
+                        counted.allowed(&decision);
+                        counted.sessions.decided(&id);
+                    });
                     if let Some(by) = decision.acknowledged.as_ref().filter(|_| stored) {
                         gate.acks(|live| live.acks.allowed(&id, by));
                     }

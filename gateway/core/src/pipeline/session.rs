@@ -46,6 +46,11 @@ struct Stands {
 }
 
 impl<P: Ports> Gate<P> {
+    /// Whether a name is that of a session: of one that is known, whatever became of its app, or of one that an app could have.
+    pub fn names_session(&self, name: &str) -> bool {
+        self.apps.knows(name) || self.counted(|counted| counted.sessions.get(name).is_some())
+    }
+
     /// Finds the session of a proposal and counts it there, in one step: of two calls at once, one sees the other.
     pub(super) fn in_session(
         &self,
@@ -66,13 +71,22 @@ impl<P: Ports> Gate<P> {
                 let call = call.filter(|_| counts);
                 if let Some(call) = &call {
                     sessions.count(id, call, now)?;
+                    sessions.weighs(id, call);
                 }
                 Ok(InSession { facts: Some(facts), call })
             }
         })
     }
 
-    /// The same without counting it.
+    /// Whether somebody has stopped the session of a call since that was decided.
+    pub(super) fn is_stopped(&self, proposal: &Proposal) -> bool {
+        let Some(name) = proposal.correlation.session.as_ref().filter(|_| needs_session(&proposal.ask)) else {
+            return false;
+        };
+        self.counted(|counted| counted.sessions.get(name).is_some_and(|session| session.status == status::STOPPED))
+    }
+
+    /// As [`Self::in_session`], without counting it.
     pub(super) fn stands_in(
         &self,
         snapshot: &Snapshot,

@@ -67,7 +67,7 @@ impl Shape {
     }
 
     fn session_fields(&self, session: &SessionFacts, reads: &Reads) -> Result<Vec<Pair>, String> {
-        // A session of an app that is not configured any more has no place in the schema: the request is refused.
+        // A session of an app that is not configured any more has no place in the schema: where it is read, the request is refused.
         let app = self.apps.get(&session.app).ok_or_else(|| format!("no app `{}`", session.app))?;
         let mut fields = Vec::new();
         let mut field = |name: &str, value: &dyn Fn() -> Expression| {

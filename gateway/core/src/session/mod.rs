@@ -241,6 +241,9 @@ pub struct Sessions {
     /// Those that are over, the oldest first.
     #[serde(default)]
     over: VecDeque<String>,
+    /// Calls that are counted and not decided yet, and their sessions. A restart knows of none.
+    #[serde(skip)]
+    deciding: BTreeMap<DecisionId, String>,
     /// Allowed calls without an outcome, and their sessions.
     #[serde(default)]
     flying: BTreeMap<DecisionId, String>,
@@ -276,9 +279,9 @@ impl Sessions {
         self.open.get(app).copied().unwrap_or_default()
     }
 
-    /// Whether a session has calls on their way.
+    /// Whether a session has calls on their way, or about to be.
     pub fn is_flying(&self, id: &str) -> bool {
-        self.flying.values().any(|session| session == id)
+        self.deciding.values().chain(self.flying.values()).any(|session| session == id)
     }
 
     /// The id of a prefix's next session. A day that a clock goes back to gives no id twice.
@@ -351,8 +354,19 @@ impl Sessions {
         Ok(())
     }
 
+    /// A counted call is about to be decided.
+    pub fn weighs(&mut self, id: &DecisionId, call: &CountedCall) {
+        self.deciding.insert(id.clone(), call.session.clone());
+    }
+
+    /// It is allowed: what it counted as is kept.
+    pub fn decided(&mut self, id: &DecisionId) {
+        self.deciding.remove(id);
+    }
+
     /// Takes a call back that was not allowed.
     pub fn give_back(&mut self, id: &DecisionId, call: &CountedCall) {
+        self.decided(id);
         let Some(session) = self.all.get_mut(&call.session) else { return };
         for fact in call.steps.keys() {
             session.take_back(fact, id, &call.steps);
@@ -366,7 +380,7 @@ impl Sessions {
         }
     }
 
-    /// A counted call is on its way: what it counted as is kept.
+    /// An allowed call is on its way.
     pub fn began(&mut self, id: &DecisionId, session: &str) {
         if self.all.contains_key(session) {
             self.flying.insert(id.clone(), session.to_owned());

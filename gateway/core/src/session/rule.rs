@@ -35,15 +35,21 @@ pub struct Matched {
     pub fields: Map<String, Value>,
 }
 
-/// How a session ends whose worker is through. `newest` is the newest of its calls that really ran and that a rule fits. Nothing without
-/// one in an app that has no default: such a session stays as it is.
+/// How a session ends whose worker is through. `newest` is the newest of its calls that really ran and that a rule fits. Without one, or
+/// where that rule's status is none any more by which a session ends, it is the app's default; nothing in an app that has none: such a
+/// session stays as it is.
 pub fn finalise(app: &App, newest: Option<&Matched>) -> Option<Finalised> {
-    let Some(Matched { status, fields, .. }) = newest else {
+    let default = |reason: String, fields: Map<String, Value>| {
         let status = app.default_terminal_status.clone()?;
-        let reason = Some(NO_TERMINAL_TOOL.to_owned());
-        return Some(Finalised { status, fields: Map::new(), reason, escalated_to: None });
+        Some(Finalised { status, fields, reason: Some(reason), escalated_to: None })
     };
-    let escalates = app.status(status).is_some_and(|status| status.kind == Kind::Escalation);
+    let Some(Matched { status, fields, .. }) = newest else {
+        return default(NO_TERMINAL_TOOL.to_owned(), Map::new());
+    };
+    let Some(means) = app.status(status).filter(|status| status.terminal) else {
+        return default(format!("the app has no terminal status `{status}` any more"), fields.clone());
+    };
+    let escalates = means.kind == Kind::Escalation;
     let team = fields.get(TEAM).filter(|_| escalates).and_then(Value::as_str);
     let escalated_to = team.map(str::to_owned);
     Some(Finalised { status: status.clone(), fields: fields.clone(), reason: None, escalated_to })
@@ -339,6 +345,21 @@ mod tests {
         let known = known(&app(), "pager/call_people", &args, None).unwrap();
         assert_eq!((known.rule, known.status.as_str()), (1, "handed_on"));
         assert_eq!(finalise(&app(), Some(&known)).unwrap().reason, None);
+    }
+
+    #[test]
+    fn s2_23_a_status_that_the_app_has_no_more_ends_no_session() {
+        let args = json!({"summary": "restarted"});
+        let known = known(&app(), "desk/mark_done", &args, None).unwrap();
+        let (mut renamed, mut goes_on) = (app(), app());
+        renamed.statuses.remove("done");
+        goes_on.statuses.get_mut("done").unwrap().terminal = false;
+        for now in [renamed, goes_on] {
+            let ended = finalise(&now, Some(&known)).unwrap();
+            assert_eq!((ended.status.as_str(), &ended.fields), ("needs_review", &known.fields));
+            assert_eq!(ended.reason.as_deref(), Some("the app has no terminal status `done` any more"));
+        }
+        assert_eq!(finalise(&bare(), Some(&known)), None);
     }
 
     #[test]

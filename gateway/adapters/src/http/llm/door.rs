@@ -159,7 +159,7 @@ pub(super) async fn caller(llm: &Llm, token: &Token, headers: &HeaderMap) -> Cal
         |name: Option<String>| name.filter(|_| is_host).map(|name| llm.gate.ports.scanner.mask(&name).into_owned());
     // A session that Warden knows is its worker's to name.
     let session = match named.session {
-        Some(session) if llm.gate.apps().knows(&session) => {
+        Some(session) if llm.gate.names_session(&session) => {
             // Nothing is opened for a session that is not the worker's.
             let of = |session: &Session| session.is_of(&token.worker);
             if !llm.gate.counted(|counted| counted.sessions.get(&session).is_some_and(of)) {
