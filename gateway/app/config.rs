@@ -472,20 +472,40 @@ pub struct Error {
     what: String,
 }
 
+/// The data folder that a file names, whatever else stands in it: what a running gateway is asked and told must not wait until a
+/// half-edited configuration is whole again.
+pub fn data_dir(path: &Path) -> Result<PathBuf, Error> {
+    #[derive(Deserialize)]
+    struct Place {
+        #[serde(default = "default_data_dir")]
+        data_dir: PathBuf,
+    }
+    let Place { data_dir } = read(path)?;
+    Ok(base(path).join(data_dir))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let error = |what: String| Error { path: path.to_owned(), what };
+    let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            error("no such file: make one with `warden init`, or name one with --config".into())
+        }
+        _ => error(e.to_string()),
+    })?;
+    serde_saphyr::from_str(&text).map_err(|e| error(e.to_string()))
+}
+
+/// Where relative paths in a file start.
+fn base(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 impl Config {
     /// Reads a file. Relative paths in it start where the file stands.
     pub fn load(path: &Path, data_dir: Option<&Path>) -> Result<Self, Error> {
-        let error = |what: String| Error { path: path.to_owned(), what };
-        let text = std::fs::read_to_string(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => {
-                error("no such file: make one with `warden init`, or name one with --config".into())
-            }
-            _ => error(e.to_string()),
-        })?;
-        let raw: RawConfig = serde_saphyr::from_str(&text).map_err(|e| error(e.to_string()))?;
-        let base = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let env = |name: &str| std::env::var(name).ok();
-        Self::build(raw, base, data_dir, env).map_err(error)
+        let built = Self::build(read(path)?, base(path), data_dir, env);
+        built.map_err(|what| Error { path: path.to_owned(), what })
     }
 
     /// Checks a configuration.

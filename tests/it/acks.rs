@@ -150,6 +150,40 @@ async fn w05_in_a_session_of_its_own_it_runs_at_once_and_its_result_waits_and_is
     assert_eq!(left.len(), 1, "keys of what is over are gone: {left:?}");
 }
 
+/// The rule counts the run itself, and must not take its result away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn w05_what_may_run_once_alone_is_answered_with_its_result_when_it_ran() {
+    let site = held_site();
+    site.policies(&format!(
+        r#"{HELD} @id("start") permit (principal, action == Action::"start_session", resource);
+        @id("once") forbid (principal, action == Action::"odd/mark", resource)
+        when {{ context has session && context.session.facts.marks >= 1 }};"#
+    ));
+    configure(
+        &site,
+        true,
+        &json!({ "apps": { "case": { "session_id_prefix": "CASE", "facts": { "marks": { "count": "odd/mark" } } } } }),
+    );
+    let running = site.serve_classified();
+    let url = format!("http://127.0.0.1:{}/v1/sessions", site.port);
+    let started = reqwest::Client::new().post(url).bearer_auth(site.token()).json(&json!({ "app": "case" }));
+    let started: Value = started.send().await.unwrap().json().await.unwrap();
+    let session = started["session"].as_str().unwrap_or_else(|| panic!("{started}"));
+    let once = json!({ "marker": "a" });
+    let mut worker = site.worker().await;
+    worker.headers.push(("x-warden-session", session.to_owned()));
+    let mut mark = async || worker.call("mark", once.clone()).await;
+    let held = mark().await;
+    let id = refusal(&held).1.to_owned();
+    assert_eq!(json_of(&site, &["ack", "grant", &id, "--reason", "r"])["runs"], "now");
+    until(&site, &id, "ran").await;
+    let answer = mark().await;
+    assert_eq!(answer["result"]["content"][0]["text"], "done", "{answer}");
+    assert_eq!(refusal(&mark().await).0, "denied");
+    assert_eq!(site.effects().len(), 1);
+    running.stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_46_a_no_is_a_no_and_whatever_is_no_yes_is_none() {
     let site = held_site();

@@ -229,6 +229,18 @@ async fn s4_30_s4_37_s4_40_a_composition_is_read_strictly_and_never_changes_unde
     for place in ["/root/children/0/permission", "/root/children/1/tools/0", "/root/children/1/modelOverride"] {
         assert!(said.contains(place), "{place}: {said}");
     }
+    // Of two members of one name one would say nothing.
+    let twice = team().to_string().replacen(
+        "\"children\"",
+        "\"permission\":{},\"permission\":{\"*\":\"deny\"},\"children\"",
+        1,
+    );
+    std::fs::write(path("twice.json"), twice).unwrap();
+    for command in ["check", "register"] {
+        let output = desk.site.run(&["composition", command, &path("twice.json")]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("is there twice"), "{said}");
+    }
     // Straight at the operator plane it is the same.
     let mut twin = team();
     twin["version"] = json!("2.0.0");

@@ -622,6 +622,10 @@ async fn s2_48_an_app_is_what_it_was_at_the_start_whatever_becomes_of_its_file()
     assert_eq!(desk.post(&desk.site.token(), "/v1/sessions", &said).await.0, 201);
     let (_, ended) = desk.post(&desk.site.token(), &format!("/v1/sessions/{session}/finalise"), &json!({})).await;
     assert_eq!(ended["status"], "unclear");
+    // People can still look, and stop what runs.
+    let other = desk.start().await;
+    assert!(desk.site.ok(&["session", "list"]).contains(&other));
+    desk.site.ok(&["session", "stop", &other, "--reason", "the file is being edited"]);
     running.stop();
     assert_eq!(
         desk.site.run(&["serve"]).status.code(),
@@ -746,6 +750,44 @@ async fn s2_43_a_stopped_session_does_nothing_more_not_even_what_was_granted() {
     assert_eq!(client.why(&desk, "echo", json!({ "text": "a" })).await.as_deref(), Some("session_stopped"));
     running.stop();
     assert_eq!(desk.site.effects(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x15_a_body_that_says_a_thing_twice_or_what_nobody_asked_is_refused() {
+    let desk = Desk::new(ALL, &app(), &json!({}));
+    let running = desk.site.serve_classified();
+    let session = desk.start().await;
+    let token = desk.site.token();
+    let send = async |path: &str, body: &str| {
+        let url = format!("http://127.0.0.1:{}{path}", desk.site.port);
+        let answer = desk.http.post(url).bearer_auth(&token).body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap()["error"]["message"].to_string())
+    };
+    let finalise = format!("/v1/sessions/{session}/finalise");
+    for (path, body, word) in [
+        ("/v1/sessions", r#"{"app":"case","state_overrides":{"environment":"a","environment":"b"}}"#, "is there twice"),
+        ("/v1/sessions", r#"{"app":"case","app":"case"}"#, "is there twice"),
+        (finalise.as_str(), "garbage", "not JSON"),
+        (finalise.as_str(), r#"{"status":"done"}"#, "`status` is no member"),
+    ] {
+        let (status, said) = send(path, body).await;
+        assert!(status == 400 && said.contains(word), "{path} {body}: {status} {said}");
+    }
+    let (_, shown) = desk.get(&token, &format!("/v1/sessions/{session}")).await;
+    assert_eq!((&shown["status"], &shown["terminal"]), (&json!("running"), &json!(false)));
+    // Who spoke for its worker is in the log.
+    let host = desk.token_of("other", "host");
+    let (status, said) = desk.post(&host, &format!("/v1/sessions/{session}/pause"), &json!({})).await;
+    assert_eq!(status, 200, "{said}");
+    running.stop();
+    let callers: Vec<_> = changes(&desk.site)
+        .into_iter()
+        .filter_map(|(_, event)| match event {
+            SessionEvent::Status(changed) => Some(changed.caller),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(callers, [Some("other".to_owned())]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,12 +10,15 @@ use std::sync::Arc;
 use warden_core::catalogue::sha256_hex;
 use warden_core::composition::problem::Problem;
 use warden_core::composition::register::{Caps, Checked, check};
+use warden_core::json::{self, Limits};
 
 /// The kinds of provider that a tool can have: an MCP server of the configuration, or a tool that its worker brings along.
 pub const PROVIDER_KINDS: [&str; 2] = ["mcp_server", "builtin"];
 
 /// The longest document, in bytes.
 pub const DOCUMENT_MAX: usize = 8 << 20;
+/// How deep a document in JSON is nested at most.
+const DEPTH_MAX: usize = 120;
 
 /// One of them.
 #[derive(Clone, Debug)]
@@ -33,6 +36,11 @@ pub type Compositions = BTreeMap<String, Registered>;
 pub fn read(document: &Value, classes: &BTreeSet<String>) -> Result<Checked, Vec<Problem>> {
     let kinds = PROVIDER_KINDS.map(str::to_owned);
     check(document, &Caps::default(), &kinds, classes, sha256_hex)
+}
+
+/// A document as it is handed in, in JSON. A member that is there twice is refused: one of the two would say nothing.
+pub fn document(bytes: &[u8]) -> Result<Value, json::Error> {
+    json::document(bytes, Limits { bytes_max: DOCUMENT_MAX, depth_max: DEPTH_MAX })
 }
 
 /// The name that workers are bound to.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
-use warden_adapters::compositions::{DOCUMENT_MAX, PROVIDER_KINDS, read};
+use warden_adapters::compositions::{self, DOCUMENT_MAX, PROVIDER_KINDS, read};
 use warden_adapters::http::compositions::shown;
 use warden_core::composition::resolve::{from_manifest, resolve};
 
@@ -38,7 +38,7 @@ fn document(file: &Path) -> Result<Value, Failure> {
         return Err(Failure::invalid(format!("`{shown}`: a composition has at most {DOCUMENT_MAX} bytes")));
     }
     if text.trim_start().starts_with('{') {
-        return serde_json::from_str(&text).map_err(|e| Failure::invalid(format!("`{shown}`: {e}")));
+        return compositions::document(text.as_bytes()).map_err(|e| Failure::invalid(format!("`{shown}`: {e}")));
     }
     serde_saphyr::from_str(&text).map_err(|e| Failure::invalid(format!("`{shown}`: {e}")))
 }

@@ -37,7 +37,7 @@ fn config(global: &Global) -> Result<Config, Failure> {
 fn data_dir(global: &Global) -> Result<PathBuf, Failure> {
     match &global.data_dir {
         Some(dir) => Ok(dir.clone()),
-        None => Ok(config(global)?.setup.data_dir),
+        None => Ok(crate::config::data_dir(&global.config)?),
     }
 }
 

@@ -123,7 +123,10 @@ fn told(event: &Value) -> String {
     let cause = match event["cause"]["by"].as_str() {
         Some("tool") => format!(" by `{}`", text(&event["cause"], "tool")),
         Some("default_terminal_status") => " as its app's default".to_owned(),
-        Some("worker") => format!(" by its worker ({})", text(&event["cause"], "act")),
+        Some("worker") => match event["caller"].as_str() {
+            Some(caller) => format!(" by {} for its worker ({})", plain(caller), text(&event["cause"], "act")),
+            None => format!(" by its worker ({})", text(&event["cause"], "act")),
+        },
         Some("operator") => format!(" by {} ({})", text(&event["cause"], "operator"), text(&event["cause"], "act")),
         _ => String::new(),
     };

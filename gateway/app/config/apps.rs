@@ -3,12 +3,12 @@
 use super::RawConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use warden_adapters::sessions::Schemas;
 use warden_core::catalogue::ty::Ty;
 use warden_core::composition::resolve::MODEL_CLASSES;
+use warden_core::json;
 use warden_core::policy::shape::AppShape;
 use warden_core::session::app::App;
 use warden_core::session::check::apps;
@@ -74,7 +74,8 @@ pub(super) fn declared(raw: &RawConfig, base: &Path) -> Result<Declared, String>
             let path = places.get(name).map_or(base, PathBuf::as_path).join(file);
             let at = |what: String| format!("apps.{name}.state_overrides_schema: `{}`: {what}", path.display());
             let text = std::fs::read_to_string(&path).map_err(|e| at(e.to_string()))?;
-            let schema: Value = serde_json::from_str(&text).map_err(|e| at(format!("it is no JSON: {e}")))?;
+            let schema = json::document(text.as_bytes(), json::Limits::default())
+                .map_err(|e| at(format!("it is no JSON: {e}")))?;
             if !schema.is_object() {
                 return Err(at("a schema is one JSON object".into()));
             }

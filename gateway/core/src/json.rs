@@ -91,6 +91,12 @@ pub fn parse(bytes: &[u8], limits: Limits) -> Result<Json, Error> {
     read(raw.get(), &mut String::new(), 0, limits)
 }
 
+/// The same as a plain value, for documents that are kept or handed on: numbers are numbers.
+pub fn document(bytes: &[u8], limits: Limits) -> Result<serde_json::Value, Error> {
+    parse(bytes, limits)?;
+    serde_json::from_slice(bytes).map_err(|e| syntax(&e))
+}
+
 /// The members of one JSON object with the exact text of each, unread. Refuses a name that is there twice.
 pub fn members(bytes: &[u8], limits: Limits) -> Result<Vec<(String, &str)>, Error> {
     let text = text(bytes, limits)?;

@@ -2,8 +2,9 @@
 
 use super::error;
 use super::operator::{By, OperatorPlane, Plane};
-use crate::compositions::{DOCUMENT_MAX, PROVIDER_KINDS, Registered, read, reference};
+use crate::compositions::{DOCUMENT_MAX, PROVIDER_KINDS, Registered, document, read, reference};
 use crate::govern::NotRegistered;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -61,7 +62,11 @@ pub fn shown(checked: &Checked) -> Value {
         "widening_ignored": checked.widening, "notes": checked.notes, "config": checked.config })
 }
 
-async fn register(State(plane): Plane, Extension(by): Extension<By>, Json(document): Json<Value>) -> Response {
+async fn register(State(plane): Plane, Extension(by): Extension<By>, body: Bytes) -> Response {
+    let document = match document(&body) {
+        Ok(document) => document,
+        Err(e) => return malformed(&e.to_string()),
+    };
     match plane.governor.register(&by.0, document).await {
         Ok((registered, is_new)) => {
             let mut said = shown(&registered.checked);
@@ -80,6 +85,10 @@ async fn register(State(plane): Plane, Extension(by): Extension<By>, Json(docume
     }
 }
 
+fn malformed(why: &str) -> Response {
+    error(StatusCode::BAD_REQUEST, "malformed_request", why)
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Project {
@@ -88,7 +97,12 @@ struct Project {
 }
 
 /// What a worker would run with: for a look, and registered nowhere.
-async fn project(State(plane): Plane, Json(asked): Json<Project>) -> Response {
+async fn project(State(plane): Plane, body: Bytes) -> Response {
+    let asked = document(&body).map_err(|e| e.to_string());
+    let asked: Project = match asked.and_then(|asked| serde_json::from_value(asked).map_err(|e| e.to_string())) {
+        Ok(asked) => asked,
+        Err(why) => return malformed(&why),
+    };
     let kinds = PROVIDER_KINDS.map(str::to_owned);
     match resolve(&asked.resolved, asked.overlay.as_ref(), &kinds) {
         Ok(config) => {

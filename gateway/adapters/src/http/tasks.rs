@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use warden_core::json::{self, Json as Strict};
+use warden_core::json::{self, Json as Strict, Limits};
 use warden_core::outcome::Reply;
 use warden_core::pipeline::{self, Answer, Permit, Refusal, Upstream};
 use warden_core::proposal::{Ask, Correlation, Door, Mode, Proposal, TaskId};
@@ -106,8 +106,7 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
     let bytes = plane.body(body).await?;
     let said: Open = match bytes.is_empty() {
         true => Open::default(),
-        false => serde_json::from_slice(&bytes)
-            .map_err(|e| refused(StatusCode::BAD_REQUEST, "malformed_request", &describe(&e)))?,
+        false => read(&bytes).map_err(|what| refused(StatusCode::BAD_REQUEST, "malformed_request", &what))?,
     };
     let belongs = plane.belongs(&token, headers);
     let is_host = token.role == Role::Host;
@@ -192,11 +191,16 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
 }
 
 /// What serde says of a body, which may quote a value, down to what is wrong with it.
-fn describe(e: &serde_json::Error) -> String {
-    let said = e.to_string();
+/// What serde says may quote a value, so only the place is told.
+fn read(bytes: &[u8]) -> Result<Open, String> {
+    json::parse(bytes, Limits { bytes_max: bytes.len(), ..Limits::default() }).map_err(|e| e.to_string())?;
+    serde_json::from_slice(bytes).map_err(|e| describe(&e.to_string(), e.line(), e.column()))
+}
+
+fn describe(said: &str, line: usize, column: usize) -> String {
     match said.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
         Some((name, _)) if name.len() <= NAME_MAX => format!("`{}` is no member of a task", name.escape_debug()),
-        _ => format!("the body is no task (line {}, column {})", e.line(), e.column()),
+        _ => format!("the body is no task (line {line}, column {column})"),
     }
 }
 

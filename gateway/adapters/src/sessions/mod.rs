@@ -197,7 +197,7 @@ impl SessionBook {
 
     /// Ends a session whose worker is through: with the status of the newest terminal tool that really ran, or with its app's default.
     /// Nothing when it is over, waits for a person, or has no default.
-    pub async fn finalise(&self, id: &str) -> Result<Option<Changed>, Refused> {
+    pub async fn finalise(&self, id: &str, caller: &str) -> Result<Option<Changed>, Refused> {
         let (writer, session) = self.write(id)?;
         let app = self.app(&session)?;
         if !app.may_finalise(&self.status(id, &session)) {
@@ -205,12 +205,13 @@ impl SessionBook {
         }
         let session = self.at_rest(id)?;
         let Some(changed) = ended(&app, &session) else { return Ok(None) };
+        let changed = Changed { caller: other(caller, &session), ..changed };
         self.record(&writer, SessionEvent::Status(changed.clone()), Room::Ordinary).await?;
         Ok(Some(changed))
     }
 
-    /// What a worker says of its own session.
-    pub async fn act(&self, id: &str, act: Act, reason: Option<&str>) -> Result<Changed, Refused> {
+    /// What a worker says of its own session, or whoever may speak for it: `caller`.
+    pub async fn act(&self, id: &str, caller: &str, act: Act, reason: Option<&str>) -> Result<Changed, Refused> {
         let (writer, session) = self.write(id)?;
         let app = self.app(&session)?;
         if act != Act::Pause {
@@ -231,7 +232,8 @@ impl SessionBook {
         };
         let reason = reason.map(|text| self.masked(text));
         let cause = Cause::Worker { act: act.name().to_owned() };
-        let changed = Changed { reason, ..change(Some(&app), &stands, to, cause) };
+        let caller = other(caller, &session);
+        let changed = Changed { reason, caller, ..change(Some(&app), &stands, to, cause) };
         self.record(&writer, SessionEvent::Status(changed.clone()), Room::Ordinary).await?;
         Ok(changed)
     }
@@ -269,6 +271,11 @@ impl SessionBook {
     }
 }
 
+/// Whoever asks, where that is not the session's own worker.
+fn other(caller: &str, session: &Session) -> Option<String> {
+    (caller != session.worker).then(|| caller.to_owned())
+}
+
 /// How a session ends whose worker is through.
 fn ended(app: &App, session: &Session) -> Option<Changed> {
     let newest = session.latest.as_ref();
@@ -290,6 +297,7 @@ fn change(app: Option<&App>, from: &str, to: &str, cause: Cause) -> Changed {
         terminal: status.as_ref().is_some_and(|status| status.terminal),
         means: status.map_or(Kind::Pending, |status| status.kind),
         cause,
+        caller: None,
         fields: Map::new(),
         reason: None,
         escalated_to: None,

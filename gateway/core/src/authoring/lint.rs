@@ -14,13 +14,13 @@ use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// All warnings about the policies of the site and of compositions.
+/// All warnings about the policies of the site. Those of compositions are made of their documents, which are checked by themselves.
 pub fn lint(snapshot: &Snapshot) -> Vec<Problem> {
     let cases: Vec<Case<'_>> = snapshot.cases().collect();
     let applied = applied(&cases);
     let charter = Charter { snapshot, known: RefCell::default() };
     let mut found = Vec::new();
-    for rule in snapshot.layers.iter().filter(|layer| layer.name != LayerName::Charter).flat_map(|layer| &layer.rules) {
+    for rule in snapshot.layers.iter().filter(|layer| layer.name == LayerName::Site).flat_map(|layer| &layer.rules) {
         let of_rule = applied.get(rule.policy.id()).map_or(&[][..], Vec::as_slice);
         found.extend(unscoped(rule));
         found.extend(misplaced_advice(rule));

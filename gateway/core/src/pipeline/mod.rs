@@ -394,15 +394,20 @@ async fn decide<P: Ports>(gate: &Gate<P>, proposal: Proposal, now: Timestamp) ->
     let weighed = weigh(gate, &proposal, false, now);
     match weighed.evaluation.verdict {
         Verdict::Escalate => ack::escalated(gate, proposal, weighed, now).await,
-        Verdict::Allow => match ack::waits_for(gate, &proposal, now) {
+        // What has run once it was granted is not asked about again, also where a rule would have it run once alone.
+        Verdict::Allow | Verdict::Deny => match ack::waits_for(gate, &proposal, now).filter(|_| is_decided(&weighed)) {
             None => Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await),
             Some(id) => {
                 drop(weighed);
                 ack::deliver(gate, &id, now).await
             }
         },
-        Verdict::Deny => Decided::of(conclude(gate, proposal, weighed, How::Plain, now).await),
     }
+}
+
+/// Whether it is allowed, or a rule denies it: not what the gateway refuses by itself.
+fn is_decided<P>(weighed: &Weighed<'_, P>) -> bool {
+    weighed.evaluation.verdict == Verdict::Allow || !weighed.evaluation.policies.is_empty()
 }
 
 impl Decided {

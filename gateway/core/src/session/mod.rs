@@ -181,6 +181,9 @@ pub struct Changed {
     pub means: Kind,
     /// What led to it.
     pub cause: Cause,
+    /// Who asked for it, where that is neither the session's worker nor an operator: a host, or a delegate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
     /// Fields that the tool has left.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,

@@ -84,6 +84,12 @@ pub enum Error {
         /// The limit.
         bytes_max: usize,
     },
+    /// Something that no tool is called: it would be in no call's scope, and nobody would know why.
+    #[error("`tools[{index}]` names no tool: write `SERVER/TOOL`, `SERVER/*` or `TOOL`; there are no other patterns")]
+    NoTool {
+        /// The position in the list.
+        index: usize,
+    },
 }
 
 /// The scope of one task, prepared for looking up.
@@ -106,6 +112,9 @@ impl Scope {
     /// Prepares a scope. Refuses what is over a limit.
     pub fn new(source: Source) -> Result<Self, Error> {
         check_list("tools", &source.tools, TOOLS_MAX, TOOL_BYTES_MAX)?;
+        if let Some(index) = source.tools.iter().position(|tool| !names_a_tool(tool)) {
+            return Err(Error::NoTool { index });
+        }
         check_length("prompt", &source.prompt, PROMPT_BYTES_MAX)?;
         check_list("directory", &source.directory, DIRECTORY_MAX, ENTRY_BYTES_MAX)?;
         Ok(Self {
@@ -221,6 +230,12 @@ fn texts(value: &Json) -> Vec<&str> {
         }
         _ => Vec::new(),
     }
+}
+
+/// No tool has a star in its name.
+fn names_a_tool(text: &str) -> bool {
+    let name = text.strip_suffix("/*").unwrap_or(text);
+    !name.trim().is_empty() && !name.contains('*')
 }
 
 fn check_list(list: &'static str, items: &[String], count_max: usize, bytes_max: usize) -> Result<(), Error> {

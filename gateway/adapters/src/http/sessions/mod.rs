@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use warden_core::json::{self, Limits};
 use warden_core::proposal::DecisionId;
 use warden_core::reason::advice;
 use warden_core::session::{Changed, Session, SessionEvent};
@@ -189,10 +190,19 @@ async fn events(
     Json(json!({ "session": id, "status": status, "events": news.collect::<Vec<_>>() })).into_response()
 }
 
-async fn finalise(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap) -> Response {
+/// Nothing can be said: what ran says how a session ends.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+async fn finalise(State(plane): Plane, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Response {
     let done = async {
-        found(&plane, &headers, &id)?;
-        let changed = plane.sessions.finalise(&id).await.map_err(|e| refused(&e))?;
+        let token = found(&plane, &headers, &id)?;
+        let bytes = plane.body(body).await?;
+        if !bytes.is_empty() {
+            read::<Nothing>(&bytes)?;
+        }
+        let changed = plane.sessions.finalise(&id, &token.worker).await.map_err(|e| refused(&e))?;
         let mut said = told_of(&plane, &id)?;
         said["transitioned"] = changed.is_some().into();
         if let Some(changed) = changed {
@@ -212,7 +222,7 @@ struct Why {
 
 async fn act(State(plane): Plane, Path((id, act)): Path<(String, String)>, headers: HeaderMap, body: Body) -> Response {
     let done = async {
-        found(&plane, &headers, &id)?;
+        let token = found(&plane, &headers, &id)?;
         let act = match act.as_str() {
             "pause" => Act::Pause,
             "fail" => Act::Fail,
@@ -224,7 +234,7 @@ async fn act(State(plane): Plane, Path((id, act)): Path<(String, String)>, heade
         };
         let bytes = plane.body(body).await?;
         let why: Why = if bytes.is_empty() { Why::default() } else { read(&bytes)? };
-        plane.sessions.act(&id, act, why.reason.as_deref()).await.map_err(|e| refused(&e))?;
+        plane.sessions.act(&id, &token.worker, act, why.reason.as_deref()).await.map_err(|e| refused(&e))?;
         Ok(Json(told_of(&plane, &id)?).into_response())
     };
     answered(done.await)
@@ -266,6 +276,8 @@ fn told(event: &SessionEvent) -> Value {
 
 /// The body of a request. What serde says of it may quote a value, so only the place is told.
 fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Box<Response>> {
+    json::parse(bytes, Limits { depth_max: 128, ..Limits::default() })
+        .map_err(|e| Box::new(error(StatusCode::BAD_REQUEST, "malformed_request", &e.to_string())))?;
     serde_json::from_slice(bytes).map_err(|e| {
         let said = e.to_string();
         let message = match said.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {

@@ -228,7 +228,7 @@ fn nested_marked_fields_stand_under_their_path() {
 
 #[test]
 fn tools_are_in_scope_by_their_whole_name_by_server_or_by_bare_name() {
-    let tools = ["mail/send", "files/*", "search", "*", "a/b/c"].map(String::from).to_vec();
+    let tools = ["mail/send", "files/*", "search", "a/b/c"].map(String::from).to_vec();
     let scope = Scope::new(Source { tools, ..Source::default() }).unwrap();
     let includes = |server, tool| scope.facts(server, tool, &Marks::default(), &Json::Null).in_scope;
     for (server, tool) in [("mail", "send"), ("files", "delete"), ("files", "x/y"), ("web", "search"), ("a", "b/c")] {
@@ -309,6 +309,16 @@ fn limits_are_refused_with_the_place_and_the_size_and_without_the_text() {
     let mut long = ok;
     long.tools[0] = "b".repeat(513);
     assert_eq!(message(long), "`tools[0]` has 513 bytes, and at most 512 are taken");
+}
+
+#[test]
+fn what_names_no_tool_is_refused_with_its_place() {
+    for tool in ["", " ", "*", "files/read_*", "*/read", "/*"] {
+        let refused = Scope::new(Source { tools: vec!["files/*".into(), tool.into()], ..Source::default() });
+        assert_eq!(refused.unwrap_err(), Error::NoTool { index: 1 }, "{tool}");
+    }
+    let tools = ["files/*", "read", "files/read", "files/a/b-c.d"].map(str::to_owned).to_vec();
+    assert!(Scope::new(Source { tools, ..Source::default() }).is_ok());
 }
 
 #[test]
