@@ -217,6 +217,24 @@ async fn s4_30_s4_37_s4_40_a_composition_is_read_strictly_and_never_changes_unde
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("another version"), "{said}");
 
+    let output = desk.site.run(&["composition", "check", &path("other.json")]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("another version"), "`check` says what `register` would: {said}");
+
+    // A key that names nothing there is says nothing: that is told.
+    let mut typo = team();
+    typo["version"] = json!("3.0.0");
+    typo["root"]["permission"] = json!({ "odd/marc": "deny", "odd/mark": "deny", "engines": "deny", "task": { "reeder": "deny", "reader": "ask" } });
+    std::fs::write(path("typo.json"), typo.to_string()).unwrap();
+    let told = desk.site.ok(&["composition", "check", &path("typo.json")]);
+    let registered = desk.register("typo.json")["notes"].to_string();
+    for (key, is_idle) in
+        [("odd/marc", true), ("odd/mark", false), ("engines", true), ("task: reeder", true), ("task: reader", false)]
+    {
+        let note = format!("`{key}`: ");
+        assert_eq!((told.contains(&note), registered.contains(&note)), (is_idle, is_idle), "{key}: {told}");
+    }
+
     let mut bad = team();
     bad["root"]["children"][0]["permission"] = json!({ "bash": 7, "": "deny", "read": { "a": { "b": "deny" } } });
     bad["root"]["children"][1]["tools"] =
@@ -258,7 +276,7 @@ async fn s4_30_s4_37_s4_40_a_composition_is_read_strictly_and_never_changes_unde
     // Registered ones are there after a restart.
     let running = desk.site.serve();
     let all = desk.cli(&["composition", "show"]);
-    assert_eq!(all["compositions"].as_array().unwrap().len(), 2);
+    assert_eq!(all["compositions"].as_array().unwrap().len(), 3);
     assert_eq!(all["compositions"][0]["workers"], json!(["assistant"]));
     running.stop();
 }

@@ -6,10 +6,10 @@ use crate::cli::{Composition, Global};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 use warden_adapters::compositions::{self, DOCUMENT_MAX, PROVIDER_KINDS, read};
+use warden_adapters::govern::{Setup, load_catalogue};
 use warden_adapters::http::compositions::shown;
 use warden_core::composition::resolve::{from_manifest, resolve};
 
@@ -43,15 +43,29 @@ fn document(file: &Path) -> Result<Value, Failure> {
     serde_saphyr::from_str(&text).map_err(|e| Failure::invalid(format!("`{shown}`: {e}")))
 }
 
-/// The model classes of the configuration, where there is one.
-fn classes(global: &Global) -> BTreeSet<String> {
-    config(global).map(|config| config.setup.classes()).unwrap_or_default()
+/// The configuration, where there is one.
+fn setup(global: &Global) -> Option<Setup> {
+    config(global).ok().map(|config| config.setup)
 }
 
 fn check(global: &Global, file: &Path) -> Outcome {
-    match read(&document(file)?, &classes(global)) {
+    let setup = setup(global);
+    let classes = setup.as_ref().map(Setup::classes).unwrap_or_default();
+    match read(&document(file)?, &classes) {
         Ok(checked) => {
-            let shown = shown(&checked);
+            let name = compositions::reference(&checked);
+            let registered = setup.as_ref().and_then(|setup| compositions::load(&setup.data_dir, &classes).ok());
+            if let Some(there) = registered.iter().flatten().find(|(known, _)| **known == name).map(|(_, there)| there)
+                && there.checked.hash != checked.hash
+            {
+                let why = format!("`{name}` is registered with another content: give the changed one another version");
+                return Err(Failure::invalid(why));
+            }
+            let idle = setup.and_then(|setup| {
+                let catalogue = load_catalogue(&setup.data_dir).ok()?;
+                Some(setup.idle_keys(&checked, &catalogue))
+            });
+            let shown = shown(&checked, idle.unwrap_or_default());
             if global.json {
                 say(shown)
             } else {
@@ -120,7 +134,7 @@ async fn register(global: &Global, file: &Path) -> Outcome {
     let document = document(file)?;
     let client = Client::need(&data_dir(global)?)?;
     // What is wrong is told here in full, as `check` tells it.
-    if read(&document, &classes(global)).is_err() {
+    if read(&document, &setup(global).map(|setup| setup.classes()).unwrap_or_default()).is_err() {
         return check(global, file);
     }
     let said = client.post("/v1/compositions", &document).await?;

@@ -5,6 +5,7 @@ use crate::compositions::{self as registry, Registered, reference};
 use serde_json::Value;
 use std::sync::Arc;
 use warden_core::composition::problem::Problem;
+use warden_core::composition::register::Checked;
 use warden_core::journal::record::PolicyEvent;
 
 /// Why a composition is not registered.
@@ -49,6 +50,11 @@ impl Governor {
         let act = (operator, ("composition_register", object));
         self.change_by(&mut state, next, PolicyEvent::Composed, act, Vec::new()).await?;
         Ok((registered, true))
+    }
+
+    /// What the keys of one name that is not there, as things stand.
+    pub async fn idle_keys(&self, checked: &Checked) -> Vec<String> {
+        self.setup.idle_keys(checked, &self.state.lock().await.catalogue)
     }
 
     /// All that are registered.

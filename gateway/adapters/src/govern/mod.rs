@@ -24,6 +24,8 @@ use std::time::Instant;
 use tokio::sync::Mutex;
 pub use tools::{Classify, discover};
 use warden_core::catalogue::Catalogue;
+use warden_core::composition::idle::idle_keys;
+use warden_core::composition::register::Checked;
 use warden_core::journal::record::{Body, OperatorAct, PolicyChange, PolicyEvent, Record};
 use warden_core::pipeline::Gate;
 use warden_core::policy::Problems;
@@ -70,6 +72,13 @@ impl Setup {
     /// The model classes that stand for something.
     pub fn classes(&self) -> BTreeSet<String> {
         self.model_classes.iter().filter(|(_, models)| !models.is_empty()).map(|(class, _)| class.clone()).collect()
+    }
+
+    /// What a composition's keys name that is not there.
+    pub fn idle_keys(&self, checked: &Checked, catalogue: &Catalogue) -> Vec<String> {
+        let servers: Vec<&str> = self.servers.keys().map(String::as_str).collect();
+        let engines: Vec<&str> = self.engines.iter().map(|engine| engine.id.as_str()).collect();
+        idle_keys(checked, &servers, catalogue, &engines)
     }
 
     /// The operators' files with the policies of `dir`: schema fragments and entities are where they always are.

@@ -43,7 +43,7 @@ fn bound(plane: &OperatorPlane, name: &str) -> Vec<String> {
 async fn show(State(plane): Plane, Path(name): Path<String>) -> Response {
     match plane.governor.compositions().await.get(&name) {
         Some(Registered { document, checked }) => {
-            let mut said = shown(checked);
+            let mut said = shown(checked, plane.governor.idle_keys(checked).await);
             said["workers"] = json!(bound(&plane, &name));
             said["document"] = json!(**document);
             Json(said).into_response()
@@ -56,10 +56,11 @@ async fn show(State(plane): Plane, Path(name): Path<String>) -> Response {
     }
 }
 
-/// What is told of a checked composition.
-pub fn shown(checked: &Checked) -> Value {
+/// What is told of a checked composition; `idle` are notes on keys that name nothing there is.
+pub fn shown(checked: &Checked, idle: Vec<String>) -> Value {
+    let notes: Vec<String> = checked.notes.iter().cloned().chain(idle).collect();
     json!({ "composition": reference(checked), "hash": checked.hash, "nodes": checked.nodes, "shadowed": checked.shadowed,
-        "widening_ignored": checked.widening, "notes": checked.notes, "config": checked.config })
+        "widening_ignored": checked.widening, "notes": notes, "config": checked.config })
 }
 
 async fn register(State(plane): Plane, Extension(by): Extension<By>, body: Bytes) -> Response {
@@ -69,7 +70,8 @@ async fn register(State(plane): Plane, Extension(by): Extension<By>, body: Bytes
     };
     match plane.governor.register(&by.0, document).await {
         Ok((registered, is_new)) => {
-            let mut said = shown(&registered.checked);
+            let idle = plane.governor.idle_keys(&registered.checked).await;
+            let mut said = shown(&registered.checked, idle);
             said["new"] = is_new.into();
             let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
             (status, Json(said)).into_response()

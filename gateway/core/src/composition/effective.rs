@@ -109,6 +109,11 @@ impl Effective {
         bounded.filter(|(rule, bound)| rule.grant() > *bound).collect()
     }
 
+    /// All maps that have a say, the node's own first.
+    pub fn maps(&self) -> impl Iterator<Item = &PermissionMap> {
+        self.layers().flat_map(|layer| layer.bounds.maps.iter().map(Arc::as_ref))
+    }
+
     /// Whether any choice of tools narrows.
     pub fn narrows_tools(&self) -> bool {
         self.layers().flat_map(|layer| &layer.bounds.lists).any(|list| list.narrows)

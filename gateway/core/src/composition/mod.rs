@@ -23,6 +23,7 @@ pub mod permission;
 pub mod effective;
 pub mod nodes;
 pub mod register;
+pub mod idle;
 
 #[cfg(test)]
 mod tests;

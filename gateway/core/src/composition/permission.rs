@@ -47,6 +47,15 @@ impl Grant {
             _ => None,
         }
     }
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Grant::Deny => "deny",
+            Grant::Ask => "ask",
+            Grant::Allow => "allow",
+        }
+    }
 }
 
 /// A call, as far as permissions see it.
@@ -232,6 +241,11 @@ impl Rule {
         self.grant
     }
 
+    /// Whether it names something, and is not about all of a group.
+    pub(super) fn names_one(&self) -> bool {
+        !matches!(self.names, Names::All)
+    }
+
     /// A key of a map. It says nothing yet.
     fn outer(key: &str) -> Result<Self, String> {
         check_length(key)?;
@@ -269,7 +283,7 @@ impl Rule {
         }
     }
 
-    fn is_about(&self, target: &Target<'_>) -> bool {
+    pub(super) fn is_about(&self, target: &Target<'_>) -> bool {
         let in_group = match (self.group, target) {
             (Group::Any, _) => true,
             (Group::Bash, Target::Tool { is_bash, .. }) => *is_bash,
