@@ -5,8 +5,10 @@ use crate::cli::{Apps, Global};
 use crate::client::Client;
 use crate::exit::{Failure, Outcome};
 use serde_json::json;
+use std::collections::BTreeSet;
 use warden_adapters::govern;
 use warden_core::policy::snapshot::Snapshot;
+use warden_core::session::unknown::unknown_tools;
 
 /// Checks and lists apps.
 pub async fn run(global: &Global, apps: Apps) -> Outcome {
@@ -20,13 +22,24 @@ pub async fn run(global: &Global, apps: Apps) -> Outcome {
 fn check(global: &Global) -> Outcome {
     let config = config(global)?;
     let site = govern::read_site(&config.setup)?;
-    Snapshot::build(govern::source_at_rest(&config.setup, &site)?).map_err(Failure::invalid)?;
+    let source = govern::source_at_rest(&config.setup, &site)?;
     let apps = &config.apps.apps;
+    let mut warnings = config.apps.warnings.clone();
+    warnings.extend(apps.values().flat_map(|app| unknown_tools(app, &source.catalogue)));
+    let servers = apps.values().flat_map(|app| &app.servers);
+    let unasked: BTreeSet<&String> = servers.filter(|server| !source.catalogue.servers.contains_key(*server)).collect();
+    Snapshot::build(source).map_err(|problems| match unasked.iter().next() {
+        None => Failure::invalid(problems),
+        // Policies name tools, and these are known once their server was asked.
+        Some(server) => Failure::invalid(format!(
+            "{problems}\nthe tools of `{server}` are not known yet: start `warden serve` once without these policies, and check again"
+        )),
+    })?;
     if global.json {
-        say(json!({ "valid": true, "apps": apps.keys().collect::<Vec<_>>(), "warnings": config.apps.warnings }));
+        say(json!({ "valid": true, "apps": apps.keys().collect::<Vec<_>>(), "warnings": warnings }));
         return Ok(0);
     }
-    config.apps.warnings.iter().for_each(|warning| tell(format!("warning: {}", plain(warning))));
+    warnings.iter().for_each(|warning| tell(format!("warning: {}", plain(warning))));
     if apps.is_empty() {
         tell("no app is declared: put one into `apps/NAME.yaml` beside the configuration, or under `apps:` in it");
         return Ok(0);

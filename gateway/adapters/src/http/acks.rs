@@ -1,9 +1,9 @@
 //! What is held, for operators: looking, granting, refusing, and taking back what was acknowledged in advance.
 
 use super::operator::{By, OperatorPlane, Plane, unavailable};
-use super::{audit, error};
+use super::{Query, audit, error};
 use crate::acks::notify;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};

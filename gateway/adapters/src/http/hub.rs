@@ -1,10 +1,10 @@
 //! The embedded hub over HTTP, on the operator plane: the same interface as any hub's (`docs/hub.md`).
 
-use super::error;
 use super::operator::{OperatorPlane, Plane};
+use super::{Query, error};
 use crate::hub::embedded::{Embedded, NotSent};
 use crate::hub::{Hub, HubError, Progress, Sending, Write};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};

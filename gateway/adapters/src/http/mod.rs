@@ -18,8 +18,12 @@ mod sessions;
 mod tasks;
 pub mod worker;
 
+use axum::extract::FromRequestParts;
+use axum::extract::rejection::QueryRejection;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 /// The bearer token of a request ([RFC 6750 §2.1](https://www.rfc-editor.org/rfc/rfc6750#section-2.1)).
@@ -32,6 +36,19 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// `{"error": {code, message}}` with a status.
 fn error(status: axum::http::StatusCode, code: &str, message: &str) -> Response {
     (status, axum::Json(json!({ "error": { "code": code, "message": message } }))).into_response()
+}
+
+/// What stands behind the `?` of a request. What is not asked for is refused in the form that everything else is.
+struct Query<T>(T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        let asked = axum::extract::Query::try_from_uri(&parts.uri);
+        let refuse = |e: QueryRejection| error(e.status(), "malformed_request", &e.body_text());
+        asked.map(|axum::extract::Query(asked)| Self(asked)).map_err(refuse)
+    }
 }
 
 /// Whether a `Host` or `Origin` names this machine by a loopback name or one that was configured: a page in a browser must

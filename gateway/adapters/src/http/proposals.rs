@@ -1,10 +1,10 @@
 //! `GET /v1/proposals/{id}`: what became of a held proposal, for its worker. A result that waits is given once.
 
-use super::error;
 use super::worker::WorkerPlane;
+use super::{Query, error};
 use crate::mcp::held::{self, Stands};
 use crate::mcp::link::Nowhere;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

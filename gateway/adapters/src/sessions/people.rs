@@ -65,7 +65,8 @@ impl SessionBook {
         let waits = stands == status::AWAITING_INPUT;
         let fits = if matches!(wanted, Resume::Stop(_)) { !session.terminal } else { waits };
         if !fits {
-            return Err(Refused::Not(format!("not_awaiting_input (status={stands})")));
+            let code = if session.terminal { "is_over" } else { "not_awaiting_input" };
+            return Err(Refused::Not(format!("{code} (status={stands})")));
         }
         let cause = Cause::Operator { operator: operator.to_owned(), act: wanted.name().to_owned() };
         let changed = match &wanted {

@@ -194,7 +194,9 @@ impl Reader<'_> {
         let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c) || more.contains(c);
         let is_good = |slug: &&str| (1..=SLUG_MAX).contains(&slug.chars().count()) && slug.chars().all(good);
         if text(value).filter(is_good).is_none() {
-            let why = format!("1 to {SLUG_MAX} letters, digits and any of ._-{more}, not {}", shown(value));
+            let quotes = if value.is_some_and(Value::is_number) { ": write it in quotes" } else { "" };
+            let why =
+                format!("a text of 1 to {SLUG_MAX} letters, digits and any of ._-{more}, not {}{quotes}", shown(value));
             self.problems.push(pointer, why);
         }
     }

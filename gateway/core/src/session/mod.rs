@@ -16,6 +16,7 @@ pub mod risk;
 pub mod team;
 pub mod raw;
 pub mod check;
+pub mod unknown;
 pub mod locks;
 #[cfg(test)]
 mod check_tests;

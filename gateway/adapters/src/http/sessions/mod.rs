@@ -3,11 +3,11 @@
 pub(super) mod operator;
 
 use super::worker::WorkerPlane;
-use super::{error, proposals};
+use super::{Query, error, proposals};
 use crate::identity::{Role, Token};
 use crate::sessions::{Act, NotStarted, Refused, SessionBook};
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};

@@ -1,10 +1,11 @@
 //! Sessions for people: all of them, and what a person does about one that waits.
 
+use super::super::Query;
 use super::super::operator::{By, OperatorPlane, Plane};
 use super::{Which, answered, listed, refused, shown};
 use crate::http::error;
 use crate::sessions::{Resume, Resumed};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
