@@ -51,6 +51,16 @@ fn main() {
         registered / 1e6
     );
 
+    let large = Source {
+        trees: BTreeMap::from([("tree@1".to_owned(), Arc::new(read(&tree, &BTreeSet::new()).unwrap()))]),
+        workers: vec![Worker { name: "w".into(), composition: Some("tree@1".into()), ..Worker::default() }],
+        ..source(false)
+    };
+    let built = median(3, || {
+        black_box(Snapshot::build(large.clone()).unwrap_or_else(|problems| panic!("{problems}")));
+    });
+    println!("put it in force for one worker: {:.0} ms", built / 1e6);
+
     let typical = snapshot(false);
     let plain = asked(&typical, "plain", None);
     let bound = asked(&typical, "bound", Some(session()));
@@ -84,6 +94,10 @@ fn main() {
 }
 
 fn snapshot(reads_all: bool) -> Snapshot {
+    Snapshot::build(source(reads_all)).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn source(reads_all: bool) -> Source {
     let mut site = r#"
         @id("reads") permit (principal, action in Action::"call_tool", resource) when { resource.effect == Effect::"read" };
         @id("writes") permit (principal, action in Action::"call_tool", resource) when { resource.effect == Effect::"write" && context.acknowledged };
@@ -115,7 +129,7 @@ fn snapshot(reads_all: bool) -> Snapshot {
         ..Worker::default()
     };
     let facts = (0..FACTS).map(|n| (format!("f{n}"), is_flag(n))).collect();
-    Snapshot::build(Source {
+    Source {
         site: vec![SourceFile { name: "site.cedar".into(), text: site }],
         trees: BTreeMap::from([("team@1".to_owned(), Arc::new(read(&team, &BTreeSet::new()).unwrap()))]),
         workers: vec![worker("plain", None), worker("bound", Some("team@1"))],
@@ -123,8 +137,7 @@ fn snapshot(reads_all: bool) -> Snapshot {
         apps: vec![AppShape { name: "app".into(), facts, ..AppShape::default() }],
         catalogue: Catalogue { servers: BTreeMap::from([("files".to_owned(), files)]), ..Catalogue::default() },
         ..Source::default()
-    })
-    .unwrap_or_else(|problems| panic!("{problems}"))
+    }
 }
 
 fn is_flag(fact: usize) -> bool {

@@ -421,6 +421,34 @@ async fn s2_59_a_rollback_in_production_waits_for_a_person_and_runs_once() {
     assert_eq!(granted, 2);
 }
 
+/// A task's scope is a permit of its own, and no way around what the app keeps for people.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_59_s2_60_a_task_that_covers_a_call_does_not_open_the_gates_of_the_app() {
+    let site = site();
+    std::fs::copy(root().join("policies/apps/task-scope.cedar"), site.dir.join("policies/task-scope.cedar")).unwrap();
+    let running = serve(&site);
+    let host = site.ok(&["token", "issue", "assistant", "--role", "host", "--json"]);
+    let host = serde_json::from_str::<Value>(&host).unwrap()["token"].as_str().unwrap().to_owned();
+    let host = Plane { token: host, ..Plane::of(&site) };
+    let scope = json!({ "worker": "assistant", "tools": ["incidents/restart_service"], "directory": ["api"] });
+    let (status, task) = host.post("/v1/tasks", &scope).await;
+    assert_eq!(status, 201, "{task}");
+    let plane = Plane::of(&site);
+    for (overrides, runs) in [(staging(), true), (production(), false)] {
+        let mut worker = inside(&site, "incidents", &plane.start("incident", overrides).await).await;
+        worker.headers.push(("x-warden-task", task["task"].as_str().unwrap().to_owned()));
+        let restart = json!({ "service": "api" });
+        match runs {
+            true => drop(ran(&mut worker, "restart_service", restart).await),
+            false => drop(held(&mut worker, "restart_service", restart).await),
+        }
+    }
+    assert_eq!(times(&site, "restart_service"), 1);
+    running.stop();
+    let held: Vec<_> = decisions(&site.data()).into_iter().filter(|d| d.verdict == Verdict::Escalate).collect();
+    assert_eq!(held.iter().map(|d| d.reason.to_string()).collect::<Vec<_>>(), ["gated"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_59_s2_37_s2_41_an_operator_hands_an_incident_to_a_team_that_is_paged_once() {
     let site = site();

@@ -193,7 +193,8 @@ async fn opened(plane: &WorkerPlane, headers: &HeaderMap, body: Body) -> Result<
 /// What serde says of a body, which may quote a value, down to what is wrong with it.
 /// What serde says may quote a value, so only the place is told.
 fn read(bytes: &[u8]) -> Result<Open, String> {
-    json::parse(bytes, Limits { bytes_max: bytes.len(), ..Limits::default() }).map_err(|e| e.to_string())?;
+    json::parse(bytes, Limits { bytes_max: bytes.len(), ..Limits::default() })
+        .map_err(|e| format!("the body is no task: {e}"))?;
     serde_json::from_slice(bytes).map_err(|e| describe(&e.to_string(), e.line(), e.column()))
 }
 
