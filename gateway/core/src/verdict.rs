@@ -106,13 +106,13 @@ enum Answer {
 /// Decides a case. Total: a fault is one more reason to refuse. A node of a composition is asked about together with everything above it:
 /// the least of their verdicts is its own.
 pub fn evaluate(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluation {
-    let mut least = of_one(snapshot, case, facts);
+    let mut least = evaluate_alone(snapshot, case, facts);
     for above in snapshot.above(case) {
         if least.verdict == Verdict::Deny {
             break;
         }
         let other = match above {
-            Some(above) => of_one(snapshot, &above, facts),
+            Some(above) => evaluate_alone(snapshot, &above, facts),
             None => Evaluation::deny("composition_unresolved", None),
         };
         if other.verdict.rank() < least.verdict.rank() {
@@ -122,7 +122,8 @@ pub fn evaluate(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluati
     least
 }
 
-fn of_one(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluation {
+/// The same without what is above a node.
+pub(crate) fn evaluate_alone(snapshot: &Snapshot, case: &Case<'_>, facts: &Facts) -> Evaluation {
     let Some(slice) = &case.slice else {
         return Evaluation::deny("composition_unresolved", None);
     };

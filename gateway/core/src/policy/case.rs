@@ -234,12 +234,13 @@ impl Snapshot {
         })
     }
 
-    /// Every worker with every target, and every action of the site's own, for probes and tests.
+    /// Every worker with every target that it can be asked about with, and every action of the site's own, for probes and tests.
     pub fn cases(&self) -> impl Iterator<Item = Case<'_>> {
-        let own = self
-            .workers
-            .values()
-            .flat_map(|bound| self.targets.iter().enumerate().map(|(number, target)| bound.case(target, number)));
+        let own = self.workers.values().flat_map(|bound| {
+            let targets = self.targets.iter().enumerate();
+            let own = targets.filter(|(_, target)| target.is_for(bound.uid.id().unescaped()));
+            own.map(|(number, target)| bound.case(target, number))
+        });
         own.chain(self.site.actions.values().filter_map(|site| self.site_probe(site)))
     }
 

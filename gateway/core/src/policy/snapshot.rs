@@ -226,6 +226,7 @@ impl Snapshot {
             bound.insert(name.clone(), plain.with(layer).map_err(unpreparable)?);
         }
         let nodes_of = compile::nodes(&source);
+        let asked: Vec<(&Target, Lineage, Lineage)> = targets.iter().map(Target::with_lineages).collect();
         let mut workers = HashMap::new();
         for worker in &source.workers {
             let index = match &worker.composition {
@@ -233,9 +234,9 @@ impl Snapshot {
                 Some(name) => bound.get(name),
             };
             let lineage = worker_lineage(worker).map_err(general)?;
-            let slices = index.map(|index| slices_of(index, &lineage, &targets));
+            let slices = index.map(|index| slices_of(index, &lineage, &asked));
             let in_tree = worker.name.contains('/') || nodes_of.contains_key(&worker.name);
-            let of_site = in_tree.then(|| slices_of(&plain, &lineage, &targets));
+            let of_site = in_tree.then(|| slices_of(&plain, &lineage, &asked));
             let uid = uid("Worker", &worker.name).map_err(general)?;
             let record = Arc::new(serde_json::json!({ "type": "Worker", "id": worker.name, "parents": worker.groups }));
             workers.insert(
@@ -405,6 +406,18 @@ impl Snapshot {
 }
 
 impl Target {
+    fn with_lineages(&self) -> (&Self, Lineage, Lineage) {
+        let action = Lineage::new(self.action.clone(), self.action_lineage.iter().cloned());
+        let resource = Lineage::new(self.resource.clone(), self.resource_parents.iter().cloned());
+        (self, action, resource)
+    }
+
+    /// Whether a worker can be asked about with it: of nodes only those below it.
+    pub(super) fn is_for(&self, worker: &str) -> bool {
+        let node = self.resource.id().unescaped();
+        self.action.id().unescaped() != Verb::StartDelegate.action() || (node != worker && is_within(node, worker))
+    }
+
     /// What operators have set for it.
     fn set(&mut self, source: &Source) {
         // Tools are in their server's group and in `call_tool`; the narrower one comes first.
@@ -424,19 +437,13 @@ fn marks(catalogue: &Catalogue) -> HashMap<String, HashMap<String, Marks>> {
 }
 
 /// The policies that can matter for one worker, by target.
-fn slices_of(index: &Index, worker: &Lineage, targets: &[Target]) -> Vec<Arc<Slice>> {
+fn slices_of(index: &Index, worker: &Lineage, targets: &[(&Target, Lineage, Lineage)]) -> Vec<Arc<Slice>> {
     let nobodys = Lineage::new(worker.uid().clone(), []);
-    let of = |target: &Target| {
-        // Nodes that are not below this one are never asked about: they share one slice.
-        let node = target.resource.id().unescaped();
-        let is_far = target.action.id().unescaped() == Verb::StartDelegate.action()
-            && !is_within(node, worker.uid().id().unescaped());
-        if is_far {
-            return index.slice(&nobodys, &nobodys, &nobodys);
-        }
-        let action = Lineage::new(target.action.clone(), target.action_lineage.iter().cloned());
-        let resource = Lineage::new(target.resource.clone(), target.resource_parents.iter().cloned());
-        index.slice(worker, &action, &resource)
+    let nothing = index.slice(&nobodys, &nobodys, &nobodys);
+    let name = worker.uid().id().unescaped();
+    let of = |(target, action, resource): &(&Target, Lineage, Lineage)| match target.is_for(name) {
+        true => index.slice(worker, action, resource),
+        false => Arc::clone(&nothing),
     };
     targets.iter().map(of).collect()
 }
