@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use warden_adapters::compositions::read;
+use warden_core::authoring::case::Suite;
+use warden_core::authoring::matrix::cell;
+use warden_core::authoring::redecide::{Cannot, Recorded, Redecider};
 use warden_core::catalogue::input::{Input, read as read_input};
 use warden_core::catalogue::{Catalogue, Effect, Tool};
 use warden_core::composition::permission::{Grant, Target};
@@ -225,6 +228,56 @@ fn s4_20_a_rule_on_the_worker_binds_its_nodes_and_a_permit_for_a_node_alone_give
         let shown = |name: &str| snapshot.is_listed(worker, "git", &Ask::Tool { name: name.into() });
         assert_eq!(["read_a", "write_a", "run"].map(shown), [true, true, false], "{worker}");
     }
+}
+
+/// What operators are told of a node is what the gateway says, with what is above it.
+#[test]
+fn s4_20_the_matrix_and_cases_and_replay_ask_what_is_above_a_node() {
+    let node = |slug: &str, children: Value| json!({ "agent": { "slug": slug }, "skills": [], "tools": [], "children": children });
+    let tree = json!({ "slug": "t", "version": "1", "root": node("root", json!([node("a", json!([]))])) });
+    let site = r#"
+        @id("all") @unscoped("here") permit (principal, action, resource);
+        @id("not_this") forbid (principal == Worker::"w", action == Action::"git/run", resource);
+        @id("not_there") forbid (principal == Worker::"w", action == Action::"git/write_a", resource) when { context.input.to == "eve" };"#;
+    let schema = json!({ "type": "object", "required": ["to"], "properties": { "to": { "type": "string" } } });
+    let tool =
+        Tool { effect: Some(Effect::Write), ..Tool::listed(json!({ "name": "write_a", "inputSchema": schema })) };
+    let mut catalogue = catalogue();
+    catalogue.servers.get_mut("git").unwrap().insert("write_a".into(), tool);
+    let snapshot = Snapshot::build(Source {
+        site: vec![SourceFile { name: "site.cedar".into(), text: site.into() }],
+        trees: BTreeMap::from([("t@1".to_owned(), Arc::new(read(&tree, &BTreeSet::new()).unwrap()))]),
+        workers: vec![Worker { name: "w".into(), composition: Some("t@1".into()), ..Worker::default() }],
+        servers: vec!["git".into(), "mail".into()],
+        catalogue,
+        ..Source::default()
+    })
+    .unwrap();
+    let mark = |worker: &str, tool: &str| {
+        let case = snapshot.case(worker, "git", &Ask::Tool { name: tool.into() }).unwrap();
+        cell(&snapshot, &case).mark()
+    };
+    assert_eq!(["read_a", "run", "write_a"].map(|tool| mark("w/a", tool)), ["✔", "✘", "✔✘"]);
+
+    let case = |decision: &str| {
+        let request =
+            json!({ "principal": "Worker::\"w/a\"", "action": "Action::\"git/run\"", "resource": "Tool::\"git/run\"" });
+        serde_json::from_value(json!({ "name": decision, "request": request, "decision": decision })).unwrap()
+    };
+    let failed = Suite::new(&snapshot, vec![case("allow"), case("deny")]).run();
+    assert_eq!(failed.iter().map(|failed| failed.name.as_str()).collect::<Vec<_>>(), ["allow"]);
+
+    // Without its arguments nobody can say what the rule above it makes of a call.
+    let recorded = json!({ "ts": "2026-11-21T08:00:00Z", "id": "d", "worker": "w/a", "server": "git", "tool": "write_a",
+        "principal": { "type": "Worker", "id": "w/a" }, "action": "git/write_a", "resource": { "type": "Tool", "id": "git/write_a" },
+        "context": { "acknowledged": false, "mode": "execute", "secret_findings": [], "secret_suspicions": 0, "unseen": [],
+            "dot_segments": false, "input": null },
+        "level": "metadata", "verdict": "deny", "reason": "forbidden", "policies": [], "enforced": "gateway",
+        "digests": { "catalogue": snapshot.digests.catalogue } })
+    .to_string();
+    let none = |_: &str| None;
+    let replayed = Redecider::new(&snapshot, &none).decide(&serde_json::from_str::<Recorded<'_>>(&recorded).unwrap());
+    assert_eq!(replayed.unwrap_err(), Cannot::NoInput);
 }
 
 /// A model override binds the engine door.
