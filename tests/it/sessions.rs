@@ -796,6 +796,15 @@ async fn s2_43_s2_49_a_session_stays_whose_it_is_when_its_app_is_gone() {
     let running = desk.site.serve_classified();
     let (open, stopped) = (desk.start().await, desk.start().await);
     desk.site.ok(&["session", "stop", &stopped, "--reason", "enough"]);
+    // s2_42: what is over does not wait, and is not stopped again.
+    for (args, code) in [
+        (["resume", &stopped, "--input", "on"], "not_awaiting_input"),
+        (["stop", &stopped, "--reason", "on"], "is_over"),
+    ] {
+        let output = desk.site.run(&[&["session"], &args[..]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(&format!("{code} (status=stopped)")), "{said}");
+    }
     running.stop();
     desk.configure(&json!({}));
     let running = desk.site.serve();

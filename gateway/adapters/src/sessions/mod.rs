@@ -116,7 +116,7 @@ impl SessionBook {
 
     /// Whether something became of it behind this event.
     pub fn has_news(&self, id: &str, after: Option<u64>) -> bool {
-        let news = |session: &Session| after.is_none_or(|after| session.next_event > after + 1);
+        let news = |session: &Session| after.is_none_or(|after| session.next_event > after.saturating_add(1));
         self.gate.counted(|counted| counted.sessions.get(id).is_none_or(news))
     }
 

@@ -63,9 +63,11 @@ impl SessionBook {
         };
         let stands = self.status(id, &session);
         let waits = stands == status::AWAITING_INPUT;
-        let fits = if matches!(wanted, Resume::Stop(_)) { !session.terminal } else { waits };
+        let (fits, code) = match wanted {
+            Resume::Stop(_) => (!session.terminal, "is_over"),
+            Resume::Input(_) | Resume::Escalate(_) => (waits, "not_awaiting_input"),
+        };
         if !fits {
-            let code = if session.terminal { "is_over" } else { "not_awaiting_input" };
             return Err(Refused::Not(format!("{code} (status={stands})")));
         }
         let cause = Cause::Operator { operator: operator.to_owned(), act: wanted.name().to_owned() };

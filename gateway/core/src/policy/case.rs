@@ -90,9 +90,9 @@ impl Snapshot {
         let bound = self.workers.get(worker).ok_or(NoCase::Worker)?;
         let number = match ask {
             Ask::Site(ask) => return self.site_case(bound, ask),
-            Ask::Verb(Verb::Operate) => self.operate,
+            Ask::Verb(Verb::Operate) => self.targets.operate,
             Ask::Engine(ask) => {
-                let engine = self.engines.get(&ask.engine).ok_or(NoCase::Engine)?;
+                let engine = self.targets.engines.get(&ask.engine).ok_or(NoCase::Engine)?;
                 match ask.verb {
                     Verb::CallEngine => engine.call,
                     Verb::ProposeToolCall => engine.tool_call,
@@ -100,18 +100,20 @@ impl Snapshot {
                 }
             }
             Ask::Inbox { inbox, verb } => {
-                let verbs = self.inboxes.get(inbox).ok_or(NoCase::Inbox)?;
+                let verbs = self.targets.inboxes.get(inbox).ok_or(NoCase::Inbox)?;
                 *verbs.get(verb).ok_or(NoCase::Action)?
             }
-            Ask::Session { app, .. } => *self.apps.get(app).ok_or(NoCase::App)?,
+            Ask::Session { app, .. } => *self.targets.apps.get(app).ok_or(NoCase::App)?,
             Ask::Delegate { node } => {
                 // Whose a node is stands in its name.
                 let below = node != worker && is_within(node, worker);
-                *self.nodes.get(node).filter(|_| below).ok_or(NoCase::Node)?
+                *self.targets.nodes.get(node).filter(|_| below).ok_or(NoCase::Node)?
             }
-            Ask::State { key } => *self.state.get(key).or_else(|| self.state.get("")).ok_or(NoCase::Action)?,
+            Ask::State { key } => {
+                *self.targets.state.get(key).or_else(|| self.targets.state.get("")).ok_or(NoCase::Action)?
+            }
             ask => {
-                let server = self.servers.get(server).ok_or(NoCase::Server)?;
+                let server = self.targets.servers.get(server).ok_or(NoCase::Server)?;
                 match ask {
                     Ask::Tool { name } => *server.tools.get(name).unwrap_or(&server.unlisted),
                     Ask::Verb(verb) => *server.verbs.get(verb).ok_or(NoCase::Action)?,
@@ -126,7 +128,7 @@ impl Snapshot {
                 }
             }
         };
-        Ok(bound.case(&self.targets[number], number))
+        Ok(bound.case(&self.targets.all[number], number))
     }
 
     /// The same asked by everything above a node, the nearest first, of the charter and the site alone: a node never does what these keep
@@ -161,16 +163,16 @@ impl Snapshot {
     }
 
     /// What a verdict on a case reads of the context, of a node with what is asked of all above it. Everything, where that cannot be told.
-    pub fn reads(&self, case: &Case<'_>) -> Reads {
-        let own = std::iter::once(case.slice.clone());
-        let above = self.above(case).map(|above| above.and_then(|above| above.slice));
-        own.chain(above).fold(Reads::default(), |mut all, slice| {
-            match slice {
-                Some(slice) => all.merge(&slice.reads),
-                None => all = Reads::whole(),
+    pub fn reads<'c>(&self, case: &'c Case<'_>) -> Cow<'c, Reads> {
+        let Some(own) = &case.slice else { return Cow::Owned(Reads::whole()) };
+        let mut all = Cow::Borrowed(&own.reads);
+        for above in self.above(case) {
+            match above.and_then(|above| above.slice) {
+                Some(slice) => all.to_mut().merge(&slice.reads),
+                None => return Cow::Owned(Reads::whole()),
             }
-            all
-        })
+        }
+        all
     }
 
     /// The question whether an operator may acknowledge something held. Compositions are for workers and say nothing of it.
@@ -179,14 +181,14 @@ impl Snapshot {
         let (principal, resource) = (named("Operator", &ask.operator)?, named(&ask.resource.ty, &ask.resource.id)?);
         let lineage =
             |uid: &EntityUid| Lineage::new(uid.clone(), self.entities.ancestors(uid).into_iter().flatten().cloned());
-        let action = Lineage::new(self.acknowledge.action.clone(), []);
+        let action = Lineage::new(self.targets.acknowledge.action.clone(), []);
         let slice = self.site.index.slice(&lineage(&principal), &action, &lineage(&resource));
-        let known = self.targets.iter().find(|target| target.resource == resource);
+        let known = self.targets.all.iter().find(|target| target.resource == resource);
         let of = serde_json::json!({ "type": ask.resource.ty, "id": ask.resource.id });
         Ok(Case {
             principal_record: Record::Named(serde_json::json!({ "type": "Operator", "id": ask.operator })),
             principal: Cow::Owned(principal),
-            target: &self.acknowledge,
+            target: &self.targets.acknowledge,
             resource_record: known.map_or(Record::Named(of), |target| Record::Known(&target.resource_record)),
             resource: Cow::Owned(resource),
             slice: Some(slice),
@@ -237,7 +239,7 @@ impl Snapshot {
     /// Every worker with every target that it can be asked about with, and every action of the site's own, for probes and tests.
     pub fn cases(&self) -> impl Iterator<Item = Case<'_>> {
         let own = self.workers.values().flat_map(|bound| {
-            let targets = self.targets.iter().enumerate();
+            let targets = self.targets.all.iter().enumerate();
             let own = targets.filter(|(_, target)| target.is_for(bound.uid.id().unescaped()));
             own.map(|(number, target)| bound.case(target, number))
         });

@@ -125,18 +125,7 @@ pub struct Snapshot {
     /// For requests that hold no more of a session than is read; none without apps.
     least_schema: Option<Schema>,
     pub(super) entities: Entities,
-    pub(super) targets: Vec<Target>,
-    pub(super) servers: HashMap<String, Server>,
-    pub(super) engines: HashMap<String, EngineTargets>,
-    /// By member; the one of all others under the empty name.
-    pub(super) state: HashMap<String, usize>,
-    pub(super) inboxes: HashMap<String, HashMap<Verb, usize>>,
-    pub(super) operate: usize,
-    /// By name.
-    pub(super) apps: HashMap<String, usize>,
-    /// By whole name.
-    pub(super) nodes: HashMap<String, usize>,
-    pub(super) acknowledge: Target,
+    pub(super) targets: Targets,
     /// By worker.
     owners: HashMap<String, String>,
     pub(super) site: Site,
@@ -212,12 +201,10 @@ impl Snapshot {
             schema_digest,
             standings,
         } = loaded;
-        let Targets { mut targets, servers, engines, state, inboxes, operate, apps, nodes, mut acknowledge } =
-            targets(&source).map_err(general)?;
-        settings_known(&source, &targets, &site_schema)?;
-        targets.iter_mut().for_each(|target| target.set(&source));
-        acknowledge.set(&source);
-        let entities = entities(&source.workers, &targets, &schema).map_err(general)?;
+        let mut targets = targets(&source).map_err(general)?;
+        settings_known(&source, &targets.all, &site_schema)?;
+        targets.all.iter_mut().chain([&mut targets.acknowledge]).for_each(|target| target.set(&source));
+        let entities = entities(&source.workers, &targets.all, &schema).map_err(general)?;
         let entities = with_site_entities(entities, &source.site, &site_schema, &schema)?;
         let unpreparable = |e: super::slice::Unpreparable| general(format!("policy `{}` cannot be prepared", e.0));
         let plain = Index::new(&[&charter, &site]).map_err(unpreparable)?;
@@ -226,7 +213,7 @@ impl Snapshot {
             bound.insert(name.clone(), plain.with(layer).map_err(unpreparable)?);
         }
         let nodes_of = compile::nodes(&source);
-        let asked: Vec<(&Target, Lineage, Lineage)> = targets.iter().map(Target::with_lineages).collect();
+        let asked: Vec<(&Target, Lineage, Lineage)> = targets.all.iter().map(Target::with_lineages).collect();
         let mut workers = HashMap::new();
         for worker in &source.workers {
             let index = match &worker.composition {
@@ -258,14 +245,6 @@ impl Snapshot {
             least_schema,
             entities,
             targets,
-            servers,
-            engines,
-            state,
-            inboxes,
-            operate,
-            apps,
-            nodes,
-            acknowledge,
             owners: source.workers.iter().filter_map(|w| Some((w.name.clone(), w.owner.clone()?))).collect(),
             site: Site {
                 names: site_schema.actions.keys().cloned().collect(),
@@ -301,22 +280,22 @@ impl Snapshot {
 
     /// The tools and verbs that the decision door knows beside the site's own actions.
     pub fn has_server(&self, server: &str) -> bool {
-        self.servers.contains_key(server)
+        self.targets.servers.contains_key(server)
     }
 
     /// Whether any engine is configured.
     pub fn has_engines(&self) -> bool {
-        !self.engines.is_empty()
+        !self.targets.engines.is_empty()
     }
 
     /// Whether any app is configured.
     pub fn has_apps(&self) -> bool {
-        !self.apps.is_empty()
+        !self.targets.apps.is_empty()
     }
 
     /// Whether any worker is bound to a composition with nodes.
     pub fn has_nodes(&self) -> bool {
-        !self.nodes.is_empty()
+        !self.targets.nodes.is_empty()
     }
 
     /// Whether policies can speak of a worker, or of a node.
@@ -331,7 +310,7 @@ impl Snapshot {
 
     /// Whether any inbox is configured.
     pub fn has_inboxes(&self) -> bool {
-        !self.inboxes.is_empty()
+        !self.targets.inboxes.is_empty()
     }
 
     /// The request that the facts make, validated against the schema. A failure means that facts and schema differ.
@@ -363,8 +342,8 @@ impl Snapshot {
 
     /// The arguments of a catalogued tool that a modern client repeats in headers.
     pub fn header_params(&self, server: &str, tool: &str) -> &[HeaderParam] {
-        let number = self.servers.get(server).and_then(|server| server.tools.get(tool));
-        number.map_or(&[], |number| &self.targets[*number].header_params)
+        let number = self.targets.servers.get(server).and_then(|server| server.tools.get(tool));
+        number.map_or(&[], |number| &self.targets.all[*number].header_params)
     }
 
     /// The arguments of a tool that carry authority. Of one that is not catalogued only their names are known.

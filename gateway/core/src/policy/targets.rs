@@ -12,15 +12,20 @@ use cedar_policy::EntityUid;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// All targets, and the place of each by what is asked.
 pub(super) struct Targets {
-    pub(super) targets: Vec<Target>,
+    pub(super) all: Vec<Target>,
     pub(super) servers: HashMap<String, Server>,
     pub(super) engines: HashMap<String, EngineTargets>,
+    /// By member; the one of all others under the empty name.
     pub(super) state: HashMap<String, usize>,
     pub(super) inboxes: HashMap<String, HashMap<Verb, usize>>,
     pub(super) operate: usize,
+    /// By name.
     pub(super) apps: HashMap<String, usize>,
+    /// By whole name.
     pub(super) nodes: HashMap<String, usize>,
+    /// Whose resource is any other's, so it is in no list.
     pub(super) acknowledge: Target,
 }
 
@@ -175,7 +180,7 @@ pub(super) fn targets(source: &Source) -> Result<Targets, String> {
         action_lineage: Vec::new(),
         resource_parents: Vec::new(),
     };
-    Ok(Targets { targets, servers, engines, state, inboxes, operate, apps, nodes, acknowledge })
+    Ok(Targets { all: targets, servers, engines, state, inboxes, operate, apps, nodes, acknowledge })
 }
 
 fn tool_record(
